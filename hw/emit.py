@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verilog out of Amaranth, one module per distinct block.
+
+Left alone, Amaranth writes one Verilog module per *instance* and prunes each port list to the nets
+that happen to cross it, so a 16x16 array becomes 256 modules of nine different shapes. A `Block` is
+a component that keeps its identity: it is elaborated once per set of parameters, has every port of
+its signature, and is instantiated by name wherever it is used.
+"""
+
+import hashlib
+import inspect
+import itertools
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from amaranth.back import rtlil
+from amaranth.hdl import ClockSignal, Const, Instance, ResetSignal, Shape, Value
+from amaranth.lib import data, wiring
+
+__all__ = ["LINT_WAIVERS", "Block", "Library", "Verilog", "verilog"]
+
+# Verilator's warnings that Amaranth's Verilog raises by its nature, and why each is harmless.
+LINT_WAIVERS = {
+    "WIDTH": "Amaranth has already extended or cut each operand; the text relies on Verilog doing the same",
+    "CASEINCOMPLETE": "a case without default keeps the value assigned above it",
+    "UNUSEDSIGNAL": "ports and named nets are kept for waveforms, read or not",
+    "DECLFILENAME": "all modules may share one file",
+}
+
+
+class Block(wiring.Component):
+    """A component that becomes exactly one Verilog module, however often it is instantiated.
+
+    Two blocks are the same module when their class and constructor arguments print the same, so
+    arguments must be values (numbers, shapes, frozen dataclasses), never live objects.
+    """
+
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls, src_loc_at=1)
+        bound = cls._constructor.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        self._args = {k: v for k, v in list(bound.arguments.items())[1:] if v not in ((), {})}
+        for name, value in self._args.items():
+            if " at 0x" in repr(value):
+                raise TypeError(f"{cls.__name__}: argument {name}={value!r} has no stable repr, so "
+                                f"equal blocks cannot be recognised; pass a plain value")
+        return self
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        cls._constructor = inspect.signature(cls.__init__)
+        if "elaborate" in cls.__dict__:
+            body = cls.elaborate
+
+            def elaborate(self, platform):
+                if isinstance(platform, Library) and platform.current is not self:
+                    return platform.instance(self)
+                return body(self, platform)
+            cls.elaborate = elaborate
+
+    @property
+    def name(self):
+        """Verilog module name: the class in snake case and its arguments, or a digest of them.
+
+        A subclass may override it; equal names must then mean equal modules.
+        """
+        stem = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+        args = "_".join(v.__name__ if isinstance(v, type) else str(v) if isinstance(v, str) else repr(v)
+                        for v in self._args.values())
+        slug = re.sub(r"[\W_]+", "_", args).strip("_")
+        if len(slug) > 24:
+            slug = hashlib.sha256(args.encode()).hexdigest()[:8]
+        return f"{stem}_{slug}" if slug else stem
+
+    @property
+    def origin(self):
+        """The Python expression that makes this block, as the comment above its module."""
+        args = ", ".join(f"{name}={value!r}" for name, value in self._args.items())
+        return f"{type(self).__module__}.{type(self).__qualname__}({args})"
+
+
+class Library:
+    """The Amaranth platform under which blocks are separate modules.
+
+    Pass it to nothing yourself; `Verilog` does. Being the platform, it is also the place for
+    Amaranth's own hooks, such as `get_memory()` for an ASIC's SRAM macros.
+    """
+
+    def __init__(self):
+        self.modules = {}      # name -> RTLIL, leaves first
+        self.blocks = {}       # name -> a block that it was made from
+        self.ports = {}        # name -> names of its ports: clocks, resets, then by signature
+        self.current = None
+
+    def add(self, block):
+        """Convert `block` and all blocks below it unless they are here already; return its name."""
+        name, known = block.name, self.blocks.get(block.name)
+        if known is None:
+            self.blocks[name] = block
+            outer, self.current = self.current, block
+            signature = {port: (value, None) for port, _, value in _ports(block)}
+            text = rtlil.convert(block, name=name, platform=self, ports=signature, emit_src=False)
+            self.current = outer
+            self.modules[name], self.ports[name] = _tidy(text, name, list(signature))
+        elif (type(known), repr(known._args)) != (type(block), repr(block._args)):
+            raise ValueError(f"{name!r} would name two different modules: {known.origin} and {block.origin}")
+        return name
+
+    def instance(self, block):
+        """The Amaranth `Instance` that stands for `block` in the block that contains it."""
+        name = self.add(block)
+        flows = {port: ("i" if flow is wiring.In else "o", value) for port, flow, value in _ports(block)}
+        ports = {}
+        for port in self.ports[name]:
+            if port in flows:
+                flow, value = flows[port]
+                ports[f"{flow}_{port}"] = value
+            else:              # not in the signature: the clock or reset of a domain
+                domain, kind = port.rsplit("_", 1) if "_" in port else ("sync", port)
+                ports[f"i_{port}"] = (ClockSignal if kind == "clk" else ResetSignal)(domain)
+        return Instance(name, **ports)
+
+
+class Verilog:
+    """SystemVerilog of some blocks and of every block below them.
+
+    Registers and memories have no initial values: hardware wakes up with random ones, so whatever
+    matters must be reset. (Constant tables keep their contents.)
+
+    Parameters
+    ----------
+    blocks : Block
+        The top modules.
+
+    Attributes
+    ----------
+    tops : list of str
+        Module names of `blocks`.
+    modules : dict of str to str
+        Text of each module by name, leaves first.
+    ports : dict of str to list of dict
+        Ports of each block: `name`, `direction`, `width` and, where they apply, `signed`, `stream`
+        (the stream it belongs to), `fields` (offset and width of each field of a structure).
+    """
+
+    def __init__(self, *blocks):
+        library = Library()
+        self.tops = list(dict.fromkeys(library.add(block) for block in blocks))
+        names = [name for text in library.modules.values() for name in reversed(_modules(text))]
+        text = _yosys("".join(library.modules.values()))
+        parts = {name: part for part in re.findall(r"(?ms)^module .*?^endmodule$", text)
+                 for name in re.match(r"module (\w+)", part).groups()}
+        self.modules = {name: parts[name] for name in names}
+        self.ports = {}
+        for name, block in library.blocks.items():
+            self.modules[name] = f"// {block.origin}\n{self.modules[name]}"
+            self.ports[name] = _describe(block, library.ports[name])
+
+    @property
+    def text(self):
+        """All modules as one text."""
+        return "\n".join(self.modules.values())
+
+    def write(self, folder, name=None, *, split=True):
+        """Write the modules and the files that describe them to tools.
+
+        Writes `<module>.sv` each, or one `<name>.sv` unless `split`; `ports.json`, `<name>.f` (a file
+        list, leaves first) and `<name>.core` (FuseSoC, CAPI=2; targets default, lint, sim, synth).
+        A file that would not change is left alone.
+
+        Parameters
+        ----------
+        folder : path
+            Made when missing.
+        name : str
+            Name of the set; by default that of the first top.
+
+        Returns
+        -------
+        list of Path
+            Everything that belongs to the set.
+        """
+        name = name or self.tops[0]
+        notice = "// SPDX-License-Identifier: Apache-2.0\n// Generated by Poblano.\n\n"
+        sources = {f"{module}.sv": notice + text for module, text in self.modules.items()}
+        if not split:
+            sources = {f"{name}.sv": notice + self.text}
+        files = sources | {
+            "ports.json": json.dumps({top: self.ports[top] for top in self.tops}, indent=1) + "\n",
+            f"{name}.f": "".join(f"{source}\n" for source in sources),
+            f"{name}.core": _core(name, self.tops[0], list(sources)),
+        }
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, text in files.items():
+            if not (folder / file).exists() or (folder / file).read_text() != text:
+                (folder / file).write_text(text)
+        return [folder / file for file in files]
+
+
+def verilog(block):
+    """SystemVerilog text of `block` and every block below it; the top module is `block.name`."""
+    return Verilog(block).text
+
+
+def _ports(block):
+    """Flattened (name, flow, value) ports; a stream's tied-off `valid` or `ready` is not a port."""
+    for path, member, value in block.signature.flatten(block):
+        value = Value.cast(value)
+        if not isinstance(value, Const):
+            yield "__".join(map(str, path)), member.flow, value
+
+
+def _describe(block, names):
+    """What `Verilog.ports` says about `block`, whose module has the ports `names`."""
+    shapes = {"__".join(map(str, path)): (member, value)
+              for path, member, value in block.signature.flatten(block)}
+    streams = set(_streams(block.signature))
+    ports = []
+    for name in names:
+        if name not in shapes:
+            ports.append({"name": name, "direction": "input", "width": 1})
+            continue
+        member, value = shapes[name]
+        shape = Shape.cast(member.shape)
+        port = {"name": name, "direction": "input" if member.flow is wiring.In else "output",
+                "width": shape.width}
+        if shape.signed:
+            port["signed"] = True
+        if name.rpartition("__")[0] in streams:
+            port["stream"] = name.rpartition("__")[0]
+        if isinstance(member.shape, data.Layout):
+            port["fields"] = {str(key): {"offset": field.offset, "width": field.width}
+                              for key, field in member.shape}
+        ports.append(port)
+    return ports
+
+
+def _streams(signature, path=()):
+    """Flattened names of the streams in a signature."""
+    for name, member in signature.members.items():
+        if member.is_signature:
+            for index in itertools.product(*map(range, member.dimensions)):
+                inner = (*path, name, *map(str, index))
+                if hasattr(member.signature, "always_ready"):
+                    yield "__".join(inner)
+                else:
+                    yield from _streams(member.signature, inner)
+
+
+def _modules(text):
+    return re.findall(r"(?m)^module \\(\S+)$", text)
+
+
+def _tidy(text, name, signature):
+    """RTLIL with ports in the order of the signature, clocks first, and plain names for submodules.
+
+    Amaranth orders ports as it meets them and calls the modules of components that are not blocks
+    `parent.child`, which Verilog must escape.
+    """
+    for inner in _modules(text):
+        plain = re.sub(r"\W", "_", inner.replace(".", "__"))
+        if plain != inner:
+            text = re.sub(rf"(?m)^(module |  cell )\\{re.escape(inner)}(?=\s)", rf"\1\\{plain}", text)
+    text = text.replace("attribute \\top 1\n", "")    # there may be several tops
+    start = text.index(f"module \\{name}\n")
+    head, body = text[:start], text[start:]
+    port = re.compile(r"(?m)^(  wire width \d+ (?:in|out)put )\d+( .*)?( \\(\w+))$")
+    found = [match[4] for match in port.finditer(body)]
+    order = [p for p in found if p not in set(signature)]
+    order = sorted(order) + [p for p in signature if p in set(found)]
+    index = {p: n for n, p in enumerate(order, 1)}
+    body = port.sub(lambda match: f"{match[1]}{index[match[4]]}{match[2] or ''}{match[3]}", body)
+    return head + body, order
+
+
+def _yosys(design):
+    """Verilog text of an RTLIL design."""
+    script = "\n".join([
+        "read_rtlil design.il", "hierarchy -check",
+        "delete ram_*/t:$meminit_v2", "proc -nomux -norom", "setattr -unset init w:*",
+        "memory_collect", "write_verilog -sv -noattr design.sv"])
+    # A child process: Yosys ends its process on an error, and numbers nets by what it did before.
+    python = "from pyosys import libyosys as ys; ys.run_pass('script script.ys', ys.Design())"
+    program = os.environ.get("YOSYS")
+    command = [*shlex.split(program), "-q", "script.ys"] if program else [sys.executable, "-c", python]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        (folder / "design.il").write_text(design)
+        (folder / "script.ys").write_text(script)
+        done = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode or not (folder / "design.sv").exists():
+            raise RuntimeError(f"{program or 'pyosys'} failed:\n{done.stdout.strip()[-2000:]}")
+        return (folder / "design.sv").read_text()
+
+
+def _core(name, top, sources):
+    """A FuseSoC core description."""
+    files = "".join(f"      - {source}\n" for source in sources)
+    waivers = "".join(f"          - -Wno-{waiver}\n" for waiver in LINT_WAIVERS)
+    return f"""\
+CAPI=2:
+name: poblano:generated:{name}:0.1.0
+description: Generated by Poblano
+filesets:
+  rtl:
+    files:
+{files}    file_type: systemVerilogSource
+targets:
+  default: &default
+    filesets: [rtl]
+    toplevel: {top}
+  lint:
+    <<: *default
+    default_tool: verilator
+    tools:
+      verilator:
+        mode: lint-only
+        verilator_options:
+          - -Wall
+{waivers}  sim:
+    <<: *default
+    default_tool: verilator
+    tools:
+      verilator:
+        mode: cc
+        verilator_options:
+          - --assert
+{waivers}  synth:
+    <<: *default
+    default_tool: yosys
+    tools:
+      yosys:
+        arch: ecp5
+        output_format: json
+"""

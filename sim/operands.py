@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FP32 codes worth computing with."""
+
+import numpy as np
+
+__all__ = ["CORNERS", "pairs"]
+
+# Zeros, subnormals, the smallest and largest normals, one and its neighbours, infinities, NaNs; all signs.
+CORNERS = [sign | code for sign in (0, 1 << 31) for code in (
+    0, 1, 0x7FFFFF, 0x800000, 0x800001, 0xFFFFFF, 0x1000000, 0x3F7FFFFF, 0x3F800000, 0x3F800001, 0x3FFFFFFF,
+    0x4B000001, 0x7E800000, 0x7F000000, 0x7F7FFFFE, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FC00000,
+    0x7FFFFFFF)]
+
+
+def pairs(count, rng):
+    """Two arrays of codes: corners with corners, `count` each of any with any, of close magnitudes (whose
+    sums cancel), and of products near 1, the smallest and the largest normal number."""
+    any_code = rng.integers(0, 1 << 32, (4, count), dtype=np.uint32)
+    near = any_code[0] + rng.integers(-3 << 23, 3 << 23, count).astype(np.uint32)
+    near ^= rng.choice(np.array([0, 1 << 31], np.uint32), count)
+    product = rng.choice(np.array([0x3F800000, 0x40000000, 0x7F000000, 0xBF000000], np.uint32), count)
+    inverse = product - any_code[2] + rng.integers(-3 << 23, 3 << 23, count).astype(np.uint32)
+    corner = np.array(CORNERS, np.uint32)
+    a, b = (np.concatenate([half.ravel(), left, left[:count], any_code[2]]) for half, left in
+            zip(np.meshgrid(corner, corner), (any_code[0], any_code[3]), strict=True))
+    b[len(corner) ** 2 + count:] = np.concatenate([near, inverse])
+    return a, b

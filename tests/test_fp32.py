@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`golden.fp32` against numpy and exact rational arithmetic, and the FP32 blocks against it."""
+
+import random
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from golden import fp32
+from golden.formats import BF16, E2M1, E4M3, E5M2, FP32, INT8, decode, encode, is_nan
+from sim.operands import CORNERS, pairs
+
+def nearest(exact):
+    """The FP32 code that a non-zero Fraction rounds to, subnormal results flushed."""
+    sign = (exact < 0) << 31
+    guess = exact.numerator.bit_length() - exact.denominator.bit_length() - 1      # one too low at times
+    binade = guess + (abs(exact) >= Fraction(2) ** (guess + 1))
+    significand = round(abs(exact) / Fraction(2) ** (binade - 23))                 # half to even
+    if significand == 1 << 24:
+        significand, binade = 1 << 23, binade + 1
+    if binade < -126:
+        return sign
+    return sign | (0x7F800000 if binade > 127 else (binade + 127) << 23 | significand & 0x7FFFFF)
+
+
+def oracle(op, a, b):
+    """What `op` of two codes must be, by the rules of `golden.fp32` and exact arithmetic."""
+    def unpack(code):
+        exponent, fraction = code >> 23 & 0xFF, code & 0x7FFFFF
+        value = (0x800000 | fraction) * Fraction(2) ** (exponent - 150) if exponent else Fraction(0)
+        return code >> 31, -value if code >> 31 else value, exponent == 255 and fraction != 0, exponent == 255
+
+    (a_sign, x, a_nan, a_big), (b_sign, y, b_nan, b_big) = unpack(a), unpack(b)
+    if a_nan or b_nan:
+        return 0x7FC00000
+    if op is fp32.mul:
+        if a_big or b_big:
+            return 0x7FC00000 if not x or not y else (a_sign ^ b_sign) << 31 | 0x7F800000
+        return nearest(x * y) if x * y else (a_sign ^ b_sign) << 31
+    if a_big or b_big:
+        return 0x7FC00000 if a_big and b_big and a_sign != b_sign else a if a_big else b
+    return nearest(x + y) if x + y else 0
+
+
+@pytest.mark.parametrize("op", [fp32.add, fp32.mul])
+def test_golden_agrees_with_rational_arithmetic(op):
+    a, b = pairs(3000, np.random.default_rng(1))
+    result = op(a, b)
+    assert result.dtype == np.uint32
+    for x, y, z in zip(a.tolist(), b.tolist(), result.tolist(), strict=True):
+        assert z == oracle(op, x, y), f"{x:08x} {y:08x} {z:08x} {oracle(op, x, y):08x}"
+
+
+@pytest.mark.parametrize("op, numpy_op", [(fp32.add, np.add), (fp32.mul, np.multiply)])
+@np.errstate(all="ignore")
+def test_golden_agrees_with_numpy(op, numpy_op):
+    """Wherever no subnormal is near and no two negative zeros are added."""
+    a, b = pairs(300_000, np.random.default_rng(2))
+    theirs = numpy_op(a.view(np.float32), b.view(np.float32)).view(np.uint32)
+    def away(codes):
+        magnitude = codes & np.uint32(0x7FFFFFFF)
+        return (magnitude == 0) | (magnitude > 0x00800000)
+    compared = away(a) & away(b) & away(theirs)
+    if op is fp32.add:
+        compared &= theirs != 0x80000000
+    else:                       # a zero may be a subnormal rounded down
+        compared &= (theirs & 0x7FFFFFFF != 0) | (a & 0x7FFFFFFF == 0) | (b & 0x7FFFFFFF == 0)
+    theirs = np.where(is_nan(FP32, theirs), FP32.nan, theirs)
+    assert compared.mean() > 0.7
+    np.testing.assert_array_equal(op(a, b)[compared], theirs[compared])
+
+
+def test_flush_boundary():
+    half, below_one, smallest, below = 0x3F000000, 0x3F7FFFFF, 0x00800000, 0x007FFFFF
+    assert fp32.mul(smallest, half) == 0 and fp32.mul(smallest | 1 << 31, half) == 1 << 31
+    assert fp32.mul(0x00800001, below_one) == smallest      # 24 bits round up to 2**-126 from below
+    assert fp32.mul(smallest, below_one) == 0               # exact in 24 bits, and below
+    assert fp32.add(0x00800001, smallest | 1 << 31) == 0
+    assert fp32.add(smallest, 0x00800001 | 1 << 31) == 1 << 31
+    assert fp32.add(below, below) == 0 and fp32.add(below | 1 << 31, 0x3F800000) == 0x3F800000
+
+
+def test_round_fixed():
+    rng = random.Random(3)
+    integers = [rng.choice([-1, 1]) * (rng.getrandbits(length) & -1 << rng.randint(0, length))
+                for length in (rng.randint(1, 60) for _ in range(3000))]
+    for lsb in (-18, 0, -140, 100):
+        expected = [nearest(n * Fraction(2) ** lsb) if n else 0 for n in integers]
+        assert fp32.round_fixed(integers, lsb).tolist() == expected
+        longer = np.array([n << 40 | bool(n) for n in integers], object)
+        expected = [nearest(n * Fraction(2) ** lsb) if n else 0 for n in longer]
+        assert fp32.round_fixed(longer, lsb).tolist() == expected
+
+
+def test_to_format():
+    codes = np.array(CORNERS, np.uint32)
+    assert fp32.to_format(FP32, 1) == 0 and fp32.to_format(FP32, 0x80000001) == 1 << 31
+    assert fp32.to_format(FP32, 0xFF800001) == 0x7FC00000
+    for fmt in (BF16, E4M3, E5M2, E2M1, INT8):
+        for saturate in (True, False):
+            expected = encode(fmt, decode(FP32, fp32.flush(codes)), saturate=saturate)
+            np.testing.assert_array_equal(fp32.to_format(fmt, codes, saturate), expected)
+    assert fp32.to_format(BF16, 0x7F7FFFFF) == 0x7F80 and fp32.to_format(E4M3, 0x7F800000) == 0x7E

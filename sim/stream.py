@@ -53,7 +53,10 @@ class Port:
 
 
 def check_stalls(*ports):
-    """Assert that every port saw traffic, back-pressure and starvation: a stall bench that never stalled proves nothing."""
+    """Assert that every port saw traffic, back-pressure and starvation.
+
+    A stall bench that never stalled proves nothing.
+    """
     for port in ports:
         for seen in ("moved", "blocked", "starved"):
             assert getattr(port, seen), f"stream {port.prefix} was never {seen}"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The timing all benches rest on: right after a rising edge, reads see the values from before it and writes land after it."""
+"""The timing all benches rest on: right after a rising edge, reads see the values from before it and
+writes land after it."""
 
 import cocotb
 from cocotb.triggers import RisingEdge

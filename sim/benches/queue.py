@@ -39,8 +39,10 @@ async def random_traffic(dut, idle, stall):
     source.send(items)
     assert await sink.recv(len(items)) == items
     checker.cancel()
-    if idle == stall == 0.5:
-        check_stalls(source, sink)
+    if idle and stall > idle:
+        check_stalls(source)
+    if stall and idle > stall:
+        check_stalls(sink)
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import pytest
+
+from hw.emit import verilog
+from hw.ram import Ram
+from sim.run import simulate
+
+
+@pytest.mark.parametrize("width, depth", [(8, 16), (33, 5)])
+def test_ram(width, depth):
+    assert simulate(Ram(width, depth), "sim.benches.ram", env={"DEPTH": depth}, x_initial="unique") == 1
+
+
+def test_ram_is_one_plain_memory():
+    text = verilog(Ram(12, 40))
+    assert "module ram_12x40(" in text
+    assert "reg [11:0] words [39:0];" in text
+    assert "initial" not in text
+
+
+def test_bad_sizes_are_refused():
+    with pytest.raises(ValueError, match="^Ram: width must be at least 1 bit, not 0$"):
+        Ram(0, 8)
+    with pytest.raises(ValueError, match="^Ram: depth must be at least 2 words, not 1$"):
+        Ram(8, 1)

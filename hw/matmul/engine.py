@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The matmul engine: commands in, requests out, results out."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import stream
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from golden.families import FAMILIES
+from hw.emit import Block
+from hw.matmul.accumulator import Accumulator
+from hw.matmul.array import Array
+from hw.matmul.drain import Drain
+from hw.matmul.fetch import Fetch
+from hw.matmul.parameters import Parameters
+from hw.matmul.ports import Error, command, completion, response, result
+from hw.matmul.sequencer import Loader, Sequencer
+from hw.matmul.walker import Walker
+from hw.stream import Queue
+
+__all__ = ["Engine"]
+
+
+class Engine(Block):
+    """General matrix multiplication, `Y[M, N] = A[M, K] @ W[N, K].T`, a command at a time.
+
+    The engine owns the loops: it asks for weights, activations and parameters (address, beats,
+    strides) and takes them in the order asked. Commands queue, and the next one's weights load while
+    this one drains. `golden.matmul` is its specification, cycles included.
+
+    Parameters
+    ----------
+    config : golden.config.Matmul
+
+    Members
+    -------
+    commands : In(stream.Signature(command(config)))
+    weights_request, activations_request, parameters_request : Out(stream.Signature(request))
+    weights, activations, parameters : In(stream.Signature(response))
+        The beats asked for: `config.depth`, `config.row_bits / 8` and `config.drain * 4` bytes each.
+    results : Out(stream.Signature(result(config)))
+    completions : Out(stream.Signature(completion()))
+        One a command, in order.
+    error : Out(Error), error_tag : Out(8)
+        First error since `clear`, and the command it befell.
+    clear : In(1)
+    """
+
+    def __init__(self, config):
+        self.config = config
+        family = FAMILIES[config.family]
+        self.width = family.sum_bits(config.k_max)
+        self.walker = Walker(config)
+        self.parameter_reads = Parameters(config, c_depth=Drain.depth(config, self.width))
+        widths = {"weights": config.depth * 8, "activations": config.row_bits, "parameters": config.drain * 32}
+        self.fetches = {
+            "weights": Fetch(widths["weights"], config.cols, 1),
+            "activations": Fetch(widths["activations"], 1, config.acc_rows),
+            "parameters": Fetch(widths["parameters"], self.parameter_reads.longest, config.acc_rows),
+        }
+        super().__init__({
+            "commands": In(stream.Signature(command(config))),
+            **{f"{name}_request": Out(stream.Signature(fetch.shape)) for name, fetch in self.fetches.items()},
+            **{name: In(stream.Signature(response(width))) for name, width in widths.items()},
+            "results": Out(stream.Signature(result(config))),
+            "completions": Out(stream.Signature(completion())),
+            "error": Out(Error), "error_tag": Out(8), "clear": In(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config, walker, parameters = self.config, self.walker, self.parameter_reads
+        family = FAMILIES[config.family]
+
+        # Commands become tiles and blocks, which wait in queues for their turn.
+        m.submodules.commands = commands = Queue(command(config), 2)
+        m.submodules.walker = walker
+        m.submodules.loads = loads = Queue(walker.load.payload.shape(), 4)
+        m.submodules.tiles = tiles = Queue(walker.tile.payload.shape(), 4)
+        m.submodules.blocks = blocks = Queue(walker.block.payload.shape(), 2)
+        connect(m, flipped(self.commands), commands.i)
+        connect(m, commands.o, walker.i)
+        connect(m, walker.load, loads.i)
+        connect(m, walker.tile, tiles.i)
+        connect(m, walker.block, blocks.i)
+
+        for name, fetch in self.fetches.items():
+            m.submodules[f"fetch_{name}"] = fetch
+            connect(m, fetch.request, flipped(getattr(self, f"{name}_request")))
+            connect(m, flipped(getattr(self, name)), fetch.response)
+        connect(m, walker.weights, self.fetches["weights"].i)
+        connect(m, walker.activations, self.fetches["activations"].i)
+
+        # Beats and rows go to the array, sums into the accumulators below it.
+        m.submodules.loader = loader = Loader(config)
+        m.submodules.sequencer = sequencer = Sequencer(config)
+        m.submodules.array = array = Array(config.family, config.lanes, config.rows, config.cols, config.groups)
+        connect(m, loads.o, loader.tile)
+        connect(m, tiles.o, sequencer.tile)
+        connect(m, self.fetches["weights"].o, loader.beats)
+        connect(m, self.fetches["activations"].o, sequencer.rows)
+        m.d.comb += [
+            loader.swap.eq(sequencer.swap), sequencer.full.eq(loader.full),
+            array.beat.codes.eq(loader.codes), array.beat.format.eq(loader.format),
+            array.beat.columns.eq(loader.columns),
+            array.row.codes.eq(sequencer.codes), array.row.format.eq(sequencer.format),
+            array.row.count.eq(sequencer.count), array.row.swap.eq(sequencer.swap),
+        ]
+
+        accumulators, wave = [], sequencer.wave
+        for stage in range(config.rows + 2):
+            held = Signal.like(wave, name=f"wave{stage}")
+            m.d.sync += held.eq(wave)
+            wave = held
+        for n in range(config.groups):
+            accumulator = Accumulator(config.drain, array.width, self.width, config.acc_rows)
+            m.submodules[f"accumulator{n}"] = accumulator
+            accumulators.append(accumulator)
+            columns = slice(n * config.drain, (n + 1) * config.drain)
+            m.d.comb += [
+                accumulator.wave.eq(wave),
+                accumulator.sums.eq(array.sums.as_value().word_select(n, config.drain * array.width)),
+                accumulator.nans.eq(array.nans[columns]),
+            ]
+            held = Signal.like(wave, name=f"wave_group{n}")
+            m.d.sync += held.eq(wave)
+            wave = held
+
+        # Blocks collect their parameters and are drained.
+        m.submodules.parameters = parameters
+        m.submodules.drain = drain = Drain(config, self.width)
+        connect(m, blocks.o, parameters.i)
+        connect(m, parameters.request, self.fetches["parameters"].i)
+        connect(m, self.fetches["parameters"].o, parameters.beats)
+        connect(m, parameters.o, drain.i)
+        connect(m, parameters.c, drain.c)
+        connect(m, drain.results, flipped(self.results))
+        connect(m, drain.completions, flipped(self.completions))
+        group = Signal.like(drain.group)
+        m.d.sync += group.eq(drain.group)
+        m.d.comb += [
+            drain.c_arrives.eq(parameters.c_arrives),
+            *(getattr(parameters, f"{name}_read").eq(getattr(drain, f"{name}_read")) for name in ("row", "column", "bias")),
+            *(getattr(drain, name).eq(getattr(parameters, name)) for name in ("row_scale", "column_scales", "bias")),
+            drain.done.eq(accumulators[-1].done),
+            drain.sums.eq(Cat(a.o for a in accumulators).word_select(group, len(drain.sums.as_value()))),
+            parameters.release.eq(drain.release), sequencer.release.eq(drain.release),
+            *(accumulator.read.eq(drain.read) for accumulator in accumulators),
+        ]
+
+        # A half whose weights or rows did not come says so until it is drained.
+        bad = Signal(2)
+        half = sequencer.wave.half
+        for n in range(2):
+            with m.If(drain.release & (drain.released == n)):
+                m.d.sync += bad[n].eq(0)
+            with m.If((half == n) & (sequencer.bad | sequencer.swap & loader.bad)):
+                m.d.sync += bad[n].eq(1)
+        m.d.comb += drain.bad.eq(bad)
+
+        # The first error stays.
+        with m.If(self.clear):
+            m.d.sync += self.error.eq(Error.NONE)
+        with m.Elif(self.error == Error.NONE):
+            with m.If(self.completions.valid & self.completions.ready):
+                m.d.sync += self.error.eq(self.completions.payload.error), self.error_tag.eq(self.completions.payload.tag)
+            with m.If(Cat(fetch.error for fetch in self.fetches.values()).any()):
+                m.d.sync += self.error.eq(Error.RESPONSE)
+        return m

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What crosses the matmul engine's ports."""
+
+from amaranth.lib import data, enum
+
+__all__ = ["ADDRESS", "Error", "command", "completion", "request", "response", "result"]
+
+ADDRESS = 32    # bits of a byte address
+
+
+class Error(enum.Enum, shape=3):
+    """Why a command was refused or its results are not to be trusted."""
+
+    NONE = 0
+    DIMENSION = 1       # m, n or k is zero, or m or n above its maximum
+    DEPTH = 2           # k above k_max: the sum might not be exact
+    FORMAT = 3          # a format that this family cannot multiply, or that results cannot have
+    RESPONSE = 4        # a read came back shorter or longer than asked for
+
+
+def command(config):
+    """One GEMM, `Y[m, n] = A[m, k] @ W[n, k].T`, with what to read and how to finish.
+
+    Addresses are in bytes. `a` is row-major with `a_pitch` bytes a row, `w` is in the order of
+    `golden.matmul.weight_image`; row and column scales, bias and C are FP32, C row-major with
+    `c_pitch` bytes a row. The flags tell which of them take part. `tag` comes back with the results.
+    """
+    return data.StructLayout({
+        "tag": 8,
+        "m": 16, "n": 16, "k": 16,
+        "a_format": 3, "w_format": 3, "y_format": 3,
+        "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1,
+        "a": ADDRESS, "a_pitch": ADDRESS, "w": ADDRESS,
+        "row_scales": ADDRESS, "column_scales": ADDRESS, "bias": ADDRESS,
+        "c": ADDRESS, "c_pitch": ADDRESS,
+    })
+
+
+def request(beats, rows):
+    """A read of `rows` runs of `beats` consecutive beats, a run every `stride` bytes from `address`."""
+    return data.StructLayout({"address": ADDRESS, "stride": ADDRESS,
+                              "beats": range(beats + 1), "rows": range(rows + 1)})
+
+
+def response(width):
+    """One beat of a read; `last` marks the last of its request."""
+    return data.StructLayout({"data": width, "last": 1})
+
+
+def result(config):
+    """`count` finished results of one row, first column `column`, packed from bit 0; `last` of the command."""
+    return data.StructLayout({
+        "data": config.drain * 32, "count": range(config.drain + 1),
+        "row": 16, "column": 16,
+        "tag": 8, "last": 1,
+    })
+
+
+def completion():
+    """One for each command, in order, after its last result: how it went, and how many results are NaN."""
+    return data.StructLayout({"tag": 8, "error": Error, "nans": 32})

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loops of a GEMM: one command becomes tiles to load and multiply and blocks to drain."""
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from golden.families import FAMILIES, FORMAT_CODES
+from hw.emit import Block
+from hw.matmul.ports import ADDRESS, Error, command, request
+
+__all__ = ["RESULT_FORMATS", "Walker", "block", "load", "tile"]
+
+RESULT_FORMATS = ("fp32", "bf16", "e4m3", "e5m2", "int8")
+
+
+def load(config):
+    """Weights of one tile: beats to come, in which format."""
+    return data.StructLayout({"beats": range(config.cols + 1), "format": 3})
+
+
+def tile(config):
+    """One pass of `rows` activation rows of `count` lanes; `first` and `last` of its sums."""
+    return data.StructLayout({"rows": range(config.acc_rows + 1), "count": range(config.depth + 1),
+                              "format": 3, "first": 1, "last": 1})
+
+
+def block(config):
+    """Results that are drained together: `rows` x `cols` from (`row`, `column`), and how to finish them.
+
+    `end` is the last block of its command; a block with an error has no results.
+    """
+    return data.StructLayout({
+        "tag": 8, "error": Error, "end": 1, "format": 3,
+        "row": 16, "column": 16, "rows": range(config.acc_rows + 1), "cols": range(config.cols + 1),
+        "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1,
+        "row_scales": ADDRESS, "column_scales": ADDRESS, "bias": ADDRESS, "c": ADDRESS, "c_pitch": ADDRESS,
+    })
+
+
+class Walker(Block):
+    """Checks commands and walks their loops: N block, M block, K block.
+
+    Makes one tile a cycle as long as all that listen take it. A refused command makes a block with
+    its error and nothing else, so that its completion comes in order.
+
+    Parameters
+    ----------
+    config : golden.config.Matmul
+
+    Members
+    -------
+    i : In(stream.Signature(command))
+    weights, activations : Out(stream.Signature(request))
+        What to read for a tile.
+    load, tile : Out(stream.Signature)
+        What to do with it.
+    block : Out(stream.Signature(block))
+        With the first tile of a block.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        super().__init__({
+            "i": In(stream.Signature(command(config))),
+            "weights": Out(stream.Signature(request(config.cols, 1))),
+            "load": Out(stream.Signature(load(config))),
+            "activations": Out(stream.Signature(request(1, config.acc_rows))),
+            "tile": Out(stream.Signature(tile(config))),
+            "block": Out(stream.Signature(block(config))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config, family, given = self.config, FAMILIES[self.config.family], self.i.payload
+
+        # A step waits here until all of its listeners have it.
+        outputs = [self.weights, self.load, self.activations, self.tile, self.block]
+        waiting = Signal(len(outputs))
+        taken, free = Signal(len(outputs)), Signal()
+        for n, output in enumerate(outputs):
+            m.d.comb += output.valid.eq(waiting[n]), taken[n].eq(output.ready)
+        m.d.comb += free.eq((waiting & ~taken) == 0)
+        m.d.sync += waiting.eq(waiting & ~taken)
+
+        walking  = Signal()
+        n_left, m_left, k_left = (Signal(16, name=f"{name}_left") for name in "nmk")
+        row, column = Signal(16), Signal(16)
+        a, a_row = Signal(ADDRESS), Signal(ADDRESS)     # of this slice, and of its block's first
+        w, w_block = Signal(ADDRESS), Signal(ADDRESS)
+        c, c_column = Signal(ADDRESS), Signal(ADDRESS)
+        last_n, last_m, last_k, first_k = Signal(), Signal(), Signal(), Signal()
+        rows   = Signal(range(config.acc_rows + 1))
+        cols   = Signal(range(config.cols + 1))
+        count  = Signal(range(config.depth + 1))
+        beats  = Signal(range(config.cols + 1))
+        w_next = Signal(ADDRESS)
+        paired = given.w_format == FORMAT_CODES["e2m1"]     # two columns a beat
+        m.d.comb += [
+            last_n.eq(n_left <= config.cols),
+            last_m.eq(m_left <= config.acc_rows),
+            last_k.eq(k_left <= config.depth),
+            rows.eq(Mux(last_m, m_left, config.acc_rows)),
+            cols.eq(Mux(last_n, n_left, config.cols)),
+            count.eq(Mux(last_k, k_left, config.depth)),
+            beats.eq(Mux(paired, (cols + 1) >> 1, cols)),
+            w_next.eq(w + (beats << ceil_log2(config.depth))),
+        ]
+
+        error = Signal(Error)
+        m.d.comb += error.eq(self._check(given))
+        with m.If(~walking & self.i.valid & free):
+            m.d.sync += [
+                walking.eq(error == Error.NONE),
+                n_left.eq(given.n), m_left.eq(given.m), k_left.eq(given.k), first_k.eq(1),
+                row.eq(0), column.eq(0),
+                a.eq(given.a), a_row.eq(given.a),
+                w.eq(given.w), w_block.eq(given.w),
+                c.eq(given.c), c_column.eq(given.c),
+            ]
+            with m.If(error != Error.NONE):
+                m.d.comb += self.i.ready.eq(1)
+                m.d.sync += [
+                    waiting[-1].eq(1),
+                    self.block.payload.eq(0),
+                    self.block.payload.tag.eq(given.tag),
+                    self.block.payload.error.eq(error),
+                    self.block.payload.end.eq(1),
+                ]
+
+        with m.If(walking & free):
+            m.d.sync += waiting.eq(Mux(first_k, 0b11111, 0b01111))
+            m.d.sync += [
+                self.weights.payload.address.eq(w),
+                self.weights.payload.beats.eq(beats),
+                self.weights.payload.rows.eq(1),
+                self.load.payload.beats.eq(beats),
+                self.load.payload.format.eq(given.w_format),
+                self.activations.payload.address.eq(a),
+                self.activations.payload.stride.eq(given.a_pitch),
+                self.activations.payload.beats.eq(1),
+                self.activations.payload.rows.eq(rows),
+                self.tile.payload.rows.eq(rows),
+                self.tile.payload.count.eq(count),
+                self.tile.payload.format.eq(given.a_format),
+                self.tile.payload.first.eq(first_k),
+                self.tile.payload.last.eq(last_k),
+                self.block.payload.tag.eq(given.tag),
+                self.block.payload.error.eq(Error.NONE),
+                self.block.payload.end.eq(last_n & last_m),
+                self.block.payload.format.eq(given.y_format),
+                self.block.payload.row.eq(row),
+                self.block.payload.column.eq(column),
+                self.block.payload.rows.eq(rows),
+                self.block.payload.cols.eq(cols),
+                self.block.payload.row_scales.eq(given.row_scales + (row << 2)),
+                self.block.payload.column_scales.eq(given.column_scales + (column << 2)),
+                self.block.payload.bias.eq(given.bias + (column << 2)),
+                self.block.payload.c.eq(c),
+                self.block.payload.c_pitch.eq(given.c_pitch),
+                *(self.block.payload[name].eq(given[name])
+                  for name in ("row_scaled", "column_scaled", "biased", "accumulate")),
+            ]
+
+            m.d.sync += first_k.eq(last_k), w.eq(w_next)
+            with m.If(~last_k):
+                m.d.sync += k_left.eq(k_left - config.depth), a.eq(a + config.depth * family.bits // 8)
+            with m.Else():
+                m.d.sync += k_left.eq(given.k)
+            with m.If(last_k & ~last_m):
+                a_next = Signal(ADDRESS)
+                m.d.comb += a_next.eq(a_row + (given.a_pitch << ceil_log2(config.acc_rows)))
+                m.d.sync += [
+                    m_left.eq(m_left - config.acc_rows), row.eq(row + config.acc_rows),
+                    a.eq(a_next), a_row.eq(a_next), w.eq(w_block),
+                    c.eq(c + (given.c_pitch << ceil_log2(config.acc_rows))),
+                ]
+            with m.If(last_k & last_m):
+                m.d.sync += [
+                    m_left.eq(given.m), row.eq(0),
+                    n_left.eq(n_left - config.cols), column.eq(column + config.cols),
+                    a.eq(given.a), a_row.eq(given.a), w_block.eq(w_next),
+                    c.eq(c_column + 4 * config.cols), c_column.eq(c_column + 4 * config.cols),
+                ]
+            with m.If(last_k & last_m & last_n):
+                m.d.sync += walking.eq(0)
+                m.d.comb += self.i.ready.eq(1)
+
+        return m
+
+    def _check(self, given):
+        """The error of a command, or `Error.NONE`."""
+        config, family = self.config, FAMILIES[self.config.family]
+
+        def outside(value, maximum):
+            return (value == 0) | (value > maximum)
+
+        def unknown(value, names):
+            return ~_any(value == FORMAT_CODES[name] for name in names)
+
+        return Mux(outside(given.m, config.m_max) | outside(given.n, config.n_max) | (given.k == 0),
+                   Error.DIMENSION, Mux(
+            given.k > config.k_max, Error.DEPTH, Mux(
+                unknown(given.a_format, family.activations) | unknown(given.w_format, family.weights)
+                | unknown(given.y_format, RESULT_FORMATS), Error.FORMAT, Error.NONE)))
+
+
+def _any(flags):
+    result = False
+    for flag in flags:
+        result = flag | result
+    return result

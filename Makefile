@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything here runs from a clean clone: the first target makes .venv from requirements.lock.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN     = .venv/bin
+JOBS   ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help run test verify bench lint formal clean
+
+help:     ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
+
+run: .venv/stamp        ## digits on the simulated engine, compared bit for bit, with a report
+	$(BIN)/python scripts/run.py
+
+test: lint              ## lint, import layers and all tests
+	$(BIN)/python -m pytest -q -n $(JOBS)
+
+verify: lint            ## the deep grids: every test with DEEP=1
+	DEEP=1 $(BIN)/python -m pytest -q -n $(JOBS)
+
+bench: .venv/stamp      ## measure every figure into build/figures.json
+	$(BIN)/python scripts/bench.py
+
+lint: .venv/stamp       ## ruff, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+formal: .venv/stamp     ## prove the control logic
+	$(BIN)/python scripts/formal.py
+
+clean:                  ## remove build/ and .venv
+	rm -rf build .venv
+
+.venv/stamp: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Poblano needs Python 3.11 or later; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "Poblano needs Python's venv (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@for tool in g++ perl; do command -v $$tool >/dev/null \
+	  || { echo "Poblano needs $$tool to build simulations (Debian, Ubuntu: apt install g++ make perl)" >&2; exit 1; }; done
+	"$(PYTHON)" -m venv .venv
+	$(BIN)/pip install -q -r requirements.lock
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chip configurations: validated models read from TOML, with the sizes that follow from them.
+
+A configuration that loads can be built. One that cannot is refused with a line for each problem:
+the key's path, its value and what is allowed.
+"""
+
+import tomllib
+from dataclasses import astuple
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+__all__ = ["Chip", "ConfigError", "Matmul", "load"]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be built; one line a problem."""
+
+
+class Section(BaseModel):
+    """A table of the TOML file: immutable, hashable, printed in full."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Matmul(Section):
+    """The matmul engine: a systolic array of `rows` x `cols` elements of `lanes` multipliers each.
+
+    Attributes
+    ----------
+    family : str
+        Datapath, `golden.families`.
+    lanes : int
+        Products that one element sums in a cycle.
+    rows, cols : int
+        Elements along K and along N.
+    acc_rows : int
+        Rows of M that accumulate at a time.
+    drain : int
+        Results that leave in a cycle; by default a quarter of `cols`.
+    m_max, n_max, k_max : int
+        Largest command. `k_max` also sets the width of the exact accumulators.
+    mx : bool
+        Blocks of 32 with a shared scale; by default in family fp4 alone.
+    """
+
+    family: Literal["int8", "fp8", "fp4", "uni"] = "fp8"
+    lanes: int = Field(16, ge=1, le=64)
+    rows: int = Field(2, ge=1, le=256)
+    cols: int = Field(32, ge=1, le=1024)
+    acc_rows: int = Field(128, ge=2, le=4096)
+    drain: int = Field(ge=1, le=1024, default_factory=lambda known: _quarter(known["cols"]))
+    m_max: int = Field(65535, ge=1, le=65535)
+    n_max: int = Field(65535, ge=1, le=65535)
+    k_max: int = Field(4096, ge=1, le=65535)
+    mx: bool = Field(validate_default=True, default_factory=lambda known: known["family"] == "fp4")
+
+    @field_validator("lanes")
+    @classmethod
+    def _lanes_fit(cls, lanes, info):
+        if info.data.get("family") == "uni" and (lanes < 4 or lanes & (lanes - 1)):
+            raise ValueError("must be 4, 8, 16, 32 or 64 in family uni, where four lanes make a BF16 product")
+        return lanes
+
+    @field_validator("rows")
+    @classmethod
+    def _beats_are_bytes(cls, rows, info):
+        lanes = info.data.get("lanes", 2)
+        if info.data.get("family") == "fp4" and lanes * rows % 2:
+            raise ValueError(f"must be even with lanes = {lanes} in family fp4, as beats are whole bytes")
+        return rows
+
+    @field_validator("acc_rows")
+    @classmethod
+    def _acc_rows_wrap(cls, acc_rows):
+        if acc_rows & (acc_rows - 1):
+            raise ValueError("must be a power of two, 2 to 4096")
+        return acc_rows
+
+    @field_validator("drain")
+    @classmethod
+    def _drain_divides(cls, drain, info):
+        cols = info.data.get("cols", drain)
+        if cols % drain:
+            raise ValueError(f"must divide cols = {cols}: {_words(_divisors(cols))}")
+        return drain
+
+    @field_validator("mx")
+    @classmethod
+    def _mx_block_is_a_column(cls, mx, info):
+        family, lanes, rows = (info.data.get(key) for key in ("family", "lanes", "rows"))
+        if mx and family == "int8":
+            raise ValueError("must be false in family int8, which has no block scales")
+        if mx and lanes and rows and lanes * rows != 32:
+            raise ValueError(f"needs lanes x rows = 32, one block of a shared scale, not {lanes} x {rows}")
+        return mx
+
+    @property
+    def depth(self):
+        """Elements of K that the array reduces in a cycle; also bytes of a weight beat."""
+        return self.lanes * self.rows
+
+    @property
+    def row_bits(self):
+        """Bits of an activation beat."""
+        return self.depth * (4 if self.family == "fp4" else 8)
+
+    @property
+    def groups(self):
+        """Groups of `drain` columns that share the drain's lanes in turn."""
+        return self.cols // self.drain
+
+    @property
+    def macs(self):
+        """Multiply-accumulates in a cycle."""
+        return self.depth * self.cols
+
+
+class Chip(Section):
+    """A whole chip.
+
+    Attributes
+    ----------
+    name : str
+        By default that of the file.
+    matmul : Matmul
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    matmul: Matmul = Field(default_factory=lambda: Matmul())
+
+
+def load(path):
+    """Read and check the configuration in a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        Not TOML, or not a chip that can be built.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    try:
+        return Chip(**{"name": path.stem, **values})
+    except ValidationError as error:
+        problems = [_sentence(problem) for problem in error.errors()
+                    if problem["type"] != "default_factory_not_called"]
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems)) from None
+
+
+def _sentence(problem):
+    """One of pydantic's errors in our words: path, value, what is allowed."""
+    *tables, key = problem["loc"]
+    section = Chip
+    for table in tables:
+        section = section.model_fields[table].annotation
+    path = ".".join(problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: unknown key; known here: {', '.join(section.model_fields)}"
+    if problem["type"] == "value_error":
+        allowed = str(problem["ctx"]["error"])
+    else:
+        allowed = f"must be {_allowed(section.model_fields[key])}"
+    return f"{path} = {_toml(problem['input'])}: {allowed}"
+
+
+def _allowed(field):
+    """What a field may hold, in words."""
+    if get_args(field.annotation):
+        return _words(_toml(choice) for choice in get_args(field.annotation))
+    if field.annotation is int:
+        low, high = (astuple(limit)[0] for limit in field.metadata)
+        return f"an integer, {low} to {high}"
+    if field.annotation is bool:
+        return "true or false"
+    if field.annotation is str:
+        return "a name of small letters, digits and _"
+    return "a table"
+
+
+def _toml(value):
+    """A value as TOML writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _words(choices):
+    *some, last = map(str, choices)
+    return f"{', '.join(some)} or {last}" if some else last
+
+
+def _divisors(number):
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _quarter(cols):
+    """The largest divisor of `cols` up to a quarter of it."""
+    return max(n for n in _divisors(cols) if n <= max(cols // 4, 1))

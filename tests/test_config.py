@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import re
+from pathlib import Path
+
+import pytest
+
+from golden.config import Chip, ConfigError, Matmul, load
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_named_chips_load(path):
+    assert load(path).name == path.stem
+
+
+def test_derived_sizes():
+    matmul = Matmul()
+    assert (matmul.depth, matmul.row_bits, matmul.drain, matmul.groups, matmul.macs) == (32, 256, 8, 4, 1024)
+    assert Matmul(family="fp4").row_bits == 128
+    assert Matmul(family="fp4").mx and not Matmul(family="fp8").mx
+    assert [Matmul(cols=cols).drain for cols in (1, 3, 4, 13, 18, 64)] == [1, 1, 1, 1, 3, 16]
+
+
+def test_sections_are_values():
+    assert Matmul() == Matmul(lanes=16) and hash(Matmul()) == hash(Matmul(lanes=16))
+    assert repr(Matmul()) == repr(Matmul(drain=8))
+    with pytest.raises(ValueError, match="frozen"):
+        Matmul().lanes = 8
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("[matmul]\nlane = 3",
+     "matmul.lane: unknown key; known here: family, lanes, rows, cols, acc_rows, drain, m_max, n_max, "
+     "k_max, mx"),
+    ("[matmull]\nlanes = 3", "matmull: unknown key; known here: name, matmul"),
+    ("matmul = 3", "matmul = 3: must be a table"),
+    ('name = "A chip"', 'name = "A chip": must be a name of small letters, digits and _'),
+    ('[matmul]\nfamily = "fp16"', 'matmul.family = "fp16": must be "int8", "fp8", "fp4" or "uni"'),
+    ("[matmul]\nlanes = 0", "matmul.lanes = 0: must be an integer, 1 to 64"),
+    ("[matmul]\nlanes = 4.0", "matmul.lanes = 4.0: must be an integer, 1 to 64"),
+    ("[matmul]\nk_max = 65536", "matmul.k_max = 65536: must be an integer, 1 to 65535"),
+    ("[matmul]\nacc_rows = 100", "matmul.acc_rows = 100: must be a power of two, 2 to 4096"),
+    ("[matmul]\ncols = 12\ndrain = 5", "matmul.drain = 5: must divide cols = 12: 1, 2, 3, 4, 6 or 12"),
+    ("[matmul]\nmx = 1", "matmul.mx = 1: must be true or false"),
+    ("[matmul]\nmx = true\nrows = 4",
+     "matmul.mx = true: needs lanes x rows = 32, one block of a shared scale, not 16 x 4"),
+    ('[matmul]\nfamily = "fp4"\nrows = 4',
+     "matmul.mx = true: needs lanes x rows = 32, one block of a shared scale, not 16 x 4"),
+    ('[matmul]\nfamily = "int8"\nmx = true',
+     "matmul.mx = true: must be false in family int8, which has no block scales"),
+    ('[matmul]\nfamily = "uni"\nlanes = 12',
+     "matmul.lanes = 12: must be 4, 8, 16, 32 or 64 in family uni, where four lanes make a BF16 product"),
+    ('[matmul]\nfamily = "fp4"\nlanes = 3\nrows = 5\nmx = false',
+     "matmul.rows = 5: must be even with lanes = 3 in family fp4, as beats are whole bytes"),
+])
+def test_refusals(tmp_path, text, sentence):
+    path = tmp_path / "chip.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'{path}: {sentence}')}$"):
+        load(path)
+
+
+def test_every_problem_has_its_line(tmp_path):
+    path = tmp_path / "chip.toml"
+    path.write_text("[matmul]\ncols = 0\nlanes = -1\nacc_rows = 3\nspeed = 9")
+    with pytest.raises(ConfigError) as error:
+        load(path)
+    assert [line.split(" ")[1] for line in str(error.value).splitlines()] == [
+        "matmul.lanes", "matmul.cols", "matmul.acc_rows", "matmul.speed:"]
+
+
+def test_broken_toml_names_the_file(tmp_path):
+    path = tmp_path / "chip.toml"
+    path.write_text("[matmul\n")
+    with pytest.raises(ConfigError, match=r"chip.toml: not TOML: .*line 1"):
+        load(path)
+
+
+def test_chip_needs_nothing_but_a_name():
+    assert Chip(name="plain").matmul == Matmul()

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FP32 arithmetic by the rules of `golden.fp32`: free-running pipelines, a result every cycle.
+
+All three end alike. The bits of the result stand as an integer, exponent field above mantissa field,
+to which the rounding bit is added: a mantissa that overflows carries into the exponent by itself.
+"""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib.wiring import In, Out
+
+from golden.formats import FP32
+from hw.arith.compress import Row, compress
+from hw.arith.formats import Float
+from hw.emit import Block
+
+__all__ = ["Add", "FromFixed", "Multiply"]
+
+NAN, INF = Const(FP32.nan, 31), Const(FP32.inf, 31)
+
+
+class FromFixed(Block):
+    """`o = i * 2**lsb`, rounded; zero is +0. Latency 2 cycles.
+
+    A negative number is complemented without adding one: the ones' complement, followed by endless ones,
+    is the same magnitude, and rounding can tell.
+
+    Parameters
+    ----------
+    width : int
+        Bits of `i`, 2 or more.
+    lsb : int
+        Exponent of its lowest bit. Every `i` but 0 must be a normal FP32 number.
+
+    Members
+    -------
+    i : In(signed(width))
+    o : Out(32)
+    """
+
+    latency = 2
+
+    def __init__(self, width, lsb):
+        if width < 2:
+            raise ValueError(f"FromFixed: width must be at least 2, not {width!r}")
+        if lsb < -126 or lsb + width > 128:
+            raise ValueError(f"FromFixed: lsb must be -126 to {128 - width} at width {width}, not {lsb!r}")
+        self.width, self.lsb = width, lsb
+        super().__init__({"i": In(signed(width)), "o": Out(32)})
+
+    def elaborate(self, platform):
+        m = Module()
+        bits = max(self.width - 1, 29)                  # of the magnitude, completed below to FP32's
+        top = FP32.bias + self.lsb + self.width - 2     # exponent field if its highest bit is one
+        levels = [1 << n for n in reversed(range(bits.bit_length()))]
+
+        # Stage 1: complement, shift by the longer powers of two.
+        sign, value = self.i[-1], Signal(bits, name="magnitude")
+        padding = sign.replicate(bits + 1 - self.width)
+        m.d.comb += value.eq(Cat(padding, self.i[:-1] ^ sign.replicate(self.width - 1)))
+        cut = (len(levels) + 1) // 2
+        value, shifts = _normalize(m, value, levels[:cut], sign)
+        kept = Signal(25 + levels[cut] * 2 - 1, reset_less=True)
+        rest, sign1, shifts1 = Signal(reset_less=True), Signal(reset_less=True), Signal(cut, reset_less=True)
+        m.d.sync += [
+            kept.eq(value[-len(kept):]),
+            rest.eq((value[:-len(kept)] ^ sign.replicate(bits - len(kept))).any()),
+            sign1.eq(sign),
+            shifts1.eq(shifts),
+        ]
+
+        # Stage 2: shift by the shorter ones, round.
+        value, shifts = _normalize(m, kept, levels[cut:], sign1)
+        below, guard = value[:-25], value[-25]
+        exact, up = Signal(), Signal()
+        m.d.comb += [
+            exact.eq(~(rest | (below ^ sign1.replicate(len(below))).any())),
+            up.eq(Mux(exact & (guard ^ sign1), value[-24], guard)),      # a tie goes to even
+        ]
+        exponent, result = Signal(8), Signal(31)
+        m.d.comb += [
+            exponent.eq(top - Cat(shifts, shifts1)),
+            result.eq(Cat(value[-24:-1], exponent) + up),
+        ]
+        m.d.sync += self.o.eq(Cat(result, sign1) & value[-1].replicate(32))      # no one anywhere: zero
+        return m
+
+
+class Multiply(Block):
+    """`o = a * b`. Latency 2 cycles.
+
+    Radix-4 Booth: two bits of `b` at a time choose 0, 1 or 2 times `a`, of either sign. Thirteen rows
+    go through carry-save adders to two; what lies below the rounding place is added up on the way.
+
+    Members
+    -------
+    a, b : In(32)
+    o : Out(32)
+    """
+
+    latency = 2
+    LOW = 20        # places added before the register, as the tree is done there first
+
+    def __init__(self):
+        super().__init__({"a": In(32), "b": In(32), "o": Out(32)})
+
+    def elaborate(self, platform):
+        m = Module()
+        a, b = Float(FP32)(self.a), Float(FP32)(self.b)
+
+        # Stage 1: the product as two rows; all that does not depend on it.
+        a_zero, a_top, b_zero, b_top = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            a_zero.eq(~a.exponent.any()), a_top.eq(a.exponent.all()),
+            b_zero.eq(~b.exponent.any()), b_top.eq(b.exponent.all()),
+        ]
+        sign, nan, infinite, zero = _flags("sign", "nan", "infinite", "zero")
+        exponent = Signal(signed(10), reset_less=True)
+        m.d.sync += [
+            sign.eq(a.sign ^ b.sign),
+            nan.eq(a.is_nan | b.is_nan | (a_top & b_zero) | (a_zero & b_top)),
+            infinite.eq(a_top | b_top),
+            zero.eq(a_zero | b_zero),
+            exponent.eq(a.exponent + b.exponent - FP32.bias),
+        ]
+        rows = compress(m, _booth(m, a.mantissa, b.mantissa), width=48)
+        low = Signal(self.LOW + 1)
+        m.d.comb += low.eq(sum(row.cut(0, self.LOW) for row in rows))
+        rest, carry = Signal(reset_less=True), Signal(reset_less=True)
+        halves = [Signal(48 - self.LOW, name=f"half{n}", reset_less=True) for n in range(2)]
+        m.d.sync += [half.eq(row.cut(self.LOW, 48)) for half, row in zip(halves, rows, strict=True)]
+        m.d.sync += [rest.eq(low[:-1].any()), carry.eq(low[-1])]
+
+        # Stage 2: add the rows, round. The product is at least 1 and below 4.
+        product = Signal(48 - self.LOW)
+        m.d.comb += product.eq((Cat(Const(1, 1), halves[0]) + Cat(carry, halves[1]))[1:])
+        high, significand = product[-1], Signal(25)
+        up, result = Signal(), Signal(signed(33))
+        above = Signal(signed(10))
+        m.d.comb += [
+            significand.eq(Mux(high, product[-25:], product[-26:-1])),       # the guard bit is its lowest
+            up.eq(significand[0] & (significand[1] | rest | product[:-26].any() | (high & product[-26]))),
+            above.eq(exponent + 1),
+            result.eq(Cat(significand[1:-1], Mux(high, above, exponent)).as_signed() + up),
+        ]
+        m.d.sync += self.o.eq(_pack(m, result, sign, nan=nan, infinite=infinite, zero=zero))
+        return m
+
+
+class Add(Block):
+    """`o = a + b`. Latency 3 cycles.
+
+    Members
+    -------
+    a, b : In(32)
+    o : Out(32)
+    """
+
+    latency = 3
+
+    def __init__(self):
+        super().__init__({"a": In(32), "b": In(32), "o": Out(32)})
+
+    def elaborate(self, platform):
+        m = Module()
+        a, b = Float(FP32)(self.a), Float(FP32)(self.b)
+
+        # Stage 1: order by magnitude, shift the small one to the exponent of the big one.
+        swap, big, small = Signal(), Signal(Float(FP32)), Signal(Float(FP32))
+        a_less_b, b_less_a = Signal(signed(9)), Signal(signed(9))
+        places, present = Signal(8), Signal()
+        m.d.comb += [
+            swap.eq(self.a[:31] < self.b[:31]),
+            big.eq(Mux(swap, self.b, self.a)),
+            small.eq(Mux(swap, self.a, self.b)),
+            a_less_b.eq(a.exponent - b.exponent),
+            b_less_a.eq(b.exponent - a.exponent),
+            places.eq(Mux(a_less_b[-1], b_less_a, a_less_b)),
+            present.eq(small.exponent.any()),
+        ]
+        shifted, lost = Cat(Const(0, 2), small.mantissa, Const(1, 1)), []
+        for n in reversed(range(5)):
+            before, shifted = shifted, Signal(26, name=f"shifted{1 << n}")
+            lost.append(places[n] & before[:1 << n].any())
+            m.d.comb += shifted.eq(Mux(places[n], before[1 << n:], before))
+        far = Signal()
+        m.d.comb += far.eq(places[5:].any())
+
+        sign, nan, infinite, subtract = _flags("sign", "nan", "infinite", "subtract")
+        mantissa, aligned = Signal(23, reset_less=True), Signal(27, reset_less=True)
+        exponent = Signal(8, reset_less=True)
+        m.d.sync += [
+            sign.eq(big.sign & big.exponent.any()),                   # two zeros make +0
+            subtract.eq(a.sign ^ b.sign),
+            nan.eq(big.is_nan | (a.exponent.all() & b.exponent.all() & (a.sign ^ b.sign))),
+            infinite.eq(big.exponent.all()),
+            exponent.eq(big.exponent),
+            mantissa.eq(big.mantissa),
+            aligned.eq(Cat(far | Cat(*lost).any(), shifted & ~far.replicate(26)) & present.replicate(27)),
+        ]
+
+        # Stage 2: add or subtract, shift away the longer runs of leading zeros.
+        total, operand = Signal(28), Signal(27)
+        m.d.comb += [
+            operand.eq(aligned ^ subtract.replicate(27)),
+            total.eq((Cat(Const(1, 1), Const(0, 3), mantissa, Const(1, 1)) + Cat(subtract, operand))[1:]
+                     & Cat(Const(-1, 27), ~subtract)),
+        ]
+        total, shifts = _normalize(m, total, (16, 8), Const(0, 1))
+        sum2, shifts2 = Signal(28, reset_less=True), Signal(2, reset_less=True)
+        sign2, nan2, infinite2 = _flags("sign2", "nan2", "infinite2")
+        exponent2 = Signal(8, reset_less=True)
+        m.d.sync += [
+            sum2.eq(total), shifts2.eq(shifts), exponent2.eq(exponent),
+            sign2.eq(sign), nan2.eq(nan), infinite2.eq(infinite),
+        ]
+
+        # Stage 3: shift away the rest, round.
+        total, shifts = _normalize(m, sum2, (4, 2, 1), Const(0, 1))
+        up, result = Signal(), Signal(signed(33))
+        final = Signal(signed(10))
+        m.d.comb += [
+            up.eq(total[3] & (total[4] | total[:3].any())),
+            final.eq(exponent2 + 1 - Cat(shifts, shifts2)),
+            result.eq(Cat(total[4:-1], final).as_signed() + up),
+        ]
+        zero = ~total[-1]
+        m.d.sync += self.o.eq(_pack(m, result, sign2 & total[-1], nan=nan2, infinite=infinite2, zero=zero))
+        return m
+
+
+def _flags(*names):
+    """Registers of one bit."""
+    return [Signal(name=name, reset_less=True) for name in names]
+
+
+def _normalize(m, value, steps, fill):
+    """Shift left by each of `steps` in turn if that many of the highest bits are zero.
+
+    Returns the value and one bit a step, the last step lowest.
+    """
+    taken = []
+    for step in steps:
+        empty, shifted = Signal(name=f"empty{step}"), Signal(len(value), name=f"normal{step}")
+        m.d.comb += [
+            empty.eq(~value[-step:].any()),
+            shifted.eq(Mux(empty, Cat(fill.replicate(step), value[:-step]), value)),
+        ]
+        value, taken = shifted, [empty, *taken]
+    return value, Cat(taken)
+
+
+def _booth(m, a, b):
+    """The rows whose sum, modulo 2**48, is the product of two significands, given without hidden bits.
+
+    A negative row is complemented; the one it lacks enters in the free place below the next row. Its
+    sign extends to infinity; the ones that all extensions add up to are in the rows as constants.
+    """
+    once, twice = Cat(a, Const(1, 2)), Cat(Const(0, 1), a, Const(1, 1))
+    recoded, rows, correction = Cat(Const(0, 1), b, Const(1, 1)), [], []
+    for n in range(12):
+        below, low, negative = recoded[2 * n], recoded[2 * n + 1], recoded[2 * n + 2]
+        one, two, row = Signal(name=f"one{n}"), Signal(name=f"two{n}"), Signal(25, name=f"row{n}")
+        m.d.comb += [
+            one.eq(low ^ below),
+            two.eq(Mux(negative, ~(low | below), low & below)),
+            row.eq((once & one.replicate(25) | twice & two.replicate(25)) ^ negative.replicate(25)),
+        ]
+        extension = [~negative, Const(1, 1)] if n else [negative, negative, ~negative]
+        rows.append(Row(Cat(correction, row, extension), max(2 * n - 2, 0)))
+        correction = [negative, Const(0, 1)]
+    return [*rows, Row(Cat(correction, once), 22)]
+
+
+def _pack(m, result, sign, *, nan, infinite, zero):
+    """The code of `result`, its exponent field below 1 or above 254 included, and of special cases."""
+    exponent, packed = result[23:], Signal(31, name="packed")
+    special, none = Signal(name="special"), Signal(name="none")
+    m.d.comb += [
+        special.eq(nan | infinite | (~exponent[-1] & (exponent[8] | exponent[:8].all()))),
+        none.eq(zero | exponent[-1] | ~exponent[:9].any()),
+        packed.eq(Mux(special, Mux(nan, NAN, INF), result[:31] & ~none.replicate(31))),
+    ]
+    return Cat(packed, sign & ~nan)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FP32 to the output formats, one rounding, as `golden.fp32.to_format` defines it."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib.wiring import In, Out
+
+from golden.formats import E8M0, FP32, INT8
+from hw.arith.formats import Float
+from hw.emit import Block
+
+__all__ = ["FromFp32"]
+
+KEPT = 8        # significand bits of the widest format that is rounded to
+
+
+class FromFp32(Block):
+    """`o` is `i` in the format chosen; OFP8, FP4 and INT8 saturate. Latency 1 cycle.
+
+    All formats share one right shift, which brings the place to round at to a fixed bit, and one
+    addition of exponent, kept bits and rounding bit.
+
+    Parameters
+    ----------
+    formats : tuple of Format
+        Any but E8M0.
+
+    Members
+    -------
+    i : In(32)
+        FP32; a subnormal counts as zero.
+    format : In(range(len(formats)))
+        Index in `formats`.
+    o : Out(32)
+        The code, zeros above it.
+    nan : Out(1)
+        `i` was a NaN, which FP4 and INT8 turn into +0.
+    """
+
+    latency = 1
+
+    def __init__(self, formats):
+        if not formats or E8M0 in formats:
+            raise ValueError(f"FromFp32: formats must be one or more of all but E8M0, not {formats!r}")
+        self.formats = tuple(formats)
+        super().__init__({"i": In(32), "format": In(range(len(formats))), "o": Out(32), "nan": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        i, flushed = Float(FP32)(self.i), Signal(Float(FP32))
+        normal, nan = Signal(), Signal()
+        m.d.comb += [
+            normal.eq(i.hidden),
+            nan.eq(i.is_nan),
+            flushed.eq(self.i & Cat(normal.replicate(31), 1)),
+        ]
+
+        # What a format prescribes: exponent field of its smallest normal numbers, places to drop there.
+        lowest, drop = Signal(8), Signal(4)
+        for fmt in self._each(m):
+            if fmt is not FP32:
+                m.d.comb += lowest.eq(FP32.bias + fmt.lsb + fmt.mantissa), drop.eq(KEPT - 1 - fmt.mantissa)
+
+        # Shift until the kept bits are in place with one guard bit below, more where the result is subnormal.
+        binade, deficit = Signal(signed(9)), Signal(signed(9))
+        subnormal, places = Signal(), Signal(9)
+        m.d.comb += [
+            binade.eq(i.exponent - lowest),
+            deficit.eq(lowest - i.exponent),
+            subnormal.eq(binade < 0),
+            places.eq(drop + Mux(subnormal, deficit[:8], 0)),
+        ]
+        shifted, lost = Cat(flushed.mantissa[-KEPT:], normal), [flushed.mantissa[:-KEPT].any()]
+        for n in reversed(range(4)):
+            before, shifted = shifted, Signal(KEPT + 1, name=f"shifted{1 << n}")
+            lost.append(places[n] & before[:1 << n].any())
+            m.d.comb += shifted.eq(Mux(places[n], before[1 << n:], before))
+        far, up = Signal(), Signal()
+        m.d.comb += [
+            far.eq(places[4:].any()),
+            up.eq(shifted[0] & (shifted[1] | Cat(*lost).any()) & ~far),
+        ]
+        kept = shifted[1:] & ~far.replicate(KEPT)
+
+        # Exponent above mantissa, plus the rounding bit.
+        exponent, past, ordinal = Signal(15), Signal(), Signal(16)
+        for fmt in self._each(m):
+            if fmt is not FP32:
+                m.d.comb += [
+                    exponent.eq(binade[:fmt.exponent] << fmt.mantissa),
+                    past.eq(binade[fmt.exponent:].any() & ~subnormal),
+                ]
+        m.d.comb += ordinal.eq(Mux(subnormal, 0, exponent) + kept + up)
+
+        code = Signal(32)
+        for fmt in self._each(m):
+            rounded = Signal(fmt.width, name=fmt.name)
+            limited = Mux(past | (ordinal[:9] > fmt.max), fmt.max, ordinal) if fmt.width <= 8 else ordinal
+            m.d.comb += rounded.eq(limited)
+            if fmt is FP32:
+                m.d.comb += code.eq(flushed)
+            elif fmt is INT8:
+                m.d.comb += code.eq(Mux(i.sign, -rounded, rounded)[:8])
+            else:
+                m.d.comb += code.eq(Cat(rounded[:-1], i.sign))
+            with m.If(nan):
+                m.d.comb += code.eq(fmt.nan or 0)
+
+        m.d.sync += self.o.eq(code), self.nan.eq(nan)
+        return m
+
+    def _each(self, m):
+        """Every format, in a case of its own of a switch on `format`."""
+        with m.Switch(self.format):
+            for index, fmt in enumerate(self.formats):
+                with m.Case(index) if index < len(self.formats) - 1 else m.Default():
+                    yield fmt

@@ -11,42 +11,69 @@ import hashlib
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hw.flow import yosys
+from hw.flow import sta, yosys
 from hw.flow.cache import remember
 from hw.flow.hierarchy import Hierarchy
 
-__all__ = ["AREA", "RECIPES", "SPEED", "Recipe", "Report", "Unit", "synthesize"]
+__all__ = ["AREA", "RECIPES", "SPEED", "Attempt", "Recipe", "Report", "Unit", "synthesize"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way through the mapper.
+
+    Attributes
+    ----------
+    abc : str
+        Script of abc, commands apart by `; `; `{D}` becomes `-D <ps>` where the recipe has a period.
+    adders : str
+        What becomes full-adder cells: "none", "rows" (`carry_save_*`) or "all" (carry chains too).
+    map : str
+        Yosys' map file for carry chains that stay logic; its own choice when empty.
+    """
+
+    abc: str
+    adders: str = "none"
+    map: str = ""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to map a unit.
+    """How to map a unit: attempts, of which the best counts.
+
+    The best is the smallest that meets the period, or the fastest if none does.
 
     Attributes
     ----------
     name : str
-    abc : str
-        Script of abc; `{D}` becomes `-D <period>`.
-    adders : bool
-        Map rows of full adders and carry chains to the library's full-adder cell.
+    attempts : tuple of Attempt
     period : float
         Target in ps, clk-q and setup included; 0 for none.
     gate : int
-        Least number of flops that share an enable for a clock gate to pay; 0 for no clock gates.
+        Least number of flops sharing an enable that get a clock gate; 0 for no clock gates.
     """
 
     name: str
-    abc: str
-    adders: bool
+    attempts: tuple
     period: float = 0
     gate: int = 4
 
+    def at(self, period):
+        """The same recipe for another period."""
+        return replace(self, period=period)
 
-AREA = Recipe("area", "strash; dch -f; map -a", adders=True)
-SPEED = Recipe("speed", "strash; dch; map -B 0.9 {D}; topo; buffer -c; upsize {D}; dnsize {D}", adders=False,
-               period=1400)
+
+_TIDY = "strash; ifraig; scorr; dc2; dch -f; "
+AREA = Recipe("area", tuple(Attempt(script, "all") for script in (
+    _TIDY + "amap -m -F 8 -A 10",
+    _TIDY + "amap -m -F 4 -E 0",
+    _TIDY + "map -a",
+)))
+SPEED = Recipe("speed", (
+    Attempt("strash; dch; map -B 0.9 {D}; topo; buffer -c; upsize {D}; dnsize {D}"),
+), period=1400)
 RECIPES = {recipe.name: recipe for recipe in (AREA, SPEED)}
 
 
@@ -138,57 +165,75 @@ def synthesize(text, top, library=None, recipe=AREA, keep=(), progress=lambda li
 
 
 def _unit(hierarchy, name, library, recipe):
-    script, files = _script(name, hierarchy.source(name), library, recipe)
+    attempts = recipe.attempts if library else recipe.attempts[:1]
+    script, files = _script(name, hierarchy.source(name), library, recipe, attempts)
     key = hashlib.sha256(repr((script, files, library and library.digest)).encode()).hexdigest()
     if library:
         script = script.replace("cells.lib", str(library.file()))
-    netlist, = remember("synthesis", key, lambda: yosys.run(script, files, ["netlist.json"]))
-    netlist = json.loads(netlist)["modules"][name]
+    results = [f"netlist{n}.json" for n in range(len(attempts))]
+    netlists = remember("synthesis", key, lambda: yosys.run(script, files, results))
     kept = hierarchy.parts(name)[1]
+    units = [_measure(name, hierarchy.counts[name], json.loads(netlist)["modules"][name], kept, library)
+             for netlist in netlists]
+    if not recipe.period or not library:
+        return min(units, key=lambda unit: unit.area)
+    length = [sta.period({name: unit.netlist}, name, library) for unit in units]
+    return min(zip(length, units, strict=True), key=lambda pair: (
+        (0, pair[1].area) if pair[0] <= recipe.period else (1, pair[0])))[1]
+
+
+def _measure(name, count, netlist, kept, library):
+    """The `Unit` of a mapped module that uses the units `kept`."""
     cells = Counter(cell["type"] for cell in netlist["cells"].values() if cell["type"] not in kept)
     cells.pop("$scopeinfo", None)
-    area = flops = 0
-    for cell, count in cells.items():
-        if library and cell not in library.cells:
-            raise RuntimeError(f"synthesis of {name} left {count} cells {cell} without a place in {library.name}")
-        area += library.cells[cell].area * count if library else 0.0
-        flops += count * (library.cells[cell].is_flop if library else "DFF" in cell)
-    return Unit(name, hierarchy.counts[name], cells, area, flops, 0, netlist)
+    if not library:
+        return Unit(name, count, cells, 0.0, sum(n for cell, n in cells.items() if "DFF" in cell), 0, netlist)
+    for cell in cells:
+        if cell not in library.cells:
+            raise RuntimeError(f"synthesis of {name} left {cell}, which {library.name} does not have")
+    area = sum(library.cells[cell].area * n for cell, n in cells.items())
+    flops = sum(n for cell, n in cells.items() if library.cells[cell].is_flop)
+    return Unit(name, count, cells, area, flops, 0, netlist)
 
 
-def _script(top, source, library, recipe):
-    """(Yosys script, its files) for one unit."""
-    adder = library and recipe.adders and library.full_adder
-    if adder:
-        source = re.sub(r"^module carry_save_(\d+)\b.*?^endmodule", _CARRY_SAVE, source, flags=re.M | re.S)
+def _script(top, source, library, recipe, attempts):
+    """(Yosys script, its files) for one unit; attempt `n` leaves `netlist<n>.json`."""
+    source = re.sub(r"^module carry_save_(\d+)\b.*?^endmodule", _CARRY_SAVE, source, flags=re.M | re.S)
+    files = {"unit.sv": source}
     steps = [
         "read_liberty -lib -ignore_miss_func cells.lib" if library else "",
         "read_verilog -sv -icells unit.sv",
         f"hierarchy -check -top {top}",
-        "synth -flatten -run begin:fine -booth -noshare",
+        "synth -flatten -run begin:fine -noalumacc -noshare",
+        "booth t:$mul r:A_WIDTH>=8 %i r:B_WIDTH>=8 %i; alumacc; opt",
         "opt -fast -full; memory_map; opt -full",
+        "design -save start",
     ]
-    files = {"unit.sv": source}
-    if adder:
-        files |= {"ripple.v": _RIPPLE, "split.v": _SPLIT, "adder.v": _adder(adder)}
-        steps += ["techmap -map ripple.v; opt -fast"]
-        steps += ["techmap -map split.v; opt -fast"] * 4
-        steps += ["techmap -map adder.v"]
-    steps += ["techmap; opt -fast; opt -purge"]
     if library:
         avoid = " ".join(f"-dont_use {cell.name}" for cell in library.cells.values() if cell.unusable)
-        if recipe.gate and library.clock_gate:
-            steps += [f"clockgate -liberty cells.lib -min_net_size {recipe.gate}; opt -fast"]
-        period = f"-D {recipe.period:g}" if recipe.period else ""
-        files |= {"drive": f"set_driving_cell {library.buffer.name}\nset_load 4\n",
-                  "abc": recipe.abc.replace("{D}", period).replace("; ", "\n") + "\n"}
-        steps += [f"dfflibmap -liberty cells.lib {avoid}; opt; setundef -zero",
-                  f"abc -liberty cells.lib {avoid} -constr drive -script abc {period}"]
-    else:
-        steps += ["abc -g cmos", "opt -fast"]
-    steps += ["splitnets; opt_clean -purge", "write_json netlist.json"]
+        budget = recipe.period and f"-D {recipe.period - sta.overhead(library):.0f}"
+        files["drive"] = f"set_driving_cell {library.buffer.name}\nset_load {sta.launch(library)[2]:.2f}\n"
+        if library.full_adder:
+            files |= {"ripple.v": _RIPPLE, "split.v": _SPLIT, "adder.v": _adder(library.full_adder)}
+    for n, attempt in enumerate(attempts):
+        steps += ["design -load start"]
+        if library and library.full_adder:
+            steps += {"none": [], "rows": _ROWS, "all": ["techmap -map ripple.v; opt -fast", *_ROWS]}[attempt.adders]
+        steps += [f"techmap -map +/techmap.v -map {attempt.map}" if attempt.map else "techmap",
+                  "opt -fast; opt -purge"]
+        if library:
+            if recipe.gate and library.clock_gate:
+                steps += [f"clockgate -liberty cells.lib -min_net_size {recipe.gate}; opt -fast"]
+            files[f"abc{n}"] = attempt.abc.replace("{D}", budget or "").replace("; ", "\n") + "\n"
+            steps += [f"dfflibmap -liberty cells.lib {avoid}; opt; setundef -zero",
+                      f"abc -liberty cells.lib {avoid} -constr drive -script abc{n} {budget or ''}"]
+        else:
+            steps += ["abc -g cmos; opt -fast"]
+        steps += ["splitnets; opt_clean -purge", f"write_json netlist{n}.json"]
     return "\n".join(steps) + "\n", files
 
+
+_ROWS = ["techmap -map split.v; opt -fast"] * 4 + ["techmap -map adder.v"]
 
 _CARRY_SAVE = r"""module carry_save_\1 (input [\1-1:0] a, b, c, output [\1-1:0] s, k);
   \\$fa #(.WIDTH(\1)) row (.A(a), .B(b), .C(c), .X(k), .Y(s));

@@ -49,8 +49,8 @@ class Module:
 class Hierarchy:
     """The modules below `top`, and how synthesis divides them.
 
-    A *unit* is synthesized alone and once: the top, every clocked module used more than once, every
-    memory, and whatever `keep` names. All other modules dissolve in the units that use them.
+    A *unit* is synthesized alone and once: the top, every clocked module that is instantiated in more
+    than one place, every memory, and whatever `keep` names. All others dissolve in what uses them.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class Hierarchy:
         texts = {found["name"]: found[0] for found in _MODULE.finditer(text)}
         if top not in texts:
             raise ValueError(f"synthesis: top must be one of the modules {', '.join(texts)}, not {top!r}")
-        found = {name: Module(name, body, Counter(set_ for set_ in _INSTANCE.findall(body) if set_ in texts))
+        found = {name: Module(name, body, Counter(child for child in _INSTANCE.findall(body) if child in texts))
                  for name, body in texts.items()}
         self.top, self.modules = top, {}
         self._visit(found, top)
@@ -82,8 +82,9 @@ class Hierarchy:
         for module in reversed(self.modules.values()):
             for child, count in module.children.items():
                 self.counts[child] += count * self.counts[module.name]
+        places = sum((module.children for module in self.modules.values()), Counter())
         self.units = [name for name, module in self.modules.items() if name == top or module.bits
-                      or (self._clocked(name) and self.counts[name] > 1)
+                      or (places[name] > 1 and self._clocked(name))
                       or any(fnmatch.fnmatchcase(name, pattern) for pattern in keep)]
 
     def _visit(self, found, name):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Netlist", "Path", "Step", "flatten", "launch", "timing"]
+__all__ = ["Netlist", "Path", "Step", "flatten", "launch", "overhead", "period", "setup", "timing"]
 
 _FALL, _RISE = 0, 1
 _DELAY = {_FALL: ("cell_fall", "fall_transition"), _RISE: ("cell_rise", "rise_transition")}
@@ -117,6 +117,18 @@ def setup(library, slew):
     """Setup time in ps of the plain flop for data of this slew."""
     return max(table(slew, 0) for pin in library.flop.inputs for arc in library.flop.pins[pin].arcs
                if arc.kind.startswith("setup") for table in arc.tables.values())
+
+
+def overhead(library):
+    """What a period spends on clk-q and setup, in ps."""
+    arrival, slew, _ = launch(library)
+    return arrival + setup(library, slew)
+
+
+def period(netlists, top, library):
+    """Length in ps of the longest path; 0 when there is none. Parameters as for `flatten`."""
+    paths = timing(flatten(netlists, top, library), library)
+    return paths[0].length if paths else 0.0
 
 
 class _Tables:

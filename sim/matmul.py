@@ -7,14 +7,19 @@ everybody; `Board` is what sits around the engine inside the simulator (see `sim
 
 import pickle
 import random
+import tempfile
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from golden import matmul as golden
 from golden.families import FORMAT_CODES
 from golden.formats import FORMATS
+from hw.matmul import ports
+from hw.matmul.engine import Engine, reads
+from sim.run import simulate
 
 __all__ = ["Board", "Job", "Run", "run"]
 
@@ -85,12 +90,6 @@ def run(job, *, waves=False, x_initial="0"):
     AssertionError
         When a result differs from golden in any bit, or the bench fails otherwise.
     """
-    import tempfile
-    from pathlib import Path
-
-    from hw.matmul.engine import Engine
-    from sim.run import simulate
-
     with tempfile.TemporaryDirectory() as folder:
         given, taken = Path(folder) / "job", Path(folder) / "runs"
         given.write_bytes(pickle.dumps(job))
@@ -123,7 +122,6 @@ class Board:
     """
 
     def __init__(self, dut, job):
-        from hw.matmul import ports
         self.dut, self.job, self.rng = dut, job, random.Random(job.seed)
         self.memory, self.seen, self.cycle = Memory(), Counter(), 0
         config = job.config
@@ -131,9 +129,9 @@ class Board:
                        "completions": ports.completion()}
         self.size = {"weights": config.depth, "activations": config.row_bits // 8,
                      "parameters": config.drain * 4}
-        self.ports = {name: Port(dut, name) for name in (
+        self.port = {name: Port(dut, name) for name in (
             "commands", "results", "completions", *READS, *(f"{name}_request" for name in READS))}
-        self.request = {name: _request_layout(dut, config, name) for name in READS}
+        self.request = {name: ports.request(beats, rows) for name, (_, beats, rows) in reads(config).items()}
         self.reads = {name: deque() for name in READS}      # (cycle from which on, data, last)
         self.responses = Counter()
         self.commands = deque(self._command(n, gemm) for n, gemm in enumerate(job.gemms))
@@ -165,40 +163,40 @@ class Board:
 
     def step(self):
         """One cycle."""
-        ports, stall, random = self.ports, self.job.stall, self.rng.random
-        moved = {name: port.sample(self.seen) for name, port in ports.items()}
+        port, stall, random = self.port, self.job.stall, self.rng.random
+        moved = {name: each.sample(self.seen) for name, each in port.items()}
 
         if moved["commands"]:
             self.runs[self.accepted].accepted = self.cycle
             self.accepted += 1
             self.commands.popleft()
-        ports["commands"].drive(self.commands[0] if self.commands else None, stall, random)
+        port["commands"].drive(self.commands[0] if self.commands else None, stall, random)
 
         for name in READS:
-            asked = ports[f"{name}_request"]
+            asked = port[f"{name}_request"]
             if moved[f"{name}_request"]:
                 self._read(name, unpack(self.request[name], asked.value))
             asked.take(stall, random)
-            beats, port = self.reads[name], ports[name]
+            beats = self.reads[name]
             if moved[name]:
                 beats.popleft()
                 if name == "weights":
                     self.runs[min(self.loading, len(self.runs) - 1)].weight_beats.append(self.cycle)
             ready = beats and beats[0][0] <= self.cycle
-            port.drive(beats[0][1] if ready else None, stall, random)
+            port[name].drive(beats[0][1] if ready else None, stall, random)
 
         if moved["results"]:
-            self._result(unpack(self.layout["results"], ports["results"].value))
-        ports["results"].take(stall, random)
+            self._result(unpack(self.layout["results"], port["results"].value))
+        port["results"].take(stall, random)
         if moved["completions"]:
-            done = unpack(self.layout["completions"], ports["completions"].value)
+            done = unpack(self.layout["completions"], port["completions"].value)
             finished = self.runs[self.completed]
             assert done["tag"] == self.completed & 0xFF, f"completion of {done['tag']}, not {self.completed}"
             finished.nans, finished.error = done["nans"], done["error"]
             if not finished.finished:
                 finished.finished = self.cycle
             self.completed += 1
-        ports["completions"].take(stall, random)
+        port["completions"].take(stall, random)
         self.quiet = 0 if any(moved.values()) else self.quiet + 1
         self.cycle += 1
 
@@ -222,7 +220,8 @@ class Board:
         places = slice(beat["column"], beat["column"] + beat["count"])
         assert not written[beat["row"], places].any(), f"row {beat['row']}, {places} of command {number} came twice"
         written[beat["row"], places] = True
-        run.y[beat["row"], places] = [beat["data"] >> n * width & (1 << width) - 1 for n in range(beat["count"])]
+        run.y[beat["row"], places] = [beat["data"] >> n * width & (1 << width) - 1
+                                      for n in range(beat["count"])]
         if beat["last"]:
             run.finished = self.cycle
             assert written.all(), f"command {number} ended with {(~written).sum()} results missing"
@@ -234,8 +233,9 @@ class Board:
                 continue
             y, nans = golden.matmul(self.job.config.family, gemm)
             wrong = np.argwhere(run.y != y)
-            assert not len(wrong), (f"GEMM {n} {gemm.shape}: {len(wrong)} results differ, first at {wrong[0]}: "
-                                    f"{run.y[tuple(wrong[0])]:#x}, golden {y[tuple(wrong[0])]:#x}")
+            assert not len(wrong), (
+                f"GEMM {n} {gemm.shape}: {len(wrong)} results differ, first at {wrong[0]}: "
+                f"{run.y[tuple(wrong[0])]:#x}, golden {y[tuple(wrong[0])]:#x}")
             assert run.nans == nans, f"GEMM {n}: {run.nans} NaN counted, golden {nans}"
 
 
@@ -244,7 +244,8 @@ class Port:
 
     def __init__(self, dut, name):
         self.name = name
-        self.payload, self.valid, self.ready = (getattr(dut, f"{name}__{part}") for part in ("payload", "valid", "ready"))
+        self.payload, self.valid, self.ready = (
+            getattr(dut, f"{name}__{part}") for part in ("payload", "valid", "ready"))
         self.driven = self.taking = None        # payload on offer; whether we are ready
         self.value = None
 
@@ -288,8 +289,3 @@ def pack(layout, fields):
 def unpack(layout, value):
     """The fields of a struct."""
     return {name: value >> field.offset & (1 << field.width) - 1 for name, field in layout}
-
-
-def _request_layout(dut, config, name):
-    from hw.matmul.engine import Engine
-    return Engine(config).fetches[name].shape

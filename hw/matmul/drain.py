@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From exact sums to results: one rounding to FP32, scales, bias, C, and a rounding to the output format."""
 
+from itertools import accumulate
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
@@ -11,19 +13,21 @@ from golden.formats import FORMATS
 from hw.arith.convert import FromFp32
 from hw.arith.fp32 import Add, FromFixed, Multiply
 from hw.emit import Block
-from hw.matmul.ports import Error, completion, result
+from hw.matmul.ports import Error, Part, completion, result
 from hw.matmul.walker import RESULT_FORMATS, block
-from hw.stream import Queue
+from hw.stream import DeepQueue, Queue
 
 __all__ = ["Drain", "Lane"]
 
+STEPS = {"round": FromFixed, "row": Multiply, "column": Multiply, "bias": Add, "c": Add,
+         "convert": FromFp32}
 ONE, MINUS_ZERO, NAN = 0x3F800000, 0x80000000, 0x7FC00000       # what leaves a product, a sum as it is
 
 
 class Lane(Block):
     """Finishes one sum a cycle: `round(round32(i) * row_scale * column_scale + bias + c)`, each step rounded.
 
-    Every operand is needed when its step comes: see `at`. Latency `latency` cycles.
+    Every operand is needed when its step comes: `at` cycles after `i`. `o` is there at `at["end"]`.
 
     Parameters
     ----------
@@ -42,31 +46,22 @@ class Lane(Block):
         The code, from bit 0, and whether the result is NaN.
     """
 
+    at = dict(zip([*STEPS, "end"], accumulate((step.latency for step in STEPS.values()), initial=0), strict=True))
+
     def __init__(self, width, lsb):
         self.width, self.lsb = width, lsb
-        self.steps = {"round": FromFixed(width, lsb), "row": Multiply(), "column": Multiply(),
-                      "bias": Add(), "c": Add(),
-                      "convert": FromFp32(tuple(FORMATS[name] for name in RESULT_FORMATS))}
         super().__init__({
             "i": In(signed(width)), "nan_i": In(1),
             "row_scale": In(32), "column_scale": In(32), "bias": In(32), "c": In(32), "format": In(3),
             "o": Out(32), "nan": Out(1),
         })
 
-    @property
-    def at(self):
-        """Cycles after `i` at which each step takes its operands, and `end` at which `o` is there."""
-        times, time = {}, 0
-        for name, step in self.steps.items():
-            times[name] = time
-            time += step.latency
-        return {**times, "end": time}
-
     def elaborate(self, platform):
         m = Module()
-        for name, step in self.steps.items():
-            m.submodules[name] = step
-        rounded, row, column, bias, c, convert = self.steps.values()
+        m.submodules.round = rounded = FromFixed(self.width, self.lsb)
+        m.submodules.row, m.submodules.column = row, column = Multiply(), Multiply()
+        m.submodules.bias, m.submodules.c = bias, c = Add(), Add()
+        m.submodules.convert = convert = FromFp32(tuple(FORMATS[name] for name in RESULT_FORMATS))
 
         nan = self.nan_i
         for n in range(rounded.latency):
@@ -85,7 +80,7 @@ class Lane(Block):
         return m
 
 
-class Drain(Block):
+class Drain(Part):
     """Reads completed rows out of the accumulators, finishes them and sends them off.
 
     Follows the block's last pass through the array at one group of columns a cycle. Results leave in
@@ -116,7 +111,6 @@ class Drain(Block):
 
     def __init__(self, config, width):
         self.config, self.width = config, width
-        self.lanes = [Lane(width, FAMILIES[config.family].lsb) for _ in range(config.drain)]
         row, group = range(config.acc_rows), ceil_log2(config.groups)
         entry = data.StructLayout({"sum": signed(width), "nan": 1})
         beat = config.drain * 32
@@ -134,15 +128,12 @@ class Drain(Block):
             "completions": Out(stream.Signature(completion())),
         })
 
-    @classmethod
-    def depth(cls, config, width):
-        """Beats that can be under way, which is what the queue at the end must hold."""
-        return 1 << ceil_log2(Lane(width, 0).at["end"] + 8)
+    depth = 1 << ceil_log2(Lane.at["end"] + 8)
+    """Beats that can be under way, which is what the queue at the end must hold."""
 
     def elaborate(self, platform):
         m = Module()
-        config, at = self.config, self.lanes[0].at
-        depth = self.depth(config, self.width)
+        config, at, depth = self.config, Lane.at, self.depth
         given, half = self.i.payload.block, self.i.payload.half
 
         # Completed rows not yet drained past, per half.
@@ -200,7 +191,8 @@ class Drain(Block):
             self.bias_read.half.eq(stage[at["bias"]].half), self.bias_read.group.eq(stage[at["bias"]].group),
             self.c.ready.eq(by_c.valid & by_c.accumulate),
         ]
-        for n, lane in enumerate(self.lanes):
+        lanes = [Lane(self.width, FAMILIES[config.family].lsb) for _ in range(config.drain)]
+        for n, lane in enumerate(lanes):
             m.submodules[f"lane{n}"] = lane
             m.d.comb += [
                 lane.i.eq(self.sums[n].sum), lane.nan_i.eq(self.sums[n].nan),
@@ -214,17 +206,17 @@ class Drain(Block):
 
         # Pack, and wait for whoever takes the results.
         finished = data.StructLayout({"data": config.drain * 32, "nans": config.drain, "bad": 1})
-        m.submodules.queue = queue = Queue(finished, depth)
+        m.submodules.queue = queue = DeepQueue(finished, depth)
         last = stage[-1]
         m.d.comb += [
             queue.i.valid.eq(last.valid),
-            queue.i.payload.nans.eq(Cat(lane.nan for lane in self.lanes)),
+            queue.i.payload.nans.eq(Cat(lane.nan for lane in lanes)),
             queue.i.payload.bad.eq(last.bad),
         ]
         with m.Switch(last.format):
             for name in RESULT_FORMATS:
                 with m.Case(FORMAT_CODES[name]):
-                    m.d.comb += queue.i.payload.data.eq(Cat(lane.o[:FORMATS[name].width] for lane in self.lanes))
+                    m.d.comb += queue.i.payload.data.eq(Cat(lane.o[:FORMATS[name].width] for lane in lanes))
 
         self._send(m, queue.o, tags.o)
         m.d.comb += sent.eq(queue.o.valid & queue.o.ready)

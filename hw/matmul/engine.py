@@ -6,21 +6,29 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from golden.families import FAMILIES
-from hw.emit import Block
 from hw.matmul.accumulator import Accumulator
 from hw.matmul.array import Array
 from hw.matmul.drain import Drain
 from hw.matmul.fetch import Fetch
-from hw.matmul.parameters import Parameters
-from hw.matmul.ports import Error, command, completion, response, result
+from hw.matmul.parameters import Parameters, longest_read
+from hw.matmul.ports import Error, Part, command, completion, request, response, result
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Queue
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "reads"]
 
 
-class Engine(Block):
+def reads(config):
+    """What the engine reads: by port, bits of a beat and the most beats and rows of one request."""
+    return {
+        "weights": (config.depth * 8, config.cols, 1),
+        "activations": (config.row_bits, 1, config.acc_rows),
+        "parameters": (config.drain * 32, longest_read(config), config.acc_rows),
+    }
+
+
+class Engine(Part):
     """General matrix multiplication, `Y[M, N] = A[M, K] @ W[N, K].T`, a command at a time.
 
     The engine owns the loops: it asks for weights, activations and parameters (address, beats,
@@ -47,20 +55,12 @@ class Engine(Block):
 
     def __init__(self, config):
         self.config = config
-        family = FAMILIES[config.family]
-        self.width = family.sum_bits(config.k_max)
-        self.walker = Walker(config)
-        self.parameter_reads = Parameters(config, c_depth=Drain.depth(config, self.width))
-        widths = {"weights": config.depth * 8, "activations": config.row_bits, "parameters": config.drain * 32}
-        self.fetches = {
-            "weights": Fetch(widths["weights"], config.cols, 1),
-            "activations": Fetch(widths["activations"], 1, config.acc_rows),
-            "parameters": Fetch(widths["parameters"], self.parameter_reads.longest, config.acc_rows),
-        }
+        self.width = FAMILIES[config.family].sum_bits(config.k_max)
         super().__init__({
             "commands": In(stream.Signature(command(config))),
-            **{f"{name}_request": Out(stream.Signature(fetch.shape)) for name, fetch in self.fetches.items()},
-            **{name: In(stream.Signature(response(width))) for name, width in widths.items()},
+            **{f"{name}_request": Out(stream.Signature(request(beats, rows)))
+               for name, (_, beats, rows) in reads(config).items()},
+            **{name: In(stream.Signature(response(width))) for name, (width, _, _) in reads(config).items()},
             "results": Out(stream.Signature(result(config))),
             "completions": Out(stream.Signature(completion())),
             "error": Out(Error), "error_tag": Out(8), "clear": In(1),
@@ -68,12 +68,12 @@ class Engine(Block):
 
     def elaborate(self, platform):
         m = Module()
-        config, walker, parameters = self.config, self.walker, self.parameter_reads
+        config = self.config
         family = FAMILIES[config.family]
 
         # Commands become tiles and blocks, which wait in queues for their turn.
         m.submodules.commands = commands = Queue(command(config), 2)
-        m.submodules.walker = walker
+        m.submodules.walker = walker = Walker(config)
         m.submodules.loads = loads = Queue(walker.load.payload.shape(), 4)
         m.submodules.tiles = tiles = Queue(walker.tile.payload.shape(), 4)
         m.submodules.blocks = blocks = Queue(walker.block.payload.shape(), 2)
@@ -83,12 +83,13 @@ class Engine(Block):
         connect(m, walker.tile, tiles.i)
         connect(m, walker.block, blocks.i)
 
-        for name, fetch in self.fetches.items():
+        fetches = {name: Fetch(*size) for name, size in reads(config).items()}
+        for name, fetch in fetches.items():
             m.submodules[f"fetch_{name}"] = fetch
             connect(m, fetch.request, flipped(getattr(self, f"{name}_request")))
             connect(m, flipped(getattr(self, name)), fetch.response)
-        connect(m, walker.weights, self.fetches["weights"].i)
-        connect(m, walker.activations, self.fetches["activations"].i)
+        connect(m, walker.weights, fetches["weights"].i)
+        connect(m, walker.activations, fetches["activations"].i)
 
         # Beats and rows go to the array, sums into the accumulators below it.
         m.submodules.loader = loader = Loader(config)
@@ -96,8 +97,8 @@ class Engine(Block):
         m.submodules.array = array = Array(config.family, config.lanes, config.rows, config.cols, config.groups)
         connect(m, loads.o, loader.tile)
         connect(m, tiles.o, sequencer.tile)
-        connect(m, self.fetches["weights"].o, loader.beats)
-        connect(m, self.fetches["activations"].o, sequencer.rows)
+        connect(m, fetches["weights"].o, loader.beats)
+        connect(m, fetches["activations"].o, sequencer.rows)
         m.d.comb += [
             loader.swap.eq(sequencer.swap), sequencer.full.eq(loader.full),
             array.beat.codes.eq(loader.codes), array.beat.format.eq(loader.format),
@@ -126,11 +127,11 @@ class Engine(Block):
             wave = held
 
         # Blocks collect their parameters and are drained.
-        m.submodules.parameters = parameters
+        m.submodules.parameters = parameters = Parameters(config, c_depth=Drain.depth)
         m.submodules.drain = drain = Drain(config, self.width)
         connect(m, blocks.o, parameters.i)
-        connect(m, parameters.request, self.fetches["parameters"].i)
-        connect(m, self.fetches["parameters"].o, parameters.beats)
+        connect(m, parameters.request, fetches["parameters"].i)
+        connect(m, fetches["parameters"].o, parameters.beats)
         connect(m, parameters.o, drain.i)
         connect(m, parameters.c, drain.c)
         connect(m, drain.results, flipped(self.results))
@@ -163,6 +164,6 @@ class Engine(Block):
         with m.Elif(self.error == Error.NONE):
             with m.If(self.completions.valid & self.completions.ready):
                 m.d.sync += self.error.eq(self.completions.payload.error), self.error_tag.eq(self.completions.payload.tag)
-            with m.If(Cat(fetch.error for fetch in self.fetches.values()).any()):
+            with m.If(Cat(fetch.error for fetch in fetches.values()).any()):
                 m.d.sync += self.error.eq(Error.RESPONSE)
         return m

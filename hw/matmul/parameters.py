@@ -6,18 +6,27 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
-from hw.emit import Block
-from hw.matmul.ports import request
+from hw.matmul.ports import Part, request
 from hw.matmul.walker import block
 from hw.ram import Ram
-from hw.stream import Queue
+from hw.stream import DeepQueue, Queue
 
-__all__ = ["Parameters"]
+__all__ = ["Parameters", "longest_read"]
 
 KINDS = ("row_scales", "column_scales", "bias", "c")
 
 
-class Parameters(Block):
+def row_scale_beats(config):
+    """Beats of a block's row scales, at most."""
+    return -(-config.acc_rows // config.drain)
+
+
+def longest_read(config):
+    """Consecutive beats in one read, at most."""
+    return max(row_scale_beats(config), config.groups)
+
+
+class Parameters(Part):
     """Reads a block's scales and bias ahead of its drain, and C during it.
 
     Row scales, column scales and bias go to memories with two halves, used in turn by the blocks
@@ -47,8 +56,8 @@ class Parameters(Block):
     def __init__(self, config, c_depth):
         self.config, self.c_depth = config, c_depth
         self.width = config.drain * 32
-        self.run = -(-config.acc_rows // config.drain)          # beats of a block's row scales
-        self.longest = max(self.run, config.groups)
+        self.run = row_scale_beats(config)
+        self.longest = longest_read(config)
         self.beat = data.StructLayout({"data": self.width, "bad": 1})
         group_read = data.StructLayout({"half": 1, "group": ceil_log2(config.groups)})
         super().__init__({
@@ -122,7 +131,7 @@ class Parameters(Block):
         half, used, bad = Signal(), Signal(range(3)), Signal()
         head = expected.o.payload
         take, ends_row, ends, room = Signal(), Signal(), Signal(), Signal()
-        m.submodules.c = c = Queue(self.beat, self.c_depth)
+        m.submodules.c = c = DeepQueue(self.beat, self.c_depth)
         connect(m, c.o, flipped(self.c))
         m.d.comb += [
             room.eq(blocks.o.valid & (got != blocks.o.payload.reads) & (used != 2)),

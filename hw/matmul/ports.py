@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What crosses the matmul engine's ports."""
 
+import re
+
 from amaranth.lib import data, enum
 
-__all__ = ["ADDRESS", "Error", "command", "completion", "request", "response", "result"]
+from hw.emit import Block
+
+__all__ = ["ADDRESS", "Error", "Part", "command", "completion", "request", "response", "result"]
 
 ADDRESS = 32    # bits of a byte address
 
@@ -16,6 +20,15 @@ class Error(enum.Enum, shape=3):
     DEPTH = 2           # k above k_max: the sum might not be exact
     FORMAT = 3          # a format that this family cannot multiply, or that results cannot have
     RESPONSE = 4        # a read came back shorter or longer than asked for
+
+
+class Part(Block):
+    """A block that depends on the engine's whole configuration and is named after its array."""
+
+    @property
+    def name(self):
+        stem = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+        return f"{stem}_{self.config.family}_{self.config.depth}x{self.config.cols}"
 
 
 def command(config):

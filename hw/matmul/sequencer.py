@@ -6,14 +6,14 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from golden.families import FORMAT_CODES
-from hw.emit import Block
 from hw.matmul.accumulator import wave
+from hw.matmul.ports import Part
 from hw.matmul.walker import load, tile
 
 __all__ = ["Loader", "Sequencer"]
 
 
-class Loader(Block):
+class Loader(Part):
     """Steers weight beats to their columns, a tile at a time.
 
     The first beat of the next tile is taken in the cycle in which the array swaps, at the earliest.
@@ -37,7 +37,7 @@ class Loader(Block):
     """
 
     def __init__(self, config):
-        self.cols = config.cols
+        self.config = config
         super().__init__({
             "tile": In(stream.Signature(load(config))),
             "beats": In(stream.Signature(data.StructLayout({"data": config.depth * 8, "bad": 1}))),
@@ -47,7 +47,7 @@ class Loader(Block):
 
     def elaborate(self, platform):
         m = Module()
-        beat   = Signal(range(self.cols))
+        beat   = Signal(range(self.config.cols))
         take   = Signal()
         ends   = Signal()
         paired = Signal()
@@ -60,7 +60,7 @@ class Loader(Block):
             ends.eq(beat + 1 == self.tile.payload.beats),
             self.tile.ready.eq(take & ends),
         ]
-        for col in range(self.cols):
+        for col in range(self.config.cols):
             m.d.comb += self.columns[col].eq(take & (Mux(paired, beat << 1, beat) == Mux(paired, col & ~1, col)))
 
         with m.If(self.swap):
@@ -73,7 +73,7 @@ class Loader(Block):
         return m
 
 
-class Sequencer(Block):
+class Sequencer(Part):
     """Lets a tile's rows into the array, one a cycle, once its weights are loaded and its sums have room.
 
     Parameters

@@ -7,8 +7,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from golden.families import FAMILIES, FORMAT_CODES
-from hw.emit import Block
-from hw.matmul.ports import ADDRESS, Error, command, request
+from hw.matmul.ports import ADDRESS, Error, Part, command, request
 
 __all__ = ["RESULT_FORMATS", "Walker", "block", "load", "tile"]
 
@@ -39,7 +38,7 @@ def block(config):
     })
 
 
-class Walker(Block):
+class Walker(Part):
     """Checks commands and walks their loops: N block, M block, K block.
 
     Makes one tile a cycle as long as all that listen take it. A refused command makes a block with
@@ -105,7 +104,7 @@ class Walker(Block):
             cols.eq(Mux(last_n, n_left, config.cols)),
             count.eq(Mux(last_k, k_left, config.depth)),
             beats.eq(Mux(paired, (cols + 1) >> 1, cols)),
-            w_next.eq(w + (beats << ceil_log2(config.depth))),
+            w_next.eq(w + beats * config.depth),
         ]
 
         error = Signal(Error)
@@ -194,14 +193,14 @@ class Walker(Block):
         config, family = self.config, FAMILIES[self.config.family]
 
         def outside(value, maximum):
-            return (value == 0) | (value > maximum)
+            return (value == 0) | (value > maximum if maximum < (1 << len(value)) - 1 else 0)
 
         def unknown(value, names):
             return ~_any(value == FORMAT_CODES[name] for name in names)
 
         return Mux(outside(given.m, config.m_max) | outside(given.n, config.n_max) | (given.k == 0),
                    Error.DIMENSION, Mux(
-            given.k > config.k_max, Error.DEPTH, Mux(
+            (given.k != 0) & outside(given.k, config.k_max), Error.DEPTH, Mux(
                 unknown(given.a_format, family.activations) | unknown(given.w_format, family.weights)
                 | unknown(given.y_format, RESULT_FORMATS), Error.FORMAT, Error.NONE)))
 

@@ -18,6 +18,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from amaranth.back import rtlil
@@ -44,6 +45,8 @@ class Block(wiring.Component):
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls, src_loc_at=1)
+        # A second copy of a block is never elaborated, nor are children that it made: no cause for a warning.
+        self._MustUse__silence = True
         bound = cls._constructor.bind(self, *args, **kwargs)
         bound.apply_defaults()
         self._args = {k: v for k, v in list(bound.arguments.items())[1:] if v not in ((), {})}
@@ -69,15 +72,27 @@ class Block(wiring.Component):
     def name(self):
         """Verilog module name: the class in snake case and its arguments, or a digest of them.
 
-        A subclass may override it; equal names must then mean equal modules.
+        A subclass may override it; blocks of equal names must then be equal.
         """
-        stem = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
         args = "_".join(v.__name__ if isinstance(v, type) else str(v) if isinstance(v, str) else repr(v)
                         for v in self._args.values())
-        slug = re.sub(r"[\W_]+", "_", args).strip("_")
+        slug = re.sub(r"[\W_]+", "_", re.sub(r"-(?=\d)", "m", args)).strip("_")
         if len(slug) > 24:
             slug = hashlib.sha256(args.encode()).hexdigest()[:8]
-        return f"{stem}_{slug}" if slug else stem
+        return f"{self.stem}_{slug}" if slug else self.stem
+
+    @property
+    def stem(self):
+        """The class's name in snake case."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    @property
+    def identity(self):
+        """What makes two blocks the same module: by default class and arguments.
+
+        A subclass that overrides it must override `name` to match.
+        """
+        return type(self), repr(self._args)
 
     @property
     def origin(self):
@@ -93,7 +108,8 @@ class Library:
     Amaranth's own hooks, such as `get_memory()` for an ASIC's SRAM macros.
     """
 
-    def __init__(self):
+    def __init__(self, progress=None):
+        self.progress = progress or (lambda name: None)
         self.modules = {}      # name -> RTLIL, leaves first
         self.blocks = {}       # name -> a block that it was made from
         self.ports = {}        # name -> names of its ports: clocks, resets, then by signature
@@ -109,7 +125,8 @@ class Library:
             text = rtlil.convert(block, name=name, platform=self, ports=signature, emit_src=False)
             self.current = outer
             self.modules[name], self.ports[name] = _tidy(text, name, list(signature))
-        elif (type(known), repr(known._args)) != (type(block), repr(block._args)):
+            self.progress(name)
+        elif known.identity != block.identity:
             raise ValueError(f"{name!r} would name two different modules: {known.origin} and {block.origin}")
         return name
 
@@ -138,6 +155,8 @@ class Verilog:
     ----------
     blocks : Block
         The top modules.
+    progress : callable
+        Called with each module's name when Amaranth is done with it.
 
     Attributes
     ----------
@@ -150,8 +169,8 @@ class Verilog:
         (the stream it belongs to), `fields` (offset and width of each field of a structure).
     """
 
-    def __init__(self, *blocks):
-        library = Library()
+    def __init__(self, *blocks, progress=None):
+        library = Library(progress)
         gc.disable()           # a netlist is millions of small objects and no garbage: a third of the time
         try:
             self.tops = list(dict.fromkeys(library.add(block) for block in blocks))
@@ -159,7 +178,7 @@ class Verilog:
             gc.enable()
         names = [name for text in library.modules.values() for name in reversed(_modules(text))]
         text = _yosys("".join(library.modules.values()))
-        parts = {name: part for part in re.findall(r"(?ms)^module .*?^endmodule$", text)
+        parts = {name: f"{part}\n" for part in re.findall(r"(?ms)^module .*?^endmodule$", text)
                  for name in re.match(r"module (\w+)", part).groups()}
         self.modules = {name: parts[name] for name in names}
         self.ports = {}
@@ -264,25 +283,34 @@ def _modules(text):
 
 
 def _tidy(text, name, signature):
-    """RTLIL with ports in the order of the signature, clocks first, and plain names for submodules.
+    """RTLIL that reads well as Verilog, and the ports of its top module `name`.
 
-    Amaranth orders ports as it meets them and calls the modules of components that are not blocks
-    `parent.child`, which Verilog must escape.
+    Ports go in the order of the signature, clocks first, not as Amaranth met them. Components that
+    are not blocks are modules `parent.child`, which Verilog must escape: they become `parent__child`.
+    Names of elements and fields (`a[3].sign`) that nothing uses are left out.
     """
+    text = text.replace("attribute \\top 1\n", "")    # there may be several tops
     for inner in _modules(text):
         plain = re.sub(r"\W", "_", inner.replace(".", "__"))
         if plain != inner:
             text = re.sub(rf"(?m)^(module |  cell )\\{re.escape(inner)}(?=\s)", rf"\1\\{plain}", text)
-    text = text.replace("attribute \\top 1\n", "")    # there may be several tops
+
+    mentions = Counter(re.findall(r"\\\w*[\[.$]\S*", text))
+    aliases = {alias for alias in re.findall(r"(?m)^connect (\\\S+) [^\[]", text) if mentions[alias] == 2}
+    definition = re.compile(r"(?m)^(?:(?:  attribute .*\n)*  wire .* (\\\S+)\n\n|connect (\\\S+) .*\n)")
+    text = definition.sub(lambda match: "" if (match[1] or match[2]) in aliases else match[0], text)
+
+    text = re.sub(r"\\\$?(\w+)\$(\d+)(?!\S)", r"\\\1_\2", text)   # equal names, as Amaranth numbers them
+    text = re.sub(r"\\\$(?=\w+\s)", r"\\", text)                   # signals without a name of their own
+
     start = text.index(f"module \\{name}\n")
-    head, body = text[:start], text[start:]
+    end = text.index("\nend\n", start)
     port = re.compile(r"(?m)^(  wire width \d+ (?:in|out)put )\d+( .*)?( \\(\w+))$")
-    found = [match[4] for match in port.finditer(body)]
-    order = [p for p in found if p not in set(signature)]
-    order = sorted(order) + [p for p in signature if p in set(found)]
-    index = {p: n for n, p in enumerate(order, 1)}
-    body = port.sub(lambda match: f"{match[1]}{index[match[4]]}{match[2] or ''}{match[3]}", body)
-    return head + body, order
+    found = {match[4] for match in port.finditer(text, start, end)}
+    order = sorted(found - set(signature)) + [each for each in signature if each in found]
+    index = {each: n for n, each in enumerate(order, 1)}
+    body = port.sub(lambda match: f"{match[1]}{index[match[4]]}{match[2] or ''}{match[3]}", text[start:end])
+    return text[:start] + body + text[end:], order
 
 
 def _yosys(design):

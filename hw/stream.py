@@ -22,11 +22,19 @@ class _Fifo(Block):
             raise ValueError(f"{type(self).__name__}: a payload of zero bits needs no queue")
         if not low <= depth <= high:
             raise ValueError(f"{type(self).__name__}: depth must be {low} to {high}, not {depth!r}")
-        self.shape, self.depth = shape, depth
+        self.shape, self.width, self.depth = shape, Shape.cast(shape).width, depth
         super().__init__({
             "i": In(stream.Signature(shape)),
             "o": Out(stream.Signature(shape)),
         })
+
+    @property
+    def name(self):
+        return f"{self.stem}_{self.width}x{self.depth}"
+
+    @property
+    def identity(self):
+        return type(self), self.width, self.depth    # fields of the payload make no difference
 
     def next(self, pointer):
         """The slot after `pointer`, round the ring."""
@@ -124,7 +132,7 @@ class DeepQueue(_Fifo):
     def elaborate(self, platform):
         m = Module()
 
-        m.submodules.ram = ram = Ram(Shape.cast(self.shape).width, self.depth)
+        m.submodules.ram = ram = Ram(self.width, self.depth)
         head  = Signal(range(self.depth))      # word to read next
         tail  = Signal(range(self.depth))      # word to write next
         level = Signal(range(self.depth + 1))  # words written and not yet read

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How command lines name a block: a part of a configured chip, or any class with its parameters."""
+
+import ast
+import importlib
+from pathlib import Path
+
+from golden import config
+from hw.emit import Block
+
+__all__ = ["HELP", "add_arguments", "block_from"]
+
+HELP = """\
+--block is engine, array or pe of a configuration, or module:Class with the class's parameters
+after --with: Python literals, plain words, or module:name for a named object."""
+
+PARTS = ("engine", "array", "pe")
+
+
+def add_arguments(parser, **block):
+    """Add --block, --with and --config to an `argparse` parser; `block` goes to --block."""
+    parser.add_argument("--block", metavar="NAME", help="engine, array, pe or module:Class", **block)
+    parser.add_argument("--with", dest="parameters", nargs="+", default=[], metavar="NAME=VALUE",
+                        help="parameters of the class")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="chip configuration in TOML")
+
+
+def block_from(arguments):
+    """The block that the arguments name.
+
+    Raises
+    ------
+    ValueError
+        When they name none.
+    """
+    if arguments.block in PARTS:
+        if not arguments.config:
+            raise ValueError(f"--block {arguments.block} needs --config FILE")
+        return _part(arguments.block, config.load(arguments.config).matmul)
+    if ":" not in arguments.block:
+        raise ValueError(f"--block must be {', '.join(PARTS)} or module:Class, not {arguments.block!r}")
+    parameters = {}
+    for word in arguments.parameters:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"--with must be NAME=VALUE, not {word!r}")
+        parameters[name] = _value(text)
+    kind = _named(arguments.block)
+    if not (isinstance(kind, type) and issubclass(kind, Block)):
+        raise ValueError(f"--block {arguments.block}: not a Block")
+    try:
+        return kind(**parameters)
+    except TypeError as error:
+        raise ValueError(f"--block {arguments.block}: {error}") from None
+
+
+def _part(name, of):
+    """A part of the matmul engine of a configuration."""
+    if name == "engine":
+        return _named("hw.matmul.engine:Engine")(of)
+    array = _named("hw.matmul.array:Array")(of.family, of.lanes, of.rows, of.cols, of.groups)
+    return array if name == "array" else _named("hw.matmul.pe:PE")(of.family, of.lanes, array.width)
+
+
+def _named(path):
+    """The object that `module:name` or `module:name(literals)` means."""
+    module, _, name = path.partition(":")
+    name, _, arguments = name.partition("(")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    return found(*ast.literal_eval(f"({arguments[:-1]},)")) if arguments else found
+
+
+def _value(text):
+    """A parameter as it stands on the command line."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return _named(text) if ":" in text else text

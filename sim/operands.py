@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FP32 codes worth computing with."""
+"""Numbers worth computing with: FP32 codes and integers on the way to them."""
 
 import numpy as np
 
-__all__ = ["CORNERS", "pairs"]
+__all__ = ["CORNERS", "integers", "pairs"]
 
 # Zeros, subnormals, the smallest and largest normals, one and its neighbours, infinities, NaNs; all signs.
 CORNERS = [sign | code for sign in (0, 1 << 31) for code in (
@@ -25,3 +25,13 @@ def pairs(count, rng):
             zip(np.meshgrid(corner, corner), (any_code[0], any_code[3]), strict=True))
     b[len(corner) ** 2 + count:] = np.concatenate([near, inverse])
     return a, b
+
+
+def integers(count, width, rng):
+    """Signed integers of `width` bits: of every length, half of them ties or near ties; the extremes."""
+    low, high = -1 << width - 1, (1 << width - 1) - 1
+    length = rng.integers(0, width, count)
+    drop = rng.integers(0, 64, count) * rng.integers(0, 2, count) % np.maximum(length, 1)
+    values = rng.integers(low, high, count, endpoint=True) >> (width - 1 - length)
+    values = (values >> drop << drop) + rng.integers(-1, 2, count) * rng.integers(0, 2, count)
+    return np.concatenate([[0, 1, -1, low, low + 1, high], np.clip(values, low, high)])

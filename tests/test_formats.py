@@ -7,9 +7,12 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
+from amaranth.hdl import Module, Shape, Signal
+from amaranth.sim import Simulator
 
 from golden import formats
 from golden.formats import BF16, E2M1, E4M3, E5M2, E8M0, FORMATS, FP32, INT8, decode, encode
+from hw.arith.formats import Float, shape
 
 PEER = {E4M3: ml_dtypes.float8_e4m3fn, E5M2: ml_dtypes.float8_e5m2, E2M1: ml_dtypes.float4_e2m1fn,
         E8M0: ml_dtypes.float8_e8m0fnu, INT8: np.int8, BF16: ml_dtypes.bfloat16, FP32: np.float32}
@@ -231,3 +234,36 @@ def test_scaled_blocks(fmt):
             assert abs(decode(fmt, codes[where])).max() in (0, decode(fmt, fmt.max))
     error = abs(formats.dequantize_blocks(fmt, codes, scales) - values).max()
     assert error <= abs(values).max() * (1 / 16 if fmt is E4M3 else 1 / 254)
+
+
+@pytest.mark.parametrize("fmt", [E4M3, E5M2, E2M1, E8M0, BF16, FP32], ids=repr)
+def test_shape_reads_a_number_as_golden_does(fmt):
+    codes = all_codes(fmt)
+    codes = codes if fmt.width <= 8 else np.concatenate([codes[:200], codes[::257], codes[-200:]])
+    m, number = Module(), Signal(Float(fmt))
+    parts = {name: Signal(Shape.cast(getattr(number, name).shape()), name=name) for name in (
+        "significand", "effective_exponent", "is_nan", "is_inf", "is_zero")}
+    for name, part in parts.items():
+        m.d.comb += part.eq(getattr(number, name))
+
+    async def check(context):
+        for code, value in zip(codes.tolist(), decode(fmt, codes), strict=True):
+            context.set(number.as_value(), code)
+            part = {name: context.get(signal) for name, signal in parts.items()}
+            assert part["is_nan"] == np.isnan(value) and part["is_inf"] == np.isinf(value)
+            assert part["is_zero"] == (value == 0)
+            if np.isfinite(value):
+                place = part["effective_exponent"] - fmt.bias - fmt.mantissa
+                assert part["significand"] * 2.0 ** place == abs(value)
+
+    simulator = Simulator(m)
+    simulator.add_testbench(check)
+    simulator.run()
+
+
+def test_shapes():
+    assert Shape.cast(shape(INT8)) == Shape(8, signed=True)
+    assert all(Shape.cast(shape(fmt)).width == fmt.width for fmt in FORMATS.values())
+    assert repr(shape(E4M3)) == "Float(E4M3)"
+    with pytest.raises(ValueError, match="^Float: int8 is no floating-point format"):
+        Float(INT8)

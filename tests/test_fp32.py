@@ -9,7 +9,11 @@ import pytest
 
 from golden import fp32
 from golden.formats import BF16, E2M1, E4M3, E5M2, FP32, INT8, decode, encode, is_nan
+from hw.arith.fp32 import Add, FromFixed, Multiply
+from sim.lanes import Lanes
 from sim.operands import CORNERS, pairs
+from sim.run import simulate
+
 
 def nearest(exact):
     """The FP32 code that a non-zero Fraction rounds to, subnormal results flushed."""
@@ -102,3 +106,22 @@ def test_to_format():
             expected = encode(fmt, decode(FP32, fp32.flush(codes)), saturate=saturate)
             np.testing.assert_array_equal(fp32.to_format(fmt, codes, saturate), expected)
     assert fp32.to_format(BF16, 0x7F7FFFFF) == 0x7F80 and fp32.to_format(E4M3, 0x7F800000) == 0x7E
+
+
+@pytest.mark.parametrize("block", [Add, Multiply])
+def test_arithmetic(block):
+    env = {"OPERATION": block.__name__}
+    assert simulate(Lanes(block), "sim.benches.fp32", env=env, x_initial="unique") == 2
+
+
+@pytest.mark.parametrize("width, lsb", [(49, -18), (28, 0), (20, -2), (64, -126), (2, 126)])
+def test_from_fixed(width, lsb):
+    env = {"OPERATION": "FromFixed", "WIDTH": width, "LSB": lsb}
+    assert simulate(Lanes(FromFixed, (width, lsb)), "sim.benches.fp32", env=env, x_initial="unique") == 2
+
+
+def test_from_fixed_is_checked():
+    with pytest.raises(ValueError, match="^FromFixed: width must be at least 2, not 1$"):
+        FromFixed(1, 0)
+    with pytest.raises(ValueError, match="^FromFixed: lsb must be -126 to 79 at width 49, not 80$"):
+        FromFixed(49, 80)

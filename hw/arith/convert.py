@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from golden.formats import E8M0, FP32, INT8
 from hw.arith.formats import Float
+from hw.arith.pipeline import register
 from hw.emit import Block
 
 __all__ = ["FromFp32"]
@@ -42,7 +43,8 @@ class FromFp32(Block):
         if not formats or E8M0 in formats:
             raise ValueError(f"FromFp32: formats must be one or more of all but E8M0, not {formats!r}")
         self.formats = tuple(formats)
-        super().__init__({"i": In(32), "format": In(range(len(formats))), "o": Out(32), "nan": Out(1)})
+        choice = range(max(len(formats), 2))
+        super().__init__({"i": In(32), "format": In(choice), "o": Out(32), "nan": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -77,7 +79,7 @@ class FromFp32(Block):
         far, up = Signal(), Signal()
         m.d.comb += [
             far.eq(places[4:].any()),
-            up.eq(shifted[0] & (shifted[1] | Cat(*lost).any()) & ~far),
+            up.eq(shifted[0] & (shifted[1] | Cat(lost).any()) & ~far),
         ]
         kept = shifted[1:] & ~far.replicate(KEPT)
 
@@ -105,7 +107,7 @@ class FromFp32(Block):
             with m.If(nan):
                 m.d.comb += code.eq(fmt.nan or 0)
 
-        m.d.sync += self.o.eq(code), self.nan.eq(nan)
+        m.d.comb += self.o.eq(register(m, code, "result")), self.nan.eq(register(m, nan, "flag"))
         return m
 
     def _each(self, m):

@@ -49,12 +49,12 @@ class FloatView(data.View):
 
     @property
     def significand(self):
-        """`mantissa` + 1 bits; an integer number of the mantissa's last places."""
+        """`mantissa` + 1 bits, in units of the last place."""
         return Cat(self.mantissa, self.hidden) if self.fmt.mantissa else self.hidden
 
     @property
     def effective_exponent(self):
-        """The exponent field, 1 where it is 0: the value is significand * 2**(this + lsb - 1)."""
+        """The exponent field, 1 where it is 0: the value is significand * 2**(this - bias - mantissa)."""
         return self.exponent | (~self.hidden if self.fmt is not E8M0 else 0)
 
     @property

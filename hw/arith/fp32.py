@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from golden.formats import FP32
 from hw.arith.compress import Row, compress
 from hw.arith.formats import Float
+from hw.arith.pipeline import register
 from hw.emit import Block
 
 __all__ = ["Add", "FromFixed", "Multiply"]
@@ -59,29 +60,26 @@ class FromFixed(Block):
         m.d.comb += value.eq(Cat(padding, self.i[:-1] ^ sign.replicate(self.width - 1)))
         cut = (len(levels) + 1) // 2
         value, shifts = _normalize(m, value, levels[:cut], sign)
-        kept = Signal(25 + levels[cut] * 2 - 1, reset_less=True)
-        rest, sign1, shifts1 = Signal(reset_less=True), Signal(reset_less=True), Signal(cut, reset_less=True)
-        m.d.sync += [
-            kept.eq(value[-len(kept):]),
-            rest.eq((value[:-len(kept)] ^ sign.replicate(bits - len(kept))).any()),
-            sign1.eq(sign),
-            shifts1.eq(shifts),
-        ]
+        count = 25 + 2 * levels[cut] - 1       # bits that the shifts to come can bring in place
+        kept = register(m, value[-count:], "kept")
+        rest = register(m, (value[:-count] ^ sign.replicate(bits - count)).any(), "rest")
+        sign, high_shifts = register(m, sign, "sign"), register(m, shifts, "high_shifts")
 
         # Stage 2: shift by the shorter ones, round.
-        value, shifts = _normalize(m, kept, levels[cut:], sign1)
+        value, shifts = _normalize(m, kept, levels[cut:], sign)
         below, guard = value[:-25], value[-25]
         exact, up = Signal(), Signal()
         m.d.comb += [
-            exact.eq(~(rest | (below ^ sign1.replicate(len(below))).any())),
-            up.eq(Mux(exact & (guard ^ sign1), value[-24], guard)),      # a tie goes to even
+            exact.eq(~(rest | (below ^ sign.replicate(len(below))).any())),
+            up.eq(Mux(exact & (guard ^ sign), value[-24], guard)),       # a tie goes to even
         ]
         exponent, result = Signal(8), Signal(31)
         m.d.comb += [
-            exponent.eq(top - Cat(shifts, shifts1)),
+            exponent.eq(top - Cat(shifts, high_shifts)),
             result.eq(Cat(value[-24:-1], exponent) + up),
         ]
-        m.d.sync += self.o.eq(Cat(result, sign1) & value[-1].replicate(32))      # no one anywhere: zero
+        some = value[-1].replicate(32)                  # a one was found: not zero
+        m.d.comb += self.o.eq(register(m, Cat(result, sign) & some, "code"))
         return m
 
 
@@ -113,22 +111,16 @@ class Multiply(Block):
             a_zero.eq(~a.exponent.any()), a_top.eq(a.exponent.all()),
             b_zero.eq(~b.exponent.any()), b_top.eq(b.exponent.all()),
         ]
-        sign, nan, infinite, zero = _flags("sign", "nan", "infinite", "zero")
-        exponent = Signal(signed(10), reset_less=True)
-        m.d.sync += [
-            sign.eq(a.sign ^ b.sign),
-            nan.eq(a.is_nan | b.is_nan | (a_top & b_zero) | (a_zero & b_top)),
-            infinite.eq(a_top | b_top),
-            zero.eq(a_zero | b_zero),
-            exponent.eq(a.exponent + b.exponent - FP32.bias),
-        ]
+        sign = register(m, a.sign ^ b.sign, "sign")
+        nan = register(m, a.is_nan | b.is_nan | (a_top & b_zero) | (a_zero & b_top), "nan")
+        infinite = register(m, a_top | b_top, "infinite")
+        zero = register(m, a_zero | b_zero, "zero")
+        exponent = register(m, (a.exponent + b.exponent - FP32.bias)[:10].as_signed(), "exponent")
         rows = compress(m, _booth(m, a.mantissa, b.mantissa), width=48)
         low = Signal(self.LOW + 1)
         m.d.comb += low.eq(sum(row.cut(0, self.LOW) for row in rows))
-        rest, carry = Signal(reset_less=True), Signal(reset_less=True)
-        halves = [Signal(48 - self.LOW, name=f"half{n}", reset_less=True) for n in range(2)]
-        m.d.sync += [half.eq(row.cut(self.LOW, 48)) for half, row in zip(halves, rows, strict=True)]
-        m.d.sync += [rest.eq(low[:-1].any()), carry.eq(low[-1])]
+        rest, carry = register(m, low[:-1].any(), "rest"), register(m, low[-1], "carry")
+        halves = [register(m, row.cut(self.LOW, 48), f"half{n}") for n, row in enumerate(rows)]
 
         # Stage 2: add the rows, round. The product is at least 1 and below 4.
         product = Signal(48 - self.LOW)
@@ -142,7 +134,8 @@ class Multiply(Block):
             above.eq(exponent + 1),
             result.eq(Cat(significand[1:-1], Mux(high, above, exponent)).as_signed() + up),
         ]
-        m.d.sync += self.o.eq(_pack(m, result, sign, nan=nan, infinite=infinite, zero=zero))
+        code = _pack(m, result, sign, nan=nan, infinite=infinite, zero=zero)
+        m.d.comb += self.o.eq(register(m, code, "code"))
         return m
 
 
@@ -185,18 +178,14 @@ class Add(Block):
         far = Signal()
         m.d.comb += far.eq(places[5:].any())
 
-        sign, nan, infinite, subtract = _flags("sign", "nan", "infinite", "subtract")
-        mantissa, aligned = Signal(23, reset_less=True), Signal(27, reset_less=True)
-        exponent = Signal(8, reset_less=True)
-        m.d.sync += [
-            sign.eq(big.sign & big.exponent.any()),                   # two zeros make +0
-            subtract.eq(a.sign ^ b.sign),
-            nan.eq(big.is_nan | (a.exponent.all() & b.exponent.all() & (a.sign ^ b.sign))),
-            infinite.eq(big.exponent.all()),
-            exponent.eq(big.exponent),
-            mantissa.eq(big.mantissa),
-            aligned.eq(Cat(far | Cat(*lost).any(), shifted & ~far.replicate(26)) & present.replicate(27)),
-        ]
+        opposite = a.sign ^ b.sign
+        sign = register(m, big.sign & big.exponent.any(), "sign")               # two zeros make +0
+        nan = register(m, big.is_nan | (a.exponent.all() & b.exponent.all() & opposite), "nan")
+        infinite = register(m, big.exponent.all(), "infinite")
+        subtract = register(m, opposite, "subtract")
+        exponent, mantissa = register(m, big.exponent, "exponent"), register(m, big.mantissa, "mantissa")
+        aligned = Cat(far | Cat(lost).any(), shifted & ~far.replicate(26)) & present.replicate(27)
+        aligned = register(m, aligned, "aligned")
 
         # Stage 2: add or subtract, shift away the longer runs of leading zeros.
         total, operand = Signal(28), Signal(27)
@@ -206,31 +195,22 @@ class Add(Block):
                      & Cat(Const(-1, 27), ~subtract)),
         ]
         total, shifts = _normalize(m, total, (16, 8), Const(0, 1))
-        sum2, shifts2 = Signal(28, reset_less=True), Signal(2, reset_less=True)
-        sign2, nan2, infinite2 = _flags("sign2", "nan2", "infinite2")
-        exponent2 = Signal(8, reset_less=True)
-        m.d.sync += [
-            sum2.eq(total), shifts2.eq(shifts), exponent2.eq(exponent),
-            sign2.eq(sign), nan2.eq(nan), infinite2.eq(infinite),
-        ]
+        total, high_shifts = register(m, total, "total2"), register(m, shifts, "high_shifts")
+        sign, exponent = register(m, sign, "sign2"), register(m, exponent, "exponent2")
+        nan, infinite = register(m, nan, "nan2"), register(m, infinite, "infinite2")
 
         # Stage 3: shift away the rest, round.
-        total, shifts = _normalize(m, sum2, (4, 2, 1), Const(0, 1))
+        total, shifts = _normalize(m, total, (4, 2, 1), Const(0, 1))
         up, result = Signal(), Signal(signed(33))
         final = Signal(signed(10))
         m.d.comb += [
             up.eq(total[3] & (total[4] | total[:3].any())),
-            final.eq(exponent2 + 1 - Cat(shifts, shifts2)),
+            final.eq(exponent + 1 - Cat(shifts, high_shifts)),
             result.eq(Cat(total[4:-1], final).as_signed() + up),
         ]
-        zero = ~total[-1]
-        m.d.sync += self.o.eq(_pack(m, result, sign2 & total[-1], nan=nan2, infinite=infinite2, zero=zero))
+        code = _pack(m, result, sign & total[-1], nan=nan, infinite=infinite, zero=~total[-1])
+        m.d.comb += self.o.eq(register(m, code, "code"))
         return m
-
-
-def _flags(*names):
-    """Registers of one bit."""
-    return [Signal(name=name, reset_less=True) for name in names]
 
 
 def _normalize(m, value, steps, fill):

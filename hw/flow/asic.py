@@ -30,13 +30,13 @@ class Attempt:
         Script of abc, commands apart by `; `; `{D}` becomes `-D <ps>` where the recipe has a period.
     adders : str
         What becomes full-adder cells: "none", "rows" (`carry_save_*`) or "all" (carry chains too).
-    map : str
-        Yosys' map file for carry chains that stay logic; its own choice when empty.
+    effort : float
+        Share of the period that abc is told; below 1 where it does not see a path whole.
     """
 
     abc: str
     adders: str = "none"
-    map: str = ""
+    effort: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,21 @@ class Recipe:
 
 
 _TIDY = "strash; ifraig; scorr; dc2; dch -f; "
-AREA = Recipe("area", tuple(Attempt(script, "all") for script in (
-    _TIDY + "amap -m -F 8 -A 10",
-    _TIDY + "amap -m -F 4 -E 0",
-    _TIDY + "map -a",
-)))
+_SIZE = "; topo; buffer -c; upsize {D}; dnsize {D}"
+_SMALL = _TIDY + "amap -m -F 8 -A 10"
+AREA = Recipe("area", (
+    Attempt(_SMALL, "all"),
+    Attempt(_TIDY + "amap -m -F 4 -E 0", "all"),
+    Attempt(_TIDY + "map -a", "all"),
+))
 SPEED = Recipe("speed", (
-    Attempt("strash; dch; map -B 0.9 {D}; topo; buffer -c; upsize {D}; dnsize {D}"),
+    Attempt(_SMALL + _SIZE, "rows"),
+    Attempt("strash; dch; map -B 0.9 {D}" + _SIZE, "rows"),
+    Attempt("strash; dch; map -B 0.9 {D}" + _SIZE, "rows", 0.8),
+    Attempt(_SMALL + _SIZE),
+    Attempt(_TIDY + "map -B 0.9 {D}" + _SIZE),
+    Attempt("strash; dch; map -B 0.9 {D}" + _SIZE),
+    Attempt("strash; dch; map -B 0.9 {D}" + _SIZE, effort=0.8),
 ), period=1400)
 RECIPES = {recipe.name: recipe for recipe in (AREA, SPEED)}
 
@@ -211,7 +219,7 @@ def _script(top, source, library, recipe, attempts):
     ]
     if library:
         avoid = " ".join(f"-dont_use {cell.name}" for cell in library.cells.values() if cell.unusable)
-        budget = recipe.period and f"-D {recipe.period - sta.overhead(library):.0f}"
+        budget = max(recipe.period - sta.overhead(library), 1)
         files["drive"] = f"set_driving_cell {library.buffer.name}\nset_load {sta.launch(library)[2]:.2f}\n"
         if library.full_adder:
             files |= {"ripple.v": _RIPPLE, "split.v": _SPLIT, "adder.v": _adder(library.full_adder)}
@@ -219,14 +227,14 @@ def _script(top, source, library, recipe, attempts):
         steps += ["design -load start"]
         if library and library.full_adder:
             steps += {"none": [], "rows": _ROWS, "all": ["techmap -map ripple.v; opt -fast", *_ROWS]}[attempt.adders]
-        steps += [f"techmap -map +/techmap.v -map {attempt.map}" if attempt.map else "techmap",
-                  "opt -fast; opt -purge"]
+        steps += ["techmap -map +/techmap.v -map +/choices/sklansky.v; opt -fast; opt -purge"]
         if library:
             if recipe.gate and library.clock_gate:
                 steps += [f"clockgate -liberty cells.lib -min_net_size {recipe.gate}; opt -fast"]
-            files[f"abc{n}"] = attempt.abc.replace("{D}", budget or "").replace("; ", "\n") + "\n"
+            period = f"-D {budget * attempt.effort:.0f}" if recipe.period else ""
+            files[f"abc{n}"] = attempt.abc.replace("{D}", period).replace("; ", "\n") + "\n"
             steps += [f"dfflibmap -liberty cells.lib {avoid}; opt; setundef -zero",
-                      f"abc -liberty cells.lib {avoid} -constr drive -script abc{n} {budget or ''}"]
+                      f"abc -liberty cells.lib {avoid} -constr drive -script abc{n} {period}"]
         else:
             steps += ["abc -g cmos; opt -fast"]
         steps += ["splitnets; opt_clean -purge", f"write_json netlist{n}.json"]

@@ -12,17 +12,20 @@ __all__ = ["Accumulator", "wave"]
 
 
 def wave(rows):
-    """What travels beside a row of activations: which of the two halves and which row it adds to.
+    """What travels beside a row of activations: the row of the block that it adds to.
 
-    `first` starts a new sum in place of adding, `last` completes it.
+    `first` starts a new sum in place of adding, `last` completes it. `parity` tells successive
+    blocks apart.
     """
-    return data.StructLayout({"valid": 1, "first": 1, "last": 1, "half": 1, "row": range(rows)})
+    return data.StructLayout({"valid": 1, "first": 1, "last": 1, "parity": 1, "row": range(rows)})
 
 
 class Accumulator(Block):
-    """Adds a group's sums into memory, exactly, one row a cycle, while the other half is drained.
+    """Adds a group's sums in memory, exactly, one row a cycle, and keeps completed rows for the drain.
 
-    A row may be added to again 3 cycles after it was.
+    Sums grow in one memory and are written to another when complete, so that the next block can
+    begin while this one drains, and neither memory needs more than one read and one write a cycle. A
+    row may be added to again 3 cycles after it was.
 
     Parameters
     ----------
@@ -30,7 +33,7 @@ class Accumulator(Block):
     width_i, width : int
         Bits of an incoming sum and of an accumulated one.
     rows : int
-        Rows in each half.
+        Rows of a block, at most.
 
     Members
     -------
@@ -38,9 +41,9 @@ class Accumulator(Block):
         One cycle ahead of the sums it belongs to.
     sums : In(ArrayLayout(signed(width_i), cols)), nans : In(cols)
     done : Out(2)
-        Bit h: a row of half h has been completed; it can be read from the next cycle on.
-    read : In(struct)
-        Row to drain, in the half that no wave is adding to.
+        Bit p: a row of the block of parity p has been completed; it can be read from the next cycle on.
+    read : In(struct(en, row))
+        Completed row to drain.
     o : Out(ArrayLayout(struct(sum, nan), cols))
         The row asked for in the cycle before.
     """
@@ -53,39 +56,36 @@ class Accumulator(Block):
             "sums": In(data.ArrayLayout(signed(width_i), cols)),
             "nans": In(cols),
             "done": Out(2),
-            "read": In(data.StructLayout({"en": 1, "half": 1, "row": range(rows)})),
+            "read": In(data.StructLayout({"en": 1, "row": range(rows)})),
             "o": Out(data.ArrayLayout(self.entry, cols)),
         })
 
     def elaborate(self, platform):
         m = Module()
         entries = data.ArrayLayout(self.entry, self.cols)
+        m.submodules.growing = growing = Ram(entries.size, self.rows)
+        m.submodules.complete = complete = Ram(entries.size, self.rows)
 
-        halves = [Ram(entries.size, self.rows) for _ in range(2)]
         adding, written = Signal.like(self.wave), Signal.like(self.wave)
-        m.d.sync += adding.eq(self.wave), written.eq(adding)
-
         old, new = Signal(entries), Signal(entries, reset_less=True)
-        m.d.comb += old.eq(Mux(adding.half, halves[1].read_data, halves[0].read_data))
+        m.d.sync += adding.eq(self.wave), written.eq(adding)
+        m.d.comb += [
+            growing.read_en.eq(self.wave.valid & ~self.wave.first),
+            growing.read_address.eq(self.wave.row),
+            old.eq(growing.read_data),
+        ]
         for col in range(self.cols):
             total = Signal(signed(self.width), name=f"total{col}")
             m.d.comb += total.eq(Mux(adding.first, 0, old[col].sum) + self.sums[col])
             m.d.sync += new[col].eq(Cat(total, self.nans[col] | old[col].nan & ~adding.first))
-
-        draining = Signal()
-        m.d.sync += draining.eq(self.read.half)
-        m.d.comb += self.o.eq(Mux(draining, halves[1].read_data, halves[0].read_data))
-
-        for n, half in enumerate(halves):
-            m.submodules[f"half{n}"] = half
-            adds = Signal(name=f"adds{n}")
-            m.d.comb += [
-                adds.eq(self.wave.valid & ~self.wave.first & (self.wave.half == n)),
-                half.read_en.eq(adds | self.read.en & (self.read.half == n)),
-                half.read_address.eq(Mux(adds, self.wave.row, self.read.row)),
-                half.write_en.eq(written.valid & (written.half == n)),
-                half.write_address.eq(written.row),
-                half.write_data.eq(new),
-                self.done[n].eq(half.write_en & written.last),
-            ]
+        m.d.comb += [
+            growing.write_en.eq(written.valid & ~written.last),
+            complete.write_en.eq(written.valid & written.last),
+            self.done.eq(Cat(complete.write_en & ~written.parity, complete.write_en & written.parity)),
+            complete.read_en.eq(self.read.en),
+            complete.read_address.eq(self.read.row),
+            self.o.eq(complete.read_data),
+        ]
+        for ram in growing, complete:
+            m.d.comb += ram.write_address.eq(written.row), ram.write_data.eq(new)
         return m

@@ -96,14 +96,14 @@ class Drain(Part):
     -------
     i : In(stream.Signature(struct(block, half, bad)))
     done : In(2)
-        Bit h: a row of half h is complete in all groups.
+        Bit p: a row of the block of parity p is complete in all groups.
     bad : In(2)
-        Bit h: something that should have gone into half h did not come.
-    read : Out(struct(en, half, row)), group : Out
+        Bit p: something that should have gone into that block did not come.
+    read : Out(struct(en, row)), group : Out
         What to read from the accumulators; the sums of `group` must be there in the next cycle.
     sums : In(ArrayLayout(struct(sum, nan), drain))
-    release : Out(1), released : Out(1)
-        This block's half is free again, and which it is.
+    release : Out(2)
+        Bit p: the block of parity p has been read.
     row_read, row_scale, column_read, column_scales, bias_read, bias, c, c_arrives
         To `Parameters`.
     results : Out(stream.Signature(result)), completions : Out(stream.Signature(completion))
@@ -117,9 +117,9 @@ class Drain(Part):
         super().__init__({
             "i": In(stream.Signature(data.StructLayout({"block": block(config), "half": 1, "bad": 1}))),
             "done": In(2), "bad": In(2),
-            "read": Out(data.StructLayout({"en": 1, "half": 1, "row": row})), "group": Out(group),
+            "read": Out(data.StructLayout({"en": 1, "row": row})), "group": Out(group),
             "sums": In(data.ArrayLayout(entry, config.drain)),
-            "release": Out(1), "released": Out(1),
+            "release": Out(2),
             "row_read": Out(data.StructLayout({"half": 1, "row": row})), "row_scale": In(32),
             "column_read": Out(data.StructLayout({"half": 1, "group": group})), "column_scales": In(beat),
             "bias_read": Out(data.StructLayout({"half": 1, "group": group})), "bias": In(beat),
@@ -136,10 +136,10 @@ class Drain(Part):
         config, at, depth = self.config, Lane.at, self.depth
         given, half = self.i.payload.block, self.i.payload.half
 
-        # Completed rows not yet drained past, per half.
+        # Completed rows of each block; its parity is the half of the parameters that it uses.
         done = [Signal(range(config.acc_rows + 1), name=f"done{n}") for n in range(2)]
         for n in range(2):
-            with m.If(self.release & (self.released == n)):
+            with m.If(self.release[n]):
                 m.d.sync += done[n].eq(0)
             with m.Elif(self.done[n]):
                 m.d.sync += done[n].eq(done[n] + 1)
@@ -158,8 +158,8 @@ class Drain(Part):
                      & (~given.accumulate | (c_level != 0)) & (~begins | tags.i.ready)),
             ends_row.eq((group + 1) << ceil_log2(config.drain) >= given.cols),
             ends.eq(ends_row & (row + 1 == given.rows)),
-            self.read.en.eq(issue), self.read.half.eq(half), self.read.row.eq(row), self.group.eq(group),
-            self.release.eq(issue & ends), self.released.eq(half),
+            self.read.en.eq(issue), self.read.row.eq(row), self.group.eq(group),
+            self.release.eq(Cat(issue & ends & ~half, issue & ends & half)),
             self.i.ready.eq(Mux(empty, tags.i.ready, issue & ends)),
             tags.i.valid.eq(Mux(empty, self.i.valid, issue & begins)),
             tags.i.payload.eq(given),

@@ -100,7 +100,8 @@ class Engine(Part):
         connect(m, fetches["weights"].o, loader.beats)
         connect(m, fetches["activations"].o, sequencer.rows)
         m.d.comb += [
-            loader.swap.eq(sequencer.swap), sequencer.full.eq(loader.full),
+            loader.swap.eq(sequencer.swap),
+            sequencer.full.eq(loader.full), sequencer.bad_weights.eq(loader.bad),
             array.beat.codes.eq(loader.codes), array.beat.format.eq(loader.format),
             array.beat.columns.eq(loader.columns),
             array.row.codes.eq(sequencer.codes), array.row.format.eq(sequencer.format),
@@ -144,17 +145,17 @@ class Engine(Part):
             *(getattr(drain, name).eq(getattr(parameters, name)) for name in ("row_scale", "column_scales", "bias")),
             drain.done.eq(accumulators[-1].done),
             drain.sums.eq(Cat(a.o for a in accumulators).word_select(group, len(drain.sums.as_value()))),
-            parameters.release.eq(drain.release), sequencer.release.eq(drain.release),
+            parameters.release.eq(drain.release.any()), sequencer.release.eq(drain.release.any()),
+            sequencer.drained.eq(drain.read.row),
             *(accumulator.read.eq(drain.read) for accumulator in accumulators),
         ]
 
-        # A half whose weights or rows did not come says so until it is drained.
-        bad = Signal(2)
-        half = sequencer.wave.half
+        # A block whose weights or rows did not come says so until it is drained.
+        bad, passing = Signal(2), sequencer.wave
         for n in range(2):
-            with m.If(drain.release & (drain.released == n)):
+            with m.If(drain.release[n]):
                 m.d.sync += bad[n].eq(0)
-            with m.If((half == n) & (sequencer.bad | sequencer.swap & loader.bad)):
+            with m.If(passing.valid & passing.last & (passing.parity == n) & sequencer.bad):
                 m.d.sync += bad[n].eq(1)
         m.d.comb += drain.bad.eq(bad)
 

@@ -74,7 +74,10 @@ class Loader(Part):
 
 
 class Sequencer(Part):
-    """Lets a tile's rows into the array, one a cycle, once its weights are loaded and its sums have room.
+    """Lets a tile's rows into the array, one a cycle, once its weights are loaded.
+
+    Rows of a block's last pass replace the completed rows of the block before it, and wait until the
+    drain has read those.
 
     Parameters
     ----------
@@ -86,16 +89,18 @@ class Sequencer(Part):
     -------
     tile : In(stream.Signature(tile(config)))
     rows : In(stream.Signature(struct(data, bad)))
-    full : In(1), swap : Out(1)
-        The loaded weights become the active ones in this cycle.
-    valid, codes, format, count : Out
+    full : In(1), bad_weights : In(1)
+        A tile's weights are loaded; some of them did not come.
+    swap : Out(1)
+        They become the active ones in this cycle.
+    codes, format, count : Out
         This cycle's row for the array.
     wave : Out(wave)
-        Where its sums go.
-    release : In(1)
-        A half of the accumulators has been drained.
-    started : Out(1), bad : Out(1)
-        A block's first tile starts in this cycle; a row that did not come is let in as zeros.
+        Where its sums go; valid when there is a row.
+    bad : Out(1)
+        The block of this row lacks something that did not come.
+    drained : In(range(acc_rows)), release : In(1)
+        Rows that the drain has read of its block; it has read the whole block.
     """
 
     def __init__(self, config, spacing=3):
@@ -104,32 +109,34 @@ class Sequencer(Part):
         super().__init__({
             "tile": In(stream.Signature(tile(config))),
             "rows": In(stream.Signature(data.StructLayout({"data": bits, "bad": 1}))),
-            "full": In(1), "swap": Out(1),
+            "full": In(1), "bad_weights": In(1), "swap": Out(1),
             "codes": Out(bits), "format": Out(3), "count": Out(range(config.depth + 1)),
             "wave": Out(wave(config.acc_rows)),
-            "release": In(1), "started": Out(1), "bad": Out(1),
+            "bad": Out(1),
+            "drained": In(range(config.acc_rows)), "release": In(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         given = self.tile.payload
 
-        current = Signal.like(given)        # the tile whose rows are under way
-        passing = Signal.like(given)        # the tile of this cycle's row
-        left    = Signal(range(self.config.acc_rows + 1))
-        row     = Signal(range(self.config.acc_rows))
-        half    = Signal(init=1)    # the first block uses half 0
-        blocks  = Signal(range(3))          # halves of the accumulators in use
-        elapsed = Signal(range(self.spacing))
-        take    = Signal()
+        current  = Signal.like(given)       # the tile whose rows are under way
+        passing  = Signal.like(given)       # the tile of this cycle's row
+        left     = Signal(range(self.config.acc_rows + 1))
+        row      = Signal(range(self.config.acc_rows))
+        parity   = Signal(init=1)           # the first block is even
+        complete = Signal(range(3))         # blocks of which all rows have entered, not yet drained
+        spare    = Signal(range(self.spacing))      # cycles until the accumulators take these rows again
+        spoiled  = Signal()
+        room     = Signal()
+        take     = Signal()
 
         m.d.comb += [
-            self.swap.eq(self.tile.valid & self.full & (left == 0) & (elapsed == 0)
-                         & (~given.first | (blocks != 2))),
+            self.swap.eq(self.tile.valid & self.full & (left == 0) & (spare == 0)),
             self.tile.ready.eq(self.swap),
-            self.started.eq(self.swap & given.first),
             passing.eq(Mux(self.swap, given, current)),
-            self.rows.ready.eq(self.swap | (left != 0)),
+            room.eq(~passing.last | (complete == 0) | (complete == 1) & (self.wave.row < self.drained)),
+            self.rows.ready.eq((self.swap | (left != 0)) & room),
             take.eq(self.rows.valid & self.rows.ready),
             self.codes.eq(self.rows.payload.data),
             self.format.eq(passing.format),
@@ -137,16 +144,20 @@ class Sequencer(Part):
             self.wave.valid.eq(take),
             self.wave.first.eq(passing.first),
             self.wave.last.eq(passing.last),
-            self.wave.half.eq(half ^ self.started),
+            self.wave.parity.eq(parity ^ (self.swap & given.first)),
             self.wave.row.eq(Mux(self.swap, 0, row)),
-            self.bad.eq(take & self.rows.payload.bad),
+            self.bad.eq(spoiled & ~(self.swap & given.first) | self.swap & self.bad_weights
+                        | take & self.rows.payload.bad),
         ]
         m.d.sync += [
             left.eq(Mux(self.swap, given.rows, left) - take),
             row.eq(self.wave.row + take),
-            half.eq(self.wave.half),
-            blocks.eq(blocks + self.started - self.release),
-            elapsed.eq(Mux(self.swap, self.spacing - 1, elapsed - elapsed.any())),
+            parity.eq(self.wave.parity),
+            complete.eq(complete + (take & passing.last & (Mux(self.swap, given.rows, left) == 1)) - self.release),
+            # Row r of the next tile enters r cycles after its swap at the earliest.
+            spare.eq(Mux(take & (self.wave.row < self.spacing - 1), self.spacing - 1 - self.wave.row,
+                         spare - spare.any())),
+            spoiled.eq(self.bad),
         ]
         with m.If(self.swap):
             m.d.sync += current.eq(given)

@@ -337,7 +337,7 @@ def _yosys(design):
 def _core(name, top, sources):
     """A FuseSoC core description."""
     files = "".join(f"      - {source}\n" for source in sources)
-    waivers = "".join(f"          - -Wno-{waiver}\n" for waiver in LINT_WAIVERS)
+    waivers = ", ".join(f"-Wno-{waiver}" for waiver in LINT_WAIVERS)
     return f"""\
 CAPI=2:
 name: poblano:generated:{name}:0.1.0
@@ -352,25 +352,21 @@ targets:
     toplevel: {top}
   lint:
     <<: *default
-    default_tool: verilator
-    tools:
-      verilator:
-        mode: lint-only
-        verilator_options:
-          - -Wall
-{waivers}  sim:
+    flow: lint
+    flow_options:
+      tool: verilator
+      verilator_options: [-Wall, {waivers}]
+  sim:
     <<: *default
-    default_tool: verilator
-    tools:
-      verilator:
-        mode: cc
-        verilator_options:
-          - --assert
-{waivers}  synth:
+    flow: sim
+    flow_options:
+      tool: verilator
+      mode: cc
+      exe: "false"
+      verilator_options: [--assert, {waivers}]
+  synth:
     <<: *default
-    default_tool: yosys
-    tools:
-      yosys:
-        arch: ecp5
-        output_format: json
+    flow: trellis
+    flow_options:
+      pnr: none
 """

@@ -4,7 +4,8 @@
 A model is built once per Verilog text and kept in `build/sim/<block>-<hash>`; Verilator's own
 runtime, which is the same for all of them, is compiled once and kept beside them.
 
-Environment: `SEED` replays a run; `VERILATOR` names a program to use in place of the Python wheel's.
+Environment: `SEED` replays a run, `WAVES=1` records waveforms, `VERILATOR` names a program to use in
+place of the Python wheel's.
 """
 
 import fcntl
@@ -44,7 +45,7 @@ def simulate(block, bench, *, seed=None, waves=False, env=None, x_initial="0", f
         Seed of `cocotb.RANDOM_SEED` and of `x_initial`; random when absent. `SEED` in the
         environment wins over both.
     waves : bool
-        Write `dump.vcd` beside the log.
+        Write `dump.vcd` beside the log; also with `WAVES=1` in the environment.
     env : dict of str to str
         Further environment of the bench: how tests pass numbers to it.
     x_initial : "0" or "unique"
@@ -66,6 +67,7 @@ def simulate(block, bench, *, seed=None, waves=False, env=None, x_initial="0", f
         raise ValueError(f"simulate: x_initial must be '0' or 'unique', not {x_initial!r}")
     seed = int(os.environ.get("SEED") or (random.randrange(1, 2**31) if seed is None else seed))
     env = {name: str(value) for name, value in (env or {}).items()}
+    waves = waves or os.environ.get("WAVES", "0") != "0"
     model = build(block, waves=waves, folder=folder)
     run = model / "runs" / f"{bench.rpartition('.')[2]}-{_digest(sorted(env.items()), seed, x_initial)}"
     run.mkdir(parents=True, exist_ok=True)

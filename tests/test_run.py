@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from pathlib import Path
+
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib.wiring import In, Out
@@ -65,6 +67,13 @@ def test_seed_of_the_environment_wins(monkeypatch, capsys):
     monkeypatch.setenv("SEED", "123")
     simulate(Register(), "sim.benches.canary", seed=7)
     assert "SEED=123;" in capsys.readouterr().out
+
+
+def test_waves_on_request(monkeypatch, capsys):
+    monkeypatch.setenv("WAVES", "1")
+    simulate(Register(), "sim.benches.canary", seed=1)
+    log = Path(capsys.readouterr().out.rpartition("; ")[2].strip())
+    assert "$var" in (log.parent / "dump.vcd").read_text()
 
 
 def test_unknown_x_initial_is_refused():

@@ -96,7 +96,7 @@ class Drain(Part):
     -------
     i : In(stream.Signature(struct(block, half, bad)))
     done : In(2)
-        Bit p: a row of the block of parity p is complete in all groups.
+        Bit p: a row of the block of parity p is complete in group 0; in group g it is g cycles later.
     bad : In(2)
         Bit p: something that should have gone into that block did not come.
     read : Out(struct(en, row)), group : Out

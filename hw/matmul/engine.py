@@ -143,7 +143,7 @@ class Engine(Part):
             drain.c_arrives.eq(parameters.c_arrives),
             *(getattr(parameters, f"{name}_read").eq(getattr(drain, f"{name}_read")) for name in ("row", "column", "bias")),
             *(getattr(drain, name).eq(getattr(parameters, name)) for name in ("row_scale", "column_scales", "bias")),
-            drain.done.eq(accumulators[-1].done),
+            drain.done.eq(accumulators[0].done),        # the others follow at the pace of the drain
             drain.sums.eq(Cat(a.o for a in accumulators).word_select(group, len(drain.sums.as_value()))),
             parameters.release.eq(drain.release.any()), sequencer.release.eq(drain.release.any()),
             sequencer.drained.eq(drain.read.row),

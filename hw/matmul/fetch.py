@@ -3,11 +3,11 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from hw.emit import Block
 from hw.matmul.ports import request, response
-from hw.stream import Buffer, Queue
+from hw.stream import Queue
 
 __all__ = ["Fetch"]
 
@@ -16,7 +16,7 @@ class Fetch(Block):
     """Sends requests on and returns exactly the beats asked for, in order.
 
     A response that ends early is filled up with zeros, what comes beyond its end or without any
-    request is dropped, and the beats concerned say so. No latency for data, one cycle for requests.
+    request is dropped, and the beats concerned say so. No latency.
 
     Parameters
     ----------
@@ -52,18 +52,16 @@ class Fetch(Block):
     def elaborate(self, platform):
         m = Module()
 
-        # A request is sent on and its size kept, both or neither.
+        # A request is sent on when there is room to keep its size.
         size = data.StructLayout({"beats": range(self.beats + 1), "rows": range(self.rows + 1)})
-        m.submodules.sent = sent = Buffer(self.shape)
         m.submodules.sizes = sizes = Queue(size, self.outstanding)
-        connect(m, sent.o, flipped(self.request))
         m.d.comb += [
-            sent.i.payload.eq(self.i.payload),
+            self.request.payload.eq(self.i.payload),
             sizes.i.payload.beats.eq(self.i.payload.beats),
             sizes.i.payload.rows.eq(self.i.payload.rows),
-            self.i.ready.eq(sent.i.ready & sizes.i.ready),
-            sent.i.valid.eq(self.i.valid & sizes.i.ready),
-            sizes.i.valid.eq(self.i.valid & sent.i.ready),
+            self.request.valid.eq(self.i.valid & sizes.i.ready),
+            self.i.ready.eq(self.request.ready & sizes.i.ready),
+            sizes.i.valid.eq(self.i.valid & self.request.ready),
         ]
 
         beat, row = Signal(range(self.beats + 1)), Signal(range(self.rows + 1))    # passed of this request

@@ -4,7 +4,6 @@
 from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
 from golden.families import FAMILIES, FORMAT_CODES
 from hw.matmul.ports import ADDRESS, Error, Part, command, request
@@ -43,6 +42,10 @@ class Walker(Part):
 
     Makes one tile a cycle as long as all that listen take it. A refused command makes a block with
     its error and nothing else, so that its completion comes in order.
+
+    What the array finishes last is drained alone, so the last block is kept small where that is free:
+    its first `cols` rows come after the others, as loading their weights again takes no longer than
+    the rows do.
 
     Parameters
     ----------
@@ -85,11 +88,12 @@ class Walker(Part):
 
         walking  = Signal()
         n_left, m_left, k_left = (Signal(16, name=f"{name}_left") for name in "nmk")
-        row, column = Signal(16), Signal(16)
+        row, column, first_row = Signal(16), Signal(16), Signal(16)
         a, a_row = Signal(ADDRESS), Signal(ADDRESS)     # of this slice, and of its block's first
         w, w_block = Signal(ADDRESS), Signal(ADDRESS)
         c, c_column = Signal(ADDRESS), Signal(ADDRESS)
         last_n, last_m, last_k, first_k = Signal(), Signal(), Signal(), Signal()
+        upper, lower = Signal(), Signal()               # parts of a last block: all but its first rows, these
         rows   = Signal(range(config.acc_rows + 1))
         cols   = Signal(range(config.cols + 1))
         count  = Signal(range(config.depth + 1))
@@ -98,12 +102,14 @@ class Walker(Part):
         paired = given.w_format == FORMAT_CODES["e2m1"]     # two columns a beat
         m.d.comb += [
             last_n.eq(n_left <= config.cols),
-            last_m.eq(m_left <= config.acc_rows),
+            upper.eq(last_n & (m_left <= config.acc_rows) & (m_left >= 2 * config.cols) & ~lower),
+            last_m.eq((m_left <= config.acc_rows) & ~upper),
             last_k.eq(k_left <= config.depth),
-            rows.eq(Mux(last_m, m_left, config.acc_rows)),
+            rows.eq(Mux(lower, config.cols, Mux(upper, m_left - config.cols, Mux(last_m, m_left, config.acc_rows)))),
             cols.eq(Mux(last_n, n_left, config.cols)),
             count.eq(Mux(last_k, k_left, config.depth)),
             beats.eq(Mux(paired, (cols + 1) >> 1, cols)),
+            first_row.eq(row + Mux(upper, config.cols, 0)),
             w_next.eq(w + beats * config.depth),
         ]
 
@@ -136,7 +142,7 @@ class Walker(Part):
                 self.weights.payload.rows.eq(1),
                 self.load.payload.beats.eq(beats),
                 self.load.payload.format.eq(given.w_format),
-                self.activations.payload.address.eq(a),
+                self.activations.payload.address.eq(a + Mux(upper, given.a_pitch * config.cols, 0)),
                 self.activations.payload.stride.eq(given.a_pitch),
                 self.activations.payload.beats.eq(1),
                 self.activations.payload.rows.eq(rows),
@@ -149,14 +155,14 @@ class Walker(Part):
                 self.block.payload.error.eq(Error.NONE),
                 self.block.payload.end.eq(last_n & last_m),
                 self.block.payload.format.eq(given.y_format),
-                self.block.payload.row.eq(row),
+                self.block.payload.row.eq(first_row),
                 self.block.payload.column.eq(column),
                 self.block.payload.rows.eq(rows),
                 self.block.payload.cols.eq(cols),
-                self.block.payload.row_scales.eq(given.row_scales + (row << 2)),
+                self.block.payload.row_scales.eq(given.row_scales + (first_row << 2)),
                 self.block.payload.column_scales.eq(given.column_scales + (column << 2)),
                 self.block.payload.bias.eq(given.bias + (column << 2)),
-                self.block.payload.c.eq(c),
+                self.block.payload.c.eq(c + Mux(upper, given.c_pitch * config.cols, 0)),
                 self.block.payload.c_pitch.eq(given.c_pitch),
                 *(self.block.payload[name].eq(given[name])
                   for name in ("row_scaled", "column_scaled", "biased", "accumulate")),
@@ -167,13 +173,17 @@ class Walker(Part):
                 m.d.sync += k_left.eq(k_left - config.depth), a.eq(a + config.depth * family.bits // 8)
             with m.Else():
                 m.d.sync += k_left.eq(given.k)
-            with m.If(last_k & ~last_m):
+            with m.If(last_k):
+                m.d.sync += lower.eq(upper)
+            with m.If(last_k & upper):
+                m.d.sync += a.eq(a_row), w.eq(w_block)
+            with m.If(last_k & ~last_m & ~upper):
                 a_next = Signal(ADDRESS)
-                m.d.comb += a_next.eq(a_row + (given.a_pitch << ceil_log2(config.acc_rows)))
+                m.d.comb += a_next.eq(a_row + (given.a_pitch * config.acc_rows))
                 m.d.sync += [
                     m_left.eq(m_left - config.acc_rows), row.eq(row + config.acc_rows),
                     a.eq(a_next), a_row.eq(a_next), w.eq(w_block),
-                    c.eq(c + (given.c_pitch << ceil_log2(config.acc_rows))),
+                    c.eq(c + given.c_pitch * config.acc_rows),
                 ]
             with m.If(last_k & last_m):
                 m.d.sync += [

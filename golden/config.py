@@ -8,9 +8,10 @@ the key's path, its value and what is allowed.
 import tomllib
 from dataclasses import astuple
 from pathlib import Path
-from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from golden.families import FAMILIES
 
 __all__ = ["Chip", "ConfigError", "Matmul", "load"]
 
@@ -46,7 +47,7 @@ class Matmul(Section):
         Blocks of 32 with a shared scale; by default in family fp4 alone.
     """
 
-    family: Literal["int8", "fp8", "fp4", "uni"] = "fp8"
+    family: str = "fp8"
     lanes: int = Field(16, ge=1, le=64)
     rows: int = Field(2, ge=1, le=256)
     cols: int = Field(32, ge=1, le=1024)
@@ -56,6 +57,13 @@ class Matmul(Section):
     n_max: int = Field(65535, ge=1, le=65535)
     k_max: int = Field(4096, ge=1, le=65535)
     mx: bool = Field(validate_default=True, default_factory=lambda known: known["family"] == "fp4")
+
+    @field_validator("family")
+    @classmethod
+    def _family_exists(cls, family):
+        if family not in FAMILIES:
+            raise ValueError(f"must be {_words(map(_toml, FAMILIES))}")
+        return family
 
     @field_validator("lanes")
     @classmethod
@@ -105,7 +113,7 @@ class Matmul(Section):
     @property
     def row_bits(self):
         """Bits of an activation beat."""
-        return self.depth * (4 if self.family == "fp4" else 8)
+        return self.depth * FAMILIES[self.family].bits
 
     @property
     def groups(self):
@@ -171,15 +179,13 @@ def _sentence(problem):
 
 def _allowed(field):
     """What a field may hold, in words."""
-    if get_args(field.annotation):
-        return _words(_toml(choice) for choice in get_args(field.annotation))
     if field.annotation is int:
         low, high = (astuple(limit)[0] for limit in field.metadata)
         return f"an integer, {low} to {high}"
     if field.annotation is bool:
         return "true or false"
     if field.annotation is str:
-        return "a name of small letters, digits and _"
+        return "a name of small letters, digits and _, in quotes"
     return "a table"
 
 

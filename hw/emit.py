@@ -23,6 +23,7 @@ from pathlib import Path
 
 from amaranth.back import rtlil
 from amaranth.hdl import ClockSignal, Const, Instance, ResetSignal, Shape, Value
+from amaranth.hdl._ir import PortDirection  # `rtlil.convert` asks for it, nothing public has it
 from amaranth.lib import data, wiring
 
 __all__ = ["LINT_WAIVERS", "Block", "Library", "Verilog", "verilog"]
@@ -121,7 +122,8 @@ class Library:
         if known is None:
             self.blocks[name] = block
             outer, self.current = self.current, block
-            signature = {port: (value, None) for port, _, value in _ports(block)}
+            signature = {port: (value, PortDirection.Input if flow is wiring.In else PortDirection.Output)
+                         for port, flow, value in _ports(block)}
             text = rtlil.convert(block, name=name, platform=self, ports=signature, emit_src=False)
             self.current = outer
             self.modules[name], self.ports[name] = _tidy(text, name, list(signature))

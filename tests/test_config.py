@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from golden.config import Chip, ConfigError, Matmul, load
+from golden.families import FAMILIES
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 
@@ -36,8 +37,8 @@ def test_sections_are_values():
      "k_max, mx"),
     ("[matmull]\nlanes = 3", "matmull: unknown key; known here: name, matmul"),
     ("matmul = 3", "matmul = 3: must be a table"),
-    ('name = "A chip"', 'name = "A chip": must be a name of small letters, digits and _'),
-    ('[matmul]\nfamily = "fp16"', 'matmul.family = "fp16": must be "int8", "fp8", "fp4" or "uni"'),
+    ('name = "A chip"', 'name = "A chip": must be a name of small letters, digits and _, in quotes'),
+    ("[matmul]\nfamily = 8", "matmul.family = 8: must be a name of small letters, digits and _, in quotes"),
     ("[matmul]\nlanes = 0", "matmul.lanes = 0: must be an integer, 1 to 64"),
     ("[matmul]\nlanes = 4.0", "matmul.lanes = 4.0: must be an integer, 1 to 64"),
     ("[matmul]\nk_max = 65536", "matmul.k_max = 65536: must be an integer, 1 to 65535"),
@@ -50,8 +51,6 @@ def test_sections_are_values():
      "matmul.mx = true: needs lanes x rows = 32, one block of a shared scale, not 16 x 4"),
     ('[matmul]\nfamily = "int8"\nmx = true',
      "matmul.mx = true: must be false in family int8, which has no block scales"),
-    ('[matmul]\nfamily = "uni"\nlanes = 12',
-     "matmul.lanes = 12: must be 4, 8, 16, 32 or 64 in family uni, where four lanes make a BF16 product"),
     ('[matmul]\nfamily = "fp4"\nlanes = 3\nrows = 5\nmx = false',
      "matmul.rows = 5: must be even with lanes = 3 in family fp4, as beats are whole bytes"),
 ])
@@ -59,6 +58,23 @@ def test_refusals(tmp_path, text, sentence):
     path = tmp_path / "chip.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=f"^{re.escape(f'{path}: {sentence}')}$"):
+        load(path)
+
+
+def test_unknown_family_is_refused(tmp_path):
+    path = tmp_path / "chip.toml"
+    path.write_text('[matmul]\nfamily = "fp16"')
+    *some, last = (f'"{name}"' for name in FAMILIES)
+    with pytest.raises(ConfigError, match=f'matmul.family = "fp16": must be {", ".join(some)} or {last}$'):
+        load(path)
+
+
+def test_lanes_of_uni_are_fours(tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "uni", FAMILIES["fp8"])
+    path = tmp_path / "chip.toml"
+    path.write_text('[matmul]\nfamily = "uni"\nlanes = 12')
+    with pytest.raises(ConfigError, match=r"matmul.lanes = 12: must be 4, 8, 16, 32 or 64 in family uni, "
+                                          r"where four lanes make a BF16 product$"):
         load(path)
 
 

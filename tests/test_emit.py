@@ -91,8 +91,18 @@ class Parent(Block):
         return m
 
 
-def engine():
-    return Engine(load(ROOT / "configs" / "nano.toml").matmul)
+class Silent(Block):
+    """A block that leaves its output undriven, at its initial value."""
+
+    def __init__(self):
+        super().__init__({"i": In(4), "o": Out(4, init=5)})
+
+    def elaborate(self, platform):
+        return Module()
+
+
+def engine(**changes):
+    return Engine(load(ROOT / "configs" / "nano.toml").matmul.model_copy(update=changes))
 
 
 BLOCKS = {
@@ -101,7 +111,10 @@ BLOCKS = {
     "ram": lambda: Ram(8, 100),
     "pipe": lambda: Pipe(PAIR),
     "two": Two,
+    "silent": Silent,
     "engine": engine,
+    "engine_int8": lambda: engine(family="int8"),
+    "engine_fp4": lambda: engine(family="fp4"),
 }
 
 
@@ -194,6 +207,10 @@ def test_several_tops_share_modules():
 
 def test_registers_have_no_initial_value():
     assert not re.search(r"initial|reg [^;]*=", verilog(engine()))
+
+
+def test_undriven_output_stays_an_output_at_its_initial_value():
+    assert "output [3:0] o;\n" in verilog(Silent()) and "assign o = 4'h5;" in verilog(Silent())
 
 
 def test_streams_and_fields_in_ports():

@@ -91,8 +91,8 @@ class Matmul(Section):
     @classmethod
     def _drain_divides(cls, drain, info):
         cols = info.data.get("cols", drain)
-        if cols % drain:
-            raise ValueError(f"must divide cols = {cols}: {_words(_divisors(cols))}")
+        if cols % drain or drain & (drain - 1):
+            raise ValueError(f"must be a power of two that divides cols = {cols}: {_words(_drains(cols))}")
         return drain
 
     @field_validator("mx")
@@ -201,10 +201,11 @@ def _words(choices):
     return f"{', '.join(some)} or {last}" if some else last
 
 
-def _divisors(number):
-    return [n for n in range(1, number + 1) if number % n == 0]
+def _drains(cols):
+    """The powers of two that divide `cols`."""
+    return [1 << n for n in range(cols.bit_length()) if cols % (1 << n) == 0]
 
 
 def _quarter(cols):
-    """The largest divisor of `cols` up to a quarter of it."""
-    return max(n for n in _divisors(cols) if n <= max(cols // 4, 1))
+    """The largest of them up to a quarter of `cols`."""
+    return max(n for n in _drains(cols) if n <= max(cols // 4, 1))

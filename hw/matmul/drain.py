@@ -14,7 +14,7 @@ from hw.arith.convert import FromFp32
 from hw.arith.fp32 import Add, FromFixed, Multiply
 from hw.emit import Block
 from hw.matmul.ports import Error, Part, completion, result
-from hw.matmul.walker import RESULT_FORMATS, block
+from hw.matmul.walker import RESULT_FORMATS, finish
 from hw.stream import DeepQueue, Queue
 
 __all__ = ["Drain", "Lane"]
@@ -95,6 +95,7 @@ class Drain(Part):
     Members
     -------
     i : In(stream.Signature(struct(block, half, bad)))
+        `block` is a `finish`.
     done : In(2)
         Bit p: a row of the block of parity p is complete in group 0; in group g it is g cycles later.
     bad : In(2)
@@ -115,7 +116,7 @@ class Drain(Part):
         entry = data.StructLayout({"sum": signed(width), "nan": 1})
         beat = config.drain * 32
         super().__init__({
-            "i": In(stream.Signature(data.StructLayout({"block": block(config), "half": 1, "bad": 1}))),
+            "i": In(stream.Signature(data.StructLayout({"block": finish(config), "half": 1, "bad": 1}))),
             "done": In(2), "bad": In(2),
             "read": Out(data.StructLayout({"en": 1, "row": row})), "group": Out(group),
             "sums": In(data.ArrayLayout(entry, config.drain)),
@@ -150,7 +151,7 @@ class Drain(Part):
         c_level    = Signal(8)                      # beats of C that are here and not yet spoken for
         empty, issue, begins, ends_row, ends, sent = (Signal(name=name) for name in (
             "empty", "issue", "begins", "ends_row", "ends", "sent"))
-        m.submodules.tags = tags = Queue(block(config), 4)
+        m.submodules.tags = tags = Queue(finish(config), 4)
         m.d.comb += [
             empty.eq(given.error != Error.NONE),
             begins.eq((row == 0) & (group == 0)),

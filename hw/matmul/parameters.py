@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scales, bias and C: what finishing a block needs beside its sums."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
-from hw.matmul.ports import Part, request
-from hw.matmul.walker import block
+from hw.matmul.ports import Error, Part, request
+from hw.matmul.walker import block, finish
 from hw.ram import Ram
 from hw.stream import DeepQueue, Queue
 
@@ -43,6 +43,7 @@ class Parameters(Part):
     i : In(stream.Signature(block))
     request : Out(stream.Signature(request)), beats : In(stream.Signature(struct(data, bad)))
     o : Out(stream.Signature(struct(block, half, bad)))
+        `block` is a `finish`.
     release : In(1)
         A half is free again.
     row_read : In(struct(half, row)), row_scale : Out(32)
@@ -64,7 +65,7 @@ class Parameters(Part):
             "i": In(stream.Signature(block(config))),
             "request": Out(stream.Signature(request(self.longest, config.acc_rows))),
             "beats": In(stream.Signature(self.beat)),
-            "o": Out(stream.Signature(data.StructLayout({"block": block(config), "half": 1, "bad": 1}))),
+            "o": Out(stream.Signature(data.StructLayout({"block": finish(config), "half": 1, "bad": 1}))),
             "release": In(1),
             "row_read": In(data.StructLayout({"half": 1, "row": range(config.acc_rows)})),
             "row_scale": Out(32),
@@ -78,13 +79,13 @@ class Parameters(Part):
         config = self.config
 
         # What the block in hand reads, in order.
-        given = self.i.payload
+        given, how = self.i.payload, self.i.payload.finish
         wanted, groups, runs = Signal(4), Signal(range(config.groups + 1)), Signal(range(self.run + 1))
         m.d.comb += [
-            wanted.eq(Mux(given.error.as_value().any(), 0,
-                          given.row_scaled | given.column_scaled << 1 | given.biased << 2 | given.accumulate << 3)),
-            groups.eq((given.cols + config.drain - 1) >> ceil_log2(config.drain)),
-            runs.eq((given.rows + config.drain - 1) >> ceil_log2(config.drain)),
+            wanted.eq(Mux(how.error != Error.NONE, 0,
+                          Cat(how.row_scaled, how.column_scaled, how.biased, how.accumulate))),
+            groups.eq((how.cols + config.drain - 1) >> ceil_log2(config.drain)),
+            runs.eq((how.rows + config.drain - 1) >> ceil_log2(config.drain)),
         ]
 
         # Ask, and remember what was asked for; C's own count of beats is rows times groups.
@@ -102,7 +103,7 @@ class Parameters(Part):
             self.request.valid.eq(asking & expected.i.ready),
             expected.i.valid.eq(asking & self.request.ready),
             self.request.payload.stride.eq(given.c_pitch),
-            self.request.payload.rows.eq(Mux(kind == 3, given.rows, 1)),
+            self.request.payload.rows.eq(Mux(kind == 3, how.rows, 1)),
             self.request.payload.beats.eq(Mux(kind == 0, runs, groups)),
             expected.i.payload.kind.eq(kind),
             expected.i.payload.beats.eq(self.request.payload.beats),
@@ -114,10 +115,10 @@ class Parameters(Part):
                     m.d.comb += self.request.payload.address.eq(given[name])
 
         # The block follows its requests; a half is taken by each block that has results.
-        m.submodules.blocks = blocks = Queue(data.StructLayout({"block": given.shape(), "reads": 3}), 2)
+        m.submodules.blocks = blocks = Queue(data.StructLayout({"block": finish(config), "reads": 3}), 2)
         m.d.comb += [
             blocks.i.valid.eq(self.i.valid & ~rest.any()),
-            blocks.i.payload.block.eq(given),
+            blocks.i.payload.block.eq(how),
             blocks.i.payload.reads.eq(wanted[:3]),
             self.i.ready.eq(blocks.i.ready & ~rest.any()),
         ]
@@ -153,7 +154,7 @@ class Parameters(Part):
 
         passes, result = Signal(), Signal()
         m.d.comb += [
-            result.eq(~blocks.o.payload.block.error.as_value().any()),
+            result.eq(blocks.o.payload.block.error == Error.NONE),
             self.o.valid.eq(blocks.o.valid & (got == blocks.o.payload.reads) & (~result | (used != 2))),
             self.o.payload.block.eq(blocks.o.payload.block),
             self.o.payload.half.eq(half),

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from golden.families import FAMILIES, FORMAT_CODES
 from hw.matmul.ports import ADDRESS, Error, Part, command, request
 
-__all__ = ["RESULT_FORMATS", "Walker", "block", "load", "tile"]
+__all__ = ["RESULT_FORMATS", "Walker", "block", "finish", "load", "tile"]
 
 RESULT_FORMATS = ("fp32", "bf16", "e4m3", "e5m2", "int8")
 
@@ -24,15 +24,22 @@ def tile(config):
                               "format": 3, "first": 1, "last": 1})
 
 
-def block(config):
+def finish(config):
     """Results that are drained together: `rows` x `cols` from (`row`, `column`), and how to finish them.
 
-    `end` is the last block of its command; a block with an error has no results.
+    `end` is the last of its command; one with an error has no results.
     """
     return data.StructLayout({
         "tag": 8, "error": Error, "end": 1, "format": 3,
         "row": 16, "column": 16, "rows": range(config.acc_rows + 1), "cols": range(config.cols + 1),
         "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1,
+    })
+
+
+def block(config):
+    """A block of results and where to find what finishing it needs."""
+    return data.StructLayout({
+        "finish": finish(config),
         "row_scales": ADDRESS, "column_scales": ADDRESS, "bias": ADDRESS, "c": ADDRESS, "c_pitch": ADDRESS,
     })
 
@@ -129,9 +136,9 @@ class Walker(Part):
                 m.d.sync += [
                     waiting[-1].eq(1),
                     self.block.payload.eq(0),
-                    self.block.payload.tag.eq(given.tag),
-                    self.block.payload.error.eq(error),
-                    self.block.payload.end.eq(1),
+                    self.block.payload.finish.tag.eq(given.tag),
+                    self.block.payload.finish.error.eq(error),
+                    self.block.payload.finish.end.eq(1),
                 ]
 
         with m.If(walking & free):
@@ -151,20 +158,20 @@ class Walker(Part):
                 self.tile.payload.format.eq(given.a_format),
                 self.tile.payload.first.eq(first_k),
                 self.tile.payload.last.eq(last_k),
-                self.block.payload.tag.eq(given.tag),
-                self.block.payload.error.eq(Error.NONE),
-                self.block.payload.end.eq(last_n & last_m),
-                self.block.payload.format.eq(given.y_format),
-                self.block.payload.row.eq(first_row),
-                self.block.payload.column.eq(column),
-                self.block.payload.rows.eq(rows),
-                self.block.payload.cols.eq(cols),
+                self.block.payload.finish.tag.eq(given.tag),
+                self.block.payload.finish.error.eq(Error.NONE),
+                self.block.payload.finish.end.eq(last_n & last_m),
+                self.block.payload.finish.format.eq(given.y_format),
+                self.block.payload.finish.row.eq(first_row),
+                self.block.payload.finish.column.eq(column),
+                self.block.payload.finish.rows.eq(rows),
+                self.block.payload.finish.cols.eq(cols),
                 self.block.payload.row_scales.eq(given.row_scales + (first_row << 2)),
                 self.block.payload.column_scales.eq(given.column_scales + (column << 2)),
                 self.block.payload.bias.eq(given.bias + (column << 2)),
                 self.block.payload.c.eq(c + Mux(upper, given.c_pitch * config.cols, 0)),
                 self.block.payload.c_pitch.eq(given.c_pitch),
-                *(self.block.payload[name].eq(given[name])
+                *(self.block.payload.finish[name].eq(given[name])
                   for name in ("row_scaled", "column_scaled", "biased", "accumulate")),
             ]
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """FP32 arithmetic by the rules of `golden.fp32`: free-running pipelines, a result every cycle.
 
-All three end alike. The bits of the result stand as an integer, exponent field above mantissa field,
-to which the rounding bit is added: a mantissa that overflows carries into the exponent by itself.
+Operands have a hidden bit of one throughout: what is wrong about zeros and subnormals then is put right
+where the code is put together, together with overflow and the special values.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib.wiring import In, Out
 
 from golden.formats import FP32
-from hw.arith.compress import Row, compress
+from hw.arith.compress import Row, add, compress
 from hw.arith.formats import Float
 from hw.arith.pipeline import register
 from hw.emit import Block
@@ -87,7 +87,7 @@ class Multiply(Block):
     """`o = a * b`. Latency 2 cycles.
 
     Radix-4 Booth: two bits of `b` at a time choose 0, 1 or 2 times `a`, of either sign. Thirteen rows
-    go through carry-save adders to two; what lies below the rounding place is added up on the way.
+    go through carry-save adders to two, whose sum is the exact product.
 
     Members
     -------
@@ -96,7 +96,6 @@ class Multiply(Block):
     """
 
     latency = 2
-    LOW = 20        # places added before the register, as the tree is done there first
 
     def __init__(self):
         super().__init__({"a": In(32), "b": In(32), "o": Out(32)})
@@ -105,7 +104,7 @@ class Multiply(Block):
         m = Module()
         a, b = Float(FP32)(self.a), Float(FP32)(self.b)
 
-        # Stage 1: the product as two rows; all that does not depend on it.
+        # Stage 1: the product, and all that does not depend on it.
         a_zero, a_top, b_zero, b_top = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             a_zero.eq(~a.exponent.any()), a_top.eq(a.exponent.all()),
@@ -115,32 +114,31 @@ class Multiply(Block):
         nan = register(m, a.is_nan | b.is_nan | (a_top & b_zero) | (a_zero & b_top), "nan")
         infinite = register(m, a_top | b_top, "infinite")
         zero = register(m, a_zero | b_zero, "zero")
-        exponent = register(m, (a.exponent + b.exponent - FP32.bias)[:10].as_signed(), "exponent")
-        rows = compress(m, _booth(m, a.mantissa, b.mantissa), width=48)
-        low = Signal(self.LOW + 1)
-        m.d.comb += low.eq(sum(row.cut(0, self.LOW) for row in rows))
-        rest, carry = register(m, low[:-1].any(), "rest"), register(m, low[-1], "carry")
-        halves = [register(m, row.cut(self.LOW, 48), f"half{n}") for n, row in enumerate(rows)]
+        exponents = Signal(10)                          # one more than the sum: the bias is 128 - 1
+        m.d.comb += exponents.eq((Cat(Const(1, 1), a.exponent) + Cat(Const(1, 1), b.exponent))[1:])
+        exponent = register(m, (exponents - (FP32.bias + 1))[:10].as_signed(), "exponent")
+        exact = add(m, compress(m, _booth(m, a.mantissa, b.mantissa), width=48), width=48, name="exact")
+        product, rest = register(m, exact[22:], "product"), register(m, exact[:22].any(), "rest")
 
-        # Stage 2: add the rows, round. The product is at least 1 and below 4.
-        product = Signal(48 - self.LOW)
-        m.d.comb += product.eq((Cat(Const(1, 1), halves[0]) + Cat(carry, halves[1]))[1:])
+        # Stage 2: round. The product is at least 1 and below 4; its guard bit is the significand's lowest.
         high, significand = product[-1], Signal(25)
-        up, result = Signal(), Signal(signed(33))
-        above = Signal(signed(10))
+        up, rounded, final = Signal(), Signal(24), Signal(signed(10))
         m.d.comb += [
-            significand.eq(Mux(high, product[-25:], product[-26:-1])),       # the guard bit is its lowest
-            up.eq(significand[0] & (significand[1] | rest | product[:-26].any() | (high & product[-26]))),
-            above.eq(exponent + 1),
-            result.eq(Cat(significand[1:-1], Mux(high, above, exponent)).as_signed() + up),
+            significand.eq(Mux(high, product[1:], product[:-1])),
+            up.eq(significand[0] & (significand[1] | (high & product[0]) | rest)),
+            rounded.eq(significand[1:-1] + up),
+            final.eq(exponent + (high | rounded[-1])),      # never both: rounding cannot reach 4
         ]
-        code = _pack(m, result, sign, nan=nan, infinite=infinite, zero=zero)
+        code = _pack(m, rounded[:-1], final, sign, nan=nan, infinite=infinite, zero=zero)
         m.d.comb += self.o.eq(register(m, code, "code"))
         return m
 
 
 class Add(Block):
     """`o = a + b`. Latency 3 cycles.
+
+    The operand of smaller magnitude is shifted to the exponent of the other, keeping two bits below and
+    a third that says whether more was lost; the sum is normalized in two stages, then rounded.
 
     Members
     -------
@@ -159,15 +157,16 @@ class Add(Block):
 
         # Stage 1: order by magnitude, shift the small one to the exponent of the big one.
         swap, big, small = Signal(), Signal(Float(FP32)), Signal(Float(FP32))
-        a_less_b, b_less_a = Signal(signed(9)), Signal(signed(9))
-        places, present = Signal(8), Signal()
+        a_over_b, b_over_a = Signal(signed(9)), Signal(signed(9))               # in exponent
+        places, far, present = Signal(8), Signal(), Signal()
         m.d.comb += [
-            swap.eq(self.a[:31] < self.b[:31]),
+            a_over_b.eq(a.exponent - b.exponent),
+            b_over_a.eq(b.exponent - a.exponent),
+            places.eq(Mux(a_over_b < 0, b_over_a, a_over_b)),
+            far.eq(places[5:].any()),
+            swap.eq((a_over_b < 0) | (~(b_over_a < 0) & (a.mantissa < b.mantissa))),
             big.eq(Mux(swap, self.b, self.a)),
             small.eq(Mux(swap, self.a, self.b)),
-            a_less_b.eq(a.exponent - b.exponent),
-            b_less_a.eq(b.exponent - a.exponent),
-            places.eq(Mux(a_less_b[-1], b_less_a, a_less_b)),
             present.eq(small.exponent.any()),
         ]
         shifted, lost = Cat(Const(0, 2), small.mantissa, Const(1, 1)), []
@@ -175,24 +174,21 @@ class Add(Block):
             before, shifted = shifted, Signal(26, name=f"shifted{1 << n}")
             lost.append(places[n] & before[:1 << n].any())
             m.d.comb += shifted.eq(Mux(places[n], before[1 << n:], before))
-        far = Signal()
-        m.d.comb += far.eq(places[5:].any())
-
         opposite = a.sign ^ b.sign
         sign = register(m, big.sign & big.exponent.any(), "sign")               # two zeros make +0
         nan = register(m, big.is_nan | (a.exponent.all() & b.exponent.all() & opposite), "nan")
         infinite = register(m, big.exponent.all(), "infinite")
         subtract = register(m, opposite, "subtract")
         exponent, mantissa = register(m, big.exponent, "exponent"), register(m, big.mantissa, "mantissa")
-        aligned = Cat(far | Cat(lost).any(), shifted & ~far.replicate(26)) & present.replicate(27)
-        aligned = register(m, aligned, "aligned")
+        aligned = Cat(far | Cat(lost).any(), shifted & ~far.replicate(26))
+        aligned = register(m, aligned & present.replicate(27), "aligned")
 
         # Stage 2: add or subtract, shift away the longer runs of leading zeros.
-        total, operand = Signal(28), Signal(27)
+        difference, total = Signal(28), Signal(28)
         m.d.comb += [
-            operand.eq(aligned ^ subtract.replicate(27)),
-            total.eq((Cat(Const(1, 1), Const(0, 3), mantissa, Const(1, 1)) + Cat(subtract, operand))[1:]
-                     & Cat(Const(-1, 27), ~subtract)),
+            difference.eq((Cat(Const(1, 4), mantissa, Const(1, 1)) +            # the lowest bit carries
+                           Cat(subtract, aligned ^ subtract.replicate(27)))[1:]),
+            total.eq(Cat(difference[:-1], difference[-1] & ~subtract)),
         ]
         total, shifts = _normalize(m, total, (16, 8), Const(0, 1))
         total, high_shifts = register(m, total, "total2"), register(m, shifts, "high_shifts")
@@ -201,14 +197,13 @@ class Add(Block):
 
         # Stage 3: shift away the rest, round.
         total, shifts = _normalize(m, total, (4, 2, 1), Const(0, 1))
-        up, result = Signal(), Signal(signed(33))
-        final = Signal(signed(10))
+        up, rounded, final = Signal(), Signal(24), Signal(signed(10))
         m.d.comb += [
             up.eq(total[3] & (total[4] | total[:3].any())),
-            final.eq(exponent + 1 - Cat(shifts, high_shifts)),
-            result.eq(Cat(total[4:-1], final).as_signed() + up),
+            rounded.eq(total[4:-1] + up),
+            final.eq(exponent + 1 - Cat(shifts, high_shifts) + rounded[-1]),
         ]
-        code = _pack(m, result, sign & total[-1], nan=nan, infinite=infinite, zero=~total[-1])
+        code = _pack(m, rounded[:-1], final, sign & total[-1], nan=nan, infinite=infinite, zero=~total[-1])
         m.d.comb += self.o.eq(register(m, code, "code"))
         return m
 
@@ -251,13 +246,13 @@ def _booth(m, a, b):
     return [*rows, Row(Cat(correction, once), 22)]
 
 
-def _pack(m, result, sign, *, nan, infinite, zero):
-    """The code of `result`, its exponent field below 1 or above 254 included, and of special cases."""
-    exponent, packed = result[23:], Signal(31, name="packed")
+def _pack(m, mantissa, exponent, sign, *, nan, infinite, zero):
+    """The code of these fields, an exponent below 1 or above 254 included, and of special cases."""
+    packed = Signal(31, name="packed")
     special, none = Signal(name="special"), Signal(name="none")
     m.d.comb += [
         special.eq(nan | infinite | (~exponent[-1] & (exponent[8] | exponent[:8].all()))),
         none.eq(zero | exponent[-1] | ~exponent[:9].any()),
-        packed.eq(Mux(special, Mux(nan, NAN, INF), result[:31] & ~none.replicate(31))),
+        packed.eq(Mux(special, Mux(nan, NAN, INF), Cat(mantissa, exponent[:8]) & ~none.replicate(31))),
     ]
     return Cat(packed, sign & ~nan)

@@ -2,7 +2,7 @@
 """Bench of `hw.arith.convert.FromFp32`, in `Lanes`, against `golden.fp32.to_format`.
 
 Every upper half of an FP32 code with lower halves that make the guard bit and the rest below it zero
-and not, in every format of `FORMATS`; then random codes, `VECTORS` a format.
+and not, in every format of `FORMATS`; then 40,000 random codes a format, two million with `DEEP` set.
 """
 
 import os
@@ -15,7 +15,7 @@ from golden.formats import FORMATS, FP32, is_nan
 from hw.arith.convert import FromFp32
 from sim.lanes import drive
 
-COUNT = int(os.environ.get("VECTORS", 20_000))
+COUNT = 1_000_000 if os.environ.get("DEEP") else 20_000
 
 
 @cocotb.test()

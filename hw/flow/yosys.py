@@ -44,9 +44,10 @@ def run(script, files, results):
         done = subprocess.run([sys.executable, "-c", _CHILD], cwd=folder, capture_output=True, text=True)
         log = folder / "yosys.log"
         log = log.read_text() if log.exists() else ""
-        errors = re.findall(r"^ERROR: .*", done.stdout + done.stderr + log, re.M)
+        errors = re.findall(r"^.*\b(?:ERROR|Assertion|Error): ?.*", done.stdout + done.stderr + log, re.M)
         if done.returncode or errors:
-            raise RuntimeError(f"yosys: {errors[0] if errors else (done.stderr or log).strip()[-800:]}")
+            reason = "; ".join(dict.fromkeys(errors)) or (done.stderr or log).strip()[-800:]
+            raise RuntimeError(f"yosys: {reason}")
         for name in results:
             if not (folder / name).exists():
                 raise RuntimeError(f"yosys: did not write {name}:\n{log[-800:]}")

@@ -23,13 +23,15 @@ TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 def table(kind, a, b, c):
     """A delay table that is `a + b * slew + c * load` in ns; slew in ns, load in pF."""
-    rows = ", ".join('"' + ", ".join(f"{a + b * slew + c * load:.6f}" for load in TICKS) + '"' for slew in TICKS)
+    rows = ", ".join('"' + ", ".join(f"{a + b * slew + c * load:.6f}" for load in TICKS) + '"'
+                     for slew in TICKS)
     return f"{kind} (grid) {{ values ({rows}); }}"
 
 
 def arc(pin, sense="negative_unate", kind="combinational", delay=(0.01, 0.5, 1.0)):
+    slew = 0.018, 0, 1.0
     tables = " ".join(table(name, *numbers) for name, numbers in (
-        ("cell_rise", delay), ("cell_fall", delay), ("rise_transition", (0.018, 0, 1.0)), ("fall_transition", (0.018, 0, 1.0))))
+        ("cell_rise", delay), ("cell_fall", delay), ("rise_transition", slew), ("fall_transition", slew)))
     return f'timing () {{ related_pin : "{pin}"; timing_sense : {sense}; timing_type : {kind}; {tables} }}'
 
 
@@ -45,13 +47,14 @@ def gate(name, function, inputs="AB", output="Y", **outputs):
 
 def flop(name, reset=""):
     setup = " ".join(table(edge, 0.03, 0, 0) for edge in ("rise_constraint", "fall_constraint"))
+    delay = arc("CK", "non_unate", "rising_edge", (0.05, 0, 1.0))
     clear = ('pin (R) { direction : input; capacitance : 0.002; }', 'clear : "R";') if reset else ("", "")
     return f"""cell ({name}) {{ area : {AREAS[name]};
       ff (IQ, IQN) {{ next_state : "D"; clocked_on : "CK"; {clear[1]} }}
       pin (D) {{ direction : input; capacitance : 0.002;
         timing () {{ related_pin : "CK"; timing_type : setup_rising; {setup} }} }}
       pin (CK) {{ direction : input; clock : true; capacitance : 0.002; }} {clear[0]}
-      pin (Q) {{ direction : output; function : "IQ"; {arc("CK", "non_unate", "rising_edge", (0.05, 0, 1.0))} }} }}
+      pin (Q) {{ direction : output; function : "IQ"; {delay} }} }}
     """
 
 
@@ -69,8 +72,8 @@ library (tiny) {
     index_1 ("TICKS"); index_2 ("TICKS"); }
 """.replace("TICKS", ", ".join(map(str, TICKS)))
 CELLS = {
-    "logic": gate("INV", "!A", "A") + gate("BUF", "A", "A") + gate("NAND2", "!(A & B)") + gate("NAND2_big", "(A B)'")
-             + gate("NOR2", "!(A + B)") + gate("XOR2", "A ^ B"),
+    "logic": gate("INV", "!A", "A") + gate("BUF", "A", "A") + gate("NAND2", "!(A & B)")
+             + gate("NAND2_big", "(A B)'") + gate("NOR2", "!(A + B)") + gate("XOR2", "A ^ B"),
     "adder": gate("FA", None, "ABC", S="A ^ B ^ C", K="(A & B) | (C & (A | B))"),
     "tie": gate("TIE0", "0", "") + gate("TIE1", "1", ""),
     "state": flop("DFF") + flop("DFFR", reset="R") + GATE,
@@ -99,15 +102,15 @@ def library(write):
 
 @pytest.mark.parametrize("function, expected", [
     ("A", 0b1010), ("!A", 0b0101), ("A'", 0b0101), ("A B", 0b1000), ("A*B", 0b1000), ("A+B", 0b1110),
-    ("!(A & B)", 0b0111), ("(A B)'", 0b0111), ("A ^ B", 0b0110), ("A & !B | !A & B", 0b0110), ("A ^ B A", 0b0010),
-    ("1", 0b1111), ("0", 0), ("!!A", 0b1010),
+    ("!(A & B)", 0b0111), ("(A B)'", 0b0111), ("A ^ B", 0b0110), ("A & !B | !A & B", 0b0110),
+    ("A ^ B A", 0b0010), ("1", 0b1111), ("0", 0), ("!!A", 0b1010),
 ])
 def test_function(function, expected):
     assert liberty.truth(function, ["A", "B"]) == expected
 
 
 def test_function_of_unknown_pin():
-    with pytest.raises(ValueError, match=r"^liberty: 'C' in function 'A & C' is not one of the pins \['A', 'B'\]$"):
+    with pytest.raises(ValueError, match=r"^liberty: 'C' in function 'A & C' is not one of the pins .*"):
         liberty.truth("A & C", ["A", "B"])
 
 
@@ -213,7 +216,8 @@ def evaluate(report, **inputs):
             kind, pins = report.library.cells[cell["type"]], cell["connections"]
             if all(pins[pin][0] in values for pin in kind.inputs):
                 row = sum(values[pins[pin][0]] << n for n, pin in enumerate(kind.inputs))
-                values |= {pins[pin][0]: kind.functions[pin] >> row & 1 for pin in kind.outputs if pins.get(pin)}
+                values |= {pins[pin][0]: kind.functions[pin] >> row & 1 for pin in kind.outputs
+                           if pins.get(pin)}
                 cells.remove(cell)
     return {name: sum(values[bit] << n for n, bit in enumerate(port["bits"]))
             for name, port in netlist["ports"].items() if port["direction"] == "output"}
@@ -250,7 +254,7 @@ def test_copies_cost_one_synthesis(library):
     lines = []
     report = asic.synthesize(TEXT, "top", library, progress=lines.append)
     assert lines == ["area: leaf", "area: middle", "area: top"]
-    assert {unit.name: unit.count for unit in report.units} == {"leaf": 3, "middle": 2, "ram_8x16": 1, "top": 1}
+    assert {u.name: u.count for u in report.units} == {"leaf": 3, "middle": 2, "ram_8x16": 1, "top": 1}
     assert (report.total("flops"), report.total("bits")) == (3, 128)
     assert report.total("area") == 3 * AREAS["DFF"] + 2 * AREAS["INV"]
 
@@ -325,9 +329,9 @@ def test_timing_across_modules(library):
 
 
 def test_combinational_loop_is_an_error(library):
-    netlist = sta.Netlist([("a", library.inverter, {"A": 0, "Y": 1}), ("b", library.inverter, {"A": 1, "Y": 0})], [], [])
+    cells = [(name, library.inverter, {"A": a, "Y": y}) for name, a, y in (("a", 0, 1), ("b", 1, 0))]
     with pytest.raises(ValueError, match="^timing: a combinational loop goes through a$"):
-        sta.timing(netlist, library)
+        sta.timing(sta.Netlist(cells, [], []), library)
 
 
 # Figures and the command line
@@ -358,4 +362,5 @@ def test_command(write, tmp_path):
 
 def test_command_refuses(tmp_path):
     done = command("--block", "hw.stream:Buffer", "--with", "shape=8", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (1, "synthesize: give either --liberty FILE or --target generic\n")
+    assert done.returncode == 1
+    assert done.stderr == "synthesize: give either --liberty FILE or --target generic\n"

@@ -226,7 +226,7 @@ def _script(top, source, library, recipe, attempts):
     for n, attempt in enumerate(attempts):
         steps += ["design -load start"]
         if library and library.full_adder:
-            steps += {"none": [], "rows": _ROWS, "all": ["techmap -map ripple.v; opt -fast", *_ROWS]}[attempt.adders]
+            steps += _ADDERS[attempt.adders]
         steps += ["techmap -map +/techmap.v -map +/choices/sklansky.v; opt -fast; opt -purge"]
         if library:
             if recipe.gate and library.clock_gate:
@@ -242,6 +242,7 @@ def _script(top, source, library, recipe, attempts):
 
 
 _ROWS = ["techmap -map split.v; opt -fast"] * 4 + ["techmap -map adder.v"]
+_ADDERS = {"none": [], "rows": _ROWS, "all": ["techmap -map ripple.v; opt -fast", *_ROWS]}
 
 _CARRY_SAVE = r"""module carry_save_\1 (input [\1-1:0] a, b, c, output [\1-1:0] s, k);
   \\$fa #(.WIDTH(\1)) row (.A(a), .B(b), .C(c), .X(k), .Y(s));
@@ -276,11 +277,11 @@ module split (A, B, C, X, Y);
   parameter WIDTH = 1, _TECHMAP_CONSTMSK_A_ = 0, _TECHMAP_CONSTMSK_B_ = 0, _TECHMAP_CONSTMSK_C_ = 0;
   (* force_downto *) input [WIDTH-1:0] A, B, C;
   (* force_downto *) output [WIDTH-1:0] X, Y;
-  wire [WIDTH-1:0] known = _TECHMAP_CONSTMSK_A_ | _TECHMAP_CONSTMSK_B_ | _TECHMAP_CONSTMSK_C_;
-  wire _TECHMAP_FAIL_ = WIDTH == 1 && !(_TECHMAP_CONSTMSK_A_ | _TECHMAP_CONSTMSK_B_ | _TECHMAP_CONSTMSK_C_);
+  localparam [WIDTH-1:0] KNOWN = _TECHMAP_CONSTMSK_A_ | _TECHMAP_CONSTMSK_B_ | _TECHMAP_CONSTMSK_C_;
+  wire _TECHMAP_FAIL_ = WIDTH == 1 && !KNOWN;
   genvar i;
   generate for (i = 0; i < WIDTH; i = i + 1)
-    if (_TECHMAP_CONSTMSK_A_[i] | _TECHMAP_CONSTMSK_B_[i] | _TECHMAP_CONSTMSK_C_[i]) begin
+    if (KNOWN[i]) begin
       assign X[i] = (A[i] & B[i]) | (A[i] & C[i]) | (B[i] & C[i]);
       assign Y[i] = A[i] ^ B[i] ^ C[i];
     end else

@@ -33,7 +33,8 @@ def figure(name, value, unit, how, goal=None, sense=None):
     if goal is not None and sense not in _SENSES:
         raise ValueError(f"figure: sense must be one of {', '.join(_SENSES)}, not {sense!r}")
     holds = None if goal is None else bool(_SENSES[sense](value, goal))
-    return {"name": name, "value": value, "unit": unit, "goal": goal, "sense": sense, "holds": holds, "how": how}
+    return {"name": name, "value": value, "unit": unit, "goal": goal, "sense": sense, "holds": holds,
+            "how": how}
 
 
 def dump(figures):

@@ -74,7 +74,7 @@ class Hierarchy:
         texts = {found["name"]: found[0] for found in _MODULE.finditer(text)}
         if top not in texts:
             raise ValueError(f"synthesis: top must be one of the modules {', '.join(texts)}, not {top!r}")
-        found = {name: Module(name, body, Counter(child for child in _INSTANCE.findall(body) if child in texts))
+        found = {name: Module(name, body, Counter(filter(texts.__contains__, _INSTANCE.findall(body))))
                  for name, body in texts.items()}
         self.top, self.modules = top, {}
         self._visit(found, top)

@@ -331,12 +331,11 @@ class Library:
     @cached_property
     def full_adder(self):
         """The full adder as an `Adder`, or None."""
-        def roles(cell, table):
-            return [(pin, value != table) for pin, value in cell.functions.items() if value in (table, 255 - table)]
-        def adder(cell):
-            return len(cell.inputs) == 3 and roles(cell, _PARITY3) and roles(cell, _MAJORITY3)
-        cell = self.smallest(adder)
-        return cell and Adder(cell, tuple(cell.inputs), *roles(cell, _PARITY3)[0], *roles(cell, _MAJORITY3)[0])
+        def role(cell, table):
+            return next(((pin, value != table) for pin, value in cell.functions.items()
+                         if value in (table, 255 - table)), None)
+        cell = self.smallest(lambda c: len(c.inputs) == 3 and role(c, _PARITY3) and role(c, _MAJORITY3))
+        return cell and Adder(cell, tuple(cell.inputs), *role(cell, _PARITY3), *role(cell, _MAJORITY3))
 
     def tie(self, value):
         """(cell, pin) that drives a constant 0 or 1, or None."""

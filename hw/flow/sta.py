@@ -310,7 +310,8 @@ def timing(netlist, library):
         ends = [(arrival[node] + table(slew[node], 0.0), node, "reg")
                 for node, table, _ in graph.ends if np.isfinite(arrival[node])]
         ends += [(arrival[node] + setup(library, slew[node]), node, "out")
-                 for net in set(netlist.outputs) for node in (2 * net, 2 * net + 1) if np.isfinite(arrival[node])]
+                 for net in set(netlist.outputs) for node in (2 * net, 2 * net + 1)
+                 if np.isfinite(arrival[node])]
         for end in ("reg", "out"):
             length, node, _ = max((e for e in ends if e[2] == end), default=(None, None, None))
             if node is not None:

@@ -65,7 +65,8 @@ _STATEMENT = re.compile(r"""[\s;]*(?:
 _ARGUMENT = re.compile(r'"([^"]*)"|([^\s,"]+)')
 _BRACE = re.compile(r"[{}]")
 _SKIPPED = re.compile(r"internal_power|leakage_\w+|\w*power_lut\w*|\w*ccs\w*|\w*ccb\w*|receiver_\w+|"
-                      r"output_current_\w+|compact_\w+|pg_pin|(default_)?(operating_conditions|wire_load\w*)|em_\w+")
+                      r"output_current_\w+|compact_\w+|pg_pin|em_\w+|"
+                      r"(default_)?(operating_conditions|wire_load\w*)")
 
 
 def parse(text):

@@ -49,7 +49,8 @@ def table(report, paths=()):
 
 def _row(name, *columns):
     widths = (7, 9, 8, 9, 10, 11, 6)
-    yield _row("total", "", report.cells, report.total("flops"), report.total("bits"), "",
+    cells = (f" {column:>{width}}" for column, width in zip(columns, widths, strict=True))
+    return f"{name:40}" + "".join(cells)
 
 
 def figures(label, report, paths=()):

@@ -14,7 +14,7 @@ from golden import dot, fp32
 from golden.families import FAMILIES, FORMAT_CODES
 from golden.formats import FORMATS, FP32
 
-__all__ = ["Gemm", "RESULT_FORMATS", "activation_image", "cycles", "matmul", "weight_image"]
+__all__ = ["Gemm", "RESULT_FORMATS", "activation_image", "blocks", "cycles", "matmul", "weight_image"]
 
 RESULT_FORMATS = ("fp32", "bf16", "e4m3", "e5m2", "int8")
 
@@ -113,6 +113,66 @@ def activation_image(config, format, a):
     per_byte = 8 // width
     packed = _pack(np.pad(a, ((0, 0), (0, -a.shape[1] % per_byte))), width)
     return packed.tobytes(), packed.shape[1]
+
+
+def blocks(config, shape):
+    """The blocks of results of a GEMM, in order: (row, column, rows, columns).
+
+    All columns of a block first, then M, then N. In the last block of columns, the last rows are
+    split once more where loading the weights again is free: the first `config.cols` of them come
+    last, so that little is left to drain at the end.
+    """
+    m, n, _ = shape
+    for column in range(0, n, config.cols):
+        cols = min(config.cols, n - column)
+        for row in range(0, m, config.acc_rows):
+            rows = min(config.acc_rows, m - row)
+            if column + cols == n and row + rows == m and rows >= 2 * config.cols:
+                yield row + config.cols, column, rows - config.cols, cols
+                rows = config.cols
+            yield row, column, rows, cols
+
+
+def cycles(config, shape, *, w_format="e4m3", latency=1):
+    """Cycles of a GEMM alone, from its command to its last result, both counted.
+
+    Holds for a memory that always answers after `latency` <= 8 cycles, a port that always takes results,
+    and scales that come in time, as they do but for the very smallest GEMMs. In a tile's time, its
+    rows enter one a cycle while the next tile's weights load; a row's results leave `config.drain` a
+    cycle behind the last pass. Everything else is the constant latency of the pipeline.
+    """
+    spacing = 3                                     # cycles between two additions to the same row
+    to_drain = config.rows + 5                      # from a row's last entry to its first read by the drain
+    to_result = 16                                  # from that read to the result
+    per_beat = 8 // FORMATS[w_format].width
+    tiles = -(-shape[2] // config.depth)
+
+    loading = 3 + latency                           # cycle of the next weight beat
+    entered = reads = -1                            # cycles of the last row's entry, of the drain's last read
+    spare = 0                                       # from here on, the accumulators take row 0 again
+    freed, released = [], [-1, -1]                  # reads of each row of the block before; of whole blocks
+    for _, _, rows, cols in blocks(config, shape):
+        beats = -(-cols // per_beat)
+        for tile in range(tiles):
+            loading += beats
+            swap = max(loading, entered + 1, spare)
+            loading = max(loading, swap)
+            if tile < tiles - 1:
+                entered = swap + rows - 1
+                spare = swap + spacing
+        entries = []
+        for row in range(rows):
+            free = min(freed[row] if row < len(freed) else released[-1], released[-1]) + 1
+            entered = max(swap if row == 0 else entered + 1, free, released[-2] + 1)
+            entries.append(entered)
+            if row < spacing - 1:
+                spare = entered + spacing - row
+        freed = []
+        for entry in entries:
+            reads = max(reads + 1, entry + to_drain) + -(-cols // config.drain) - 1
+            freed.append(reads)
+        released.append(reads)
+    return reads + to_result + 1
 
 
 def _pack(codes, width):

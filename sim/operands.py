@@ -13,18 +13,24 @@ CORNERS = [sign | code for sign in (0, 1 << 31) for code in (
 
 
 def pairs(count, rng):
-    """Two arrays of codes: corners with corners, `count` each of any with any, of close magnitudes (whose
-    sums cancel), and of products near 1, the smallest and the largest normal number."""
-    any_code = rng.integers(0, 1 << 32, (4, count), dtype=np.uint32)
-    near = any_code[0] + rng.integers(-3 << 23, 3 << 23, count).astype(np.uint32)
-    near ^= rng.choice(np.array([0, 1 << 31], np.uint32), count)
-    product = rng.choice(np.array([0x3F800000, 0x40000000, 0x7F000000, 0xBF000000], np.uint32), count)
-    inverse = product - any_code[2] + rng.integers(-3 << 23, 3 << 23, count).astype(np.uint32)
-    corner = np.array(CORNERS, np.uint32)
-    a, b = (np.concatenate([half.ravel(), left, left[:count], any_code[2]]) for half, left in
-            zip(np.meshgrid(corner, corner), (any_code[0], any_code[3]), strict=True))
-    b[len(corner) ** 2 + count:] = np.concatenate([near, inverse])
-    return a, b
+    """Two arrays of FP32 codes: corners with corners, and `count` each of
+
+    - any with any;
+    - close magnitudes, whose sums cancel;
+    - products near 1, near the smallest and near the largest normal number;
+    - short significands, whose products end near the rounding place: ties.
+    """
+    corners = np.array(CORNERS, np.uint32)
+    a, b = rng.integers(0, 1 << 32, (2, 4, count), dtype=np.uint32)
+    spread = rng.integers(-3 << 23, 3 << 23, (2, count)).astype(np.uint32)
+    b[1] = a[1] + spread[0] ^ rng.choice(np.array([0, 1 << 31], np.uint32), count)
+    product = np.array([0x3F800000, 0x40000000, 0x7F000000, 0xBF000000], np.uint32)
+    b[2] = rng.choice(product, count) - a[2] + spread[1]
+    zeros = rng.integers(0, 24, count)
+    rest = np.clip(rng.integers(20, 26, count) - zeros, 0, 23)
+    a[3], b[3] = a[3] >> zeros << zeros, b[3] >> rest << rest
+    x, y = np.meshgrid(corners, corners)
+    return np.append(x, a), np.append(y, b)
 
 
 def integers(count, width, rng):

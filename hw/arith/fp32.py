@@ -180,7 +180,7 @@ class Add(Block):
         infinite = register(m, big.exponent.all(), "infinite")
         subtract = register(m, opposite, "subtract")
         exponent, mantissa = register(m, big.exponent, "exponent"), register(m, big.mantissa, "mantissa")
-        aligned = Cat(far | Cat(lost).any(), shifted & ~far.replicate(26))
+        aligned = Cat(Cat(lost).any(), shifted & ~far.replicate(26))            # far: the sum is `big`
         aligned = register(m, aligned & present.replicate(27), "aligned")
 
         # Stage 2: add or subtract, shift away the longer runs of leading zeros.

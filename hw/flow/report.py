@@ -4,7 +4,7 @@
 from hw.flow import sta
 from hw.flow.figures import figure
 
-__all__ = ["critical", "figures", "table"]
+__all__ = ["critical", "figures", "fpga_figures", "fpga_table", "table"]
 
 
 def critical(report, flat=False):
@@ -65,3 +65,19 @@ def figures(label, report, paths=()):
         values += [(f"ge.{unit.name}", library.ge(unit.area) * unit.count, "GE") for unit in report.units]
     values += [("path_ps", paths[0].length, "ps")] if paths else []
     return [figure(f"{label}.{name}.{case}", round(value, 3), unit, how) for name, value, unit in values]
+
+
+def fpga_table(use):
+    """Lines of text for an `hw.flow.ecp5.Use`."""
+    yield f"{use.top} on ECP5, {use.fmax:.1f} MHz"
+    for name, count in use.used.items():
+        if count:
+            yield f"  {name:20} {count:7} of {use.available[name]:7} {count / use.available[name]:6.1%}"
+
+
+def fpga_figures(label, use):
+    """Figures named `<label>.<figure>.ecp5`."""
+    values = [(name.lower(), count, "") for name, count in use.used.items() if count]
+    values += [("fmax_mhz", round(use.fmax, 2), "MHz")] if use.fmax else []
+    return [figure(f"{label}.{name}.ecp5", value, unit, "scripts/synthesize.py, nextpnr-ecp5, no pins")
+            for name, value, unit in values]

@@ -14,9 +14,11 @@ from golden import dot, fp32
 from golden.families import FAMILIES, FORMAT_CODES
 from golden.formats import FORMATS, FP32
 
-__all__ = ["Gemm", "RESULT_FORMATS", "activation_image", "blocks", "cycles", "matmul", "weight_image"]
+__all__ = ["Gemm", "PARAMETERS", "RESULT_FORMATS", "activation_image", "blocks", "cycles", "matmul", "weight_image"]
 
 RESULT_FORMATS = ("fp32", "bf16", "e4m3", "e5m2", "int8")
+PARAMETERS = ("row_scales", "column_scales", "bias", "c")
+"""The optional operands of a `Gemm`, in the order in which they apply."""
 
 
 @dataclass(frozen=True, eq=False)

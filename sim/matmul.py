@@ -8,6 +8,7 @@ everybody; `Board` is what sits around the engine inside the simulator (see `sim
 import pickle
 import random
 import tempfile
+from bisect import bisect_right
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +41,13 @@ class Job:
     latency : int
         Cycles from a request to its first beat, at least 1.
     seed : int
-    broken : dict of int to (str, int)
-        For tests: response number to its read port and how many beats to add or, negative, leave out.
+    queue : bool
+        Give commands as soon as they are taken, not when the one before has completed.
+    commands : dict of int to dict
+        For tests: fields of a GEMM's command to overwrite.
+    broken : dict of (str, int) to int
+        For tests: read port and number of a response on it, and how many beats to add to it or, negative,
+        leave out of it.
     """
 
     config: object
@@ -49,7 +55,8 @@ class Job:
     stall: float = 0.0
     latency: int = 1
     seed: int = 0
-    commands: dict = field(default_factory=dict)    # overrides of command fields, by GEMM number
+    queue: bool = True
+    commands: dict = field(default_factory=dict)
     broken: dict = field(default_factory=dict)
 
 
@@ -132,17 +139,19 @@ class Board:
         self.port = {name: Port(dut, name) for name in (
             "commands", "results", "completions", *READS, *(f"{name}_request" for name in READS))}
         self.request = {name: ports.request(beats, rows) for name, (_, beats, rows) in reads(config).items()}
-        self.reads = {name: deque() for name in READS}      # (cycle from which on, data, last)
+        self.reads = {name: deque() for name in READS}      # (cycle from which on, beat, GEMM)
         self.responses = Counter()
+        self.images = []                                    # where each GEMM's operands begin
         self.commands = deque(self._command(n, gemm) for n, gemm in enumerate(job.gemms))
         self.runs = [Run(np.zeros(gemm.shape[:2], FORMATS[gemm.y_format].dtype)) for gemm in job.gemms]
         self.written = [np.zeros(gemm.shape[:2], bool) for gemm in job.gemms]
-        self.accepted = self.loading = self.completed = 0
+        self.accepted = self.completed = 0
         self.quiet = 0          # cycles since anything moved
 
     def _command(self, number, gemm):
         """Put a GEMM's operands into memory; return its command as an integer."""
         config, place = self.job.config, self.memory.place
+        self.images.append(len(self.memory.data))
         fields = dict(zip("mnk", gemm.shape, strict=True), tag=number & 0xFF)
         fields |= {f"{name}_format": FORMAT_CODES[getattr(gemm, f"{name}_format")] for name in "awy"}
         image, pitch = golden.activation_image(config, gemm.a_format, gemm.a)
@@ -170,7 +179,8 @@ class Board:
             self.runs[self.accepted].accepted = self.cycle
             self.accepted += 1
             self.commands.popleft()
-        port["commands"].drive(self.commands[0] if self.commands else None, stall, random)
+        due = self.commands and (self.job.queue or self.accepted == self.completed)
+        port["commands"].drive(self.commands[0] if due else None, stall, random)
 
         for name in READS:
             asked = port[f"{name}_request"]
@@ -179,9 +189,9 @@ class Board:
             asked.take(stall, random)
             beats = self.reads[name]
             if moved[name]:
-                beats.popleft()
+                owner = beats.popleft()[2]
                 if name == "weights":
-                    self.runs[min(self.loading, len(self.runs) - 1)].weight_beats.append(self.cycle)
+                    self.runs[owner].weight_beats.append(self.cycle)
             ready = beats and beats[0][0] <= self.cycle
             port[name].drive(beats[0][1] if ready else None, stall, random)
 
@@ -209,12 +219,14 @@ class Board:
         change = self.job.broken.get((name, number), 0)
         addresses = (addresses + addresses[-1:] * max(change, 0))[:len(addresses) + change or None]
         ready = self.cycle + self.job.latency - 1
+        owner = bisect_right(self.images, asked["address"]) - 1
         for n, address in enumerate(addresses):
             last = n == len(addresses) - 1
-            self.reads[name].append((ready, self.memory.beat(address, size) | last << width))
+            self.reads[name].append((ready, self.memory.beat(address, size) | last << width, owner))
 
     def _result(self, beat):
-        number = self.completed + (0 if beat["tag"] == self.completed & 0xFF else 1)
+        number = self.completed
+        assert beat["tag"] == number & 0xFF, f"a result of command {beat['tag']} during command {number}"
         run, written = self.runs[number], self.written[number]
         width = FORMATS[self.job.gemms[number].y_format].width
         places = slice(beat["column"], beat["column"] + beat["count"])
@@ -227,7 +239,9 @@ class Board:
             assert written.all(), f"command {number} ended with {(~written).sum()} results missing"
 
     def check(self):
-        """Compare all results with golden, bit for bit."""
+        """Compare all results of commands without an error with golden, bit for bit, and the sticky error."""
+        errors = [run.error for run in self.runs if run.error]
+        assert int(self.dut.error.value) == (errors[0] if errors else 0)
         for n, (gemm, run) in enumerate(zip(self.job.gemms, self.runs, strict=True)):
             if run.error:
                 continue

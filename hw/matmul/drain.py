@@ -105,6 +105,8 @@ class Drain(Part):
     sums : In(ArrayLayout(struct(sum, nan), drain))
     release : Out(2)
         Bit p: the block of parity p has been read.
+    finished_with : Out(1)
+        A block no longer needs its scales and bias.
     row_read, row_scale, column_read, column_scales, bias_read, bias, c, c_arrives
         To `Parameters`.
     results : Out(stream.Signature(result)), completions : Out(stream.Signature(completion))
@@ -120,7 +122,7 @@ class Drain(Part):
             "done": In(2), "bad": In(2),
             "read": Out(data.StructLayout({"en": 1, "row": row})), "group": Out(group),
             "sums": In(data.ArrayLayout(entry, config.drain)),
-            "release": Out(2),
+            "release": Out(2), "finished_with": Out(1),
             "row_read": Out(data.StructLayout({"half": 1, "row": row})), "row_scale": In(32),
             "column_read": Out(data.StructLayout({"half": 1, "group": group})), "column_scales": In(beat),
             "bias_read": Out(data.StructLayout({"half": 1, "group": group})), "bias": In(beat),
@@ -173,12 +175,13 @@ class Drain(Part):
         # Beside the lanes travels what their steps need; stage n is n cycles after the issue.
         beside = data.StructLayout({
             "valid": 1, "half": 1, "row": range(config.acc_rows), "group": ceil_log2(config.groups),
-            "format": 3, "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1, "bad": 1})
+            "format": 3, "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1, "bad": 1,
+            "end": 1})
         stage = [Signal(beside, name=f"stage{n}") for n in range(at["end"] + 2)]
         bad = self.i.payload.bad | Mux(half, self.bad[1], self.bad[0])
         m.d.comb += [
             stage[0].valid.eq(issue), stage[0].half.eq(half), stage[0].row.eq(row), stage[0].group.eq(group),
-            stage[0].bad.eq(ends & bad),
+            stage[0].bad.eq(ends & bad), stage[0].end.eq(ends),
             *(stage[0][name].eq(given[name])
               for name in ("format", "row_scaled", "column_scaled", "biased", "accumulate")),
         ]
@@ -190,6 +193,7 @@ class Drain(Part):
             self.row_read.half.eq(stage[at["row"]].half), self.row_read.row.eq(stage[at["row"]].row),
             self.column_read.half.eq(stage[at["column"]].half), self.column_read.group.eq(stage[at["column"]].group),
             self.bias_read.half.eq(stage[at["bias"]].half), self.bias_read.group.eq(stage[at["bias"]].group),
+            self.finished_with.eq(stage[at["bias"]].valid & stage[at["bias"]].end),
             self.c.ready.eq(by_c.valid & by_c.accumulate),
         ]
         lanes = [Lane(self.width, FAMILIES[config.family].lsb) for _ in range(config.drain)]

@@ -147,7 +147,7 @@ class Engine(Part):
             *(getattr(drain, name).eq(getattr(parameters, name)) for name in ("row_scale", "column_scales", "bias")),
             drain.done.eq(accumulators[0].done),        # the others follow at the pace of the drain
             drain.sums.eq(Cat(a.o for a in accumulators).word_select(group, len(drain.sums.as_value()))),
-            parameters.release.eq(drain.release.any()), sequencer.release.eq(drain.release.any()),
+            parameters.release.eq(drain.finished_with), sequencer.release.eq(drain.release.any()),
             sequencer.drained.eq(drain.read.row),
             *(accumulator.read.eq(drain.read) for accumulator in accumulators),
         ]

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run work of your own on the simulated hardware, compared with golden bit for bit.
+
+    scripts/simulate.py matmul --config configs/small.toml --a A.npy --w W.npy --format fp8 --out Y.npy
+    scripts/simulate.py matmul ... --scales S.npz --output bf16 --stall 0.5 --seed 7
+    scripts/simulate.py matmul ... --golden
+"""
+
+import argparse
+import json
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from golden import config, matmul
+from golden.formats import FORMATS, decode
+from scripts.measure import distance, utilization
+from sw import quantize
+
+MATMUL = """\
+Y = A @ W.T on the matmul engine: A is (M, K), W is (N, K), as in a linear layer.
+
+Arrays of floating point are quantized: each row of A and each row of W (an output channel) is divided
+by a scale that brings its largest magnitude to the format's largest value, and the scales are
+multiplied back in the drain. Arrays of unsigned integers are codes of the format, taken as they are.
+
+--scales is an .npz file with any of: row_scales (M,) and column_scales (N,), used in place of those;
+bias (N,) and c (M, N), added. In FP32, in this order, each step rounded:
+  Y = round(sum) * row_scales * column_scales + bias + c, rounded to --output."""
+
+SHAPES = {"row_scales": "m", "column_scales": "n", "bias": "n", "c": "mn"}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="BLOCK")
+    add_matmul(commands.add_parser("matmul", help="a product of matrices", description=MATMUL,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter))
+    arguments = parser.parse_args(argv)
+    try:
+        found = arguments.run(arguments)
+    except (ValueError, RuntimeError, OSError, AssertionError) as error:
+        sys.exit(f"simulate: {error}")
+    print(json.dumps(found, indent=1) if arguments.json else "\n".join(arguments.show(found)))
+
+
+def add_matmul(parser):
+    add = parser.add_argument
+    add("--config", type=Path, required=True, metavar="FILE", help="chip configuration in TOML")
+    add("--a", type=Path, required=True, metavar="A.npy", help="activations, (M, K)")
+    add("--w", type=Path, required=True, metavar="W.npy", help="weights, (N, K)")
+    add("--scales", type=Path, metavar="S.npz", help="scales, bias and C of your own, see above")
+    add("--format", default="fp8", choices=quantize.SCHEMES, metavar="FORMAT",
+        help="; ".join(f"{name}: {scheme.title}" for name, scheme in quantize.SCHEMES.items())
+        + ". A configuration of another datapath family is changed to one that multiplies it")
+    add("--output", default="fp32", choices=matmul.RESULT_FORMATS, help="format of the results (default: fp32)")
+    add("--golden", action="store_true", help="the reference alone, with the cycles that it foretells")
+    add("--stall", type=float, default=0.0, metavar="P",
+        help="probability with which every port idles or stalls in a cycle (default: 0)")
+    add("--seed", type=int, default=0, help="of the stalls (default: 0)")
+    add("--waves", action="store_true", help="record waveforms")
+    add("--out", type=Path, metavar="Y.npy", help="write the results, float32 (M, N)")
+    add("--codes", action="store_true", help="write them as codes of --output")
+    add("--json", action="store_true", help="print what was found as JSON")
+    parser.set_defaults(run=run_matmul, show=show_matmul)
+
+
+def run_matmul(arguments):
+    """Everything that is known of the product, and `--out` written."""
+    if not 0 <= arguments.stall < 1:
+        raise ValueError(f"--stall must be at least 0 and below 1, not {arguments.stall}")
+    scheme = quantize.SCHEMES[arguments.format]
+    section = scheme.engine(config.load(arguments.config).matmul)
+    a, w = read_operand("--a", arguments.a, scheme.a_format), read_operand("--w", arguments.w, scheme.w_format)
+    if a.shape[1] != w.shape[1]:
+        raise ValueError(f"--w must be (N, {a.shape[1]}), with the K of --a, not {w.shape}")
+    m, n, k = shape = len(a), len(w), a.shape[1]
+    for size, name, source in (m, "m_max", "rows of --a"), (n, "n_max", "rows of --w"), (k, "k_max", "columns"):
+        if not 1 <= size <= getattr(section, name):
+            raise ValueError(f"{source} must be 1 to {getattr(section, name)} ({name} of the configuration), "
+                             f"not {size}")
+    given = read_scales(arguments.scales, m, n) if arguments.scales else {}
+    gemm = quantize.gemm(scheme, a, w, y_format=arguments.output, **given)
+
+    found = {"config": str(arguments.config), "format": arguments.format, "family": section.family,
+             "output": arguments.output, "m": m, "n": n, "k": k, "macs": m * n * k}
+    if arguments.golden:
+        codes, nans = matmul.matmul(section.family, gemm)
+        found |= {"source": "golden", "cycles": matmul.cycles(section, shape, w_format=gemm.w_format)}
+    else:
+        run, waves = run_rtl(section, gemm, arguments)
+        codes, nans = run.y, run.nans
+        found |= {"source": "rtl", "equal": m * n, "cycles": run.cycles, "stall": arguments.stall,
+                  "seed": arguments.seed} | ({"waves": waves} if arguments.waves else {})
+    y = decode(FORMATS[arguments.output], codes)
+    found |= {"utilization": utilization(section, gemm, found["cycles"]), "nans": nans,
+              "error": {name: distance(y, product(*operands, given)) for name, operands in
+                        (("operands", quantize.dequantize(gemm)), ("given", (a, w)))
+                        if name == "operands" or a.dtype.kind == w.dtype.kind == "f"}}
+    if arguments.out:
+        np.save(arguments.out, codes if arguments.codes else np.float32(y))
+        found["out"] = str(arguments.out)
+    return found
+
+
+def run_rtl(section, gemm, arguments):
+    """The `sim.matmul.Run` of a GEMM and the file of its waveforms."""
+    from hw.matmul.ports import Error
+    from sim.matmul import Job, run
+
+    job, log = Job(section, [gemm], stall=arguments.stall, seed=arguments.seed), StringIO()
+    with Console(stderr=True).status("simulating (the first time, Verilator builds the model: about a minute)"), \
+            redirect_stdout(log):
+        (done,), _ = run(job, waves=arguments.waves)
+    print(log.getvalue(), end="", file=sys.stderr)
+    if done.error:
+        raise RuntimeError(f"the engine refused the product: {Error(done.error).name}")
+    return done, str(Path(log.getvalue().rpartition("; ")[2].strip()).parent / "dump.vcd")
+
+
+def read_operand(option, path, format):
+    """A matrix of real values or of codes."""
+    values = np.load(path)
+    if values.ndim != 2:
+        raise ValueError(f"{option} must be a matrix, not of shape {values.shape}")
+    if values.dtype.kind == "f":
+        return np.float64(values)
+    fmt = FORMATS[format]
+    if values.dtype == np.int8 and format == "int8":
+        return values.view(np.uint8)
+    if values.dtype.kind != "u":
+        raise ValueError(f"{option} must hold floating point or unsigned codes of {fmt!r}, not {values.dtype}")
+    if values.max(initial=0) >> fmt.width:
+        raise ValueError(f"{option} must hold codes of {fmt!r}, 0 to {(1 << fmt.width) - 1}, not {values.max()}")
+    return values
+
+
+def read_scales(path, m, n):
+    """Scales, bias and C from an .npz file, by name."""
+    sizes, found = {"m": m, "n": n}, dict(np.load(path))
+    for name, values in found.items():
+        if name not in SHAPES:
+            raise ValueError(f"--scales may hold {', '.join(SHAPES)}, not {name!r}")
+        wanted = tuple(sizes[letter] for letter in SHAPES[name])
+        if values.shape != wanted:
+            raise ValueError(f"--scales: {name} must have shape {wanted}, not {values.shape}")
+    return {name: np.float32(values) for name, values in found.items()}
+
+
+def product(a, w, given):
+    """`a @ w.T + bias + c` in float64."""
+    return a @ w.T + np.float64(given.get("bias", 0)) + np.float64(given.get("c", 0))
+
+
+def show_matmul(found):
+    """What was found, for people."""
+    shape = "({m}, {n}, {k})".format(**found)
+    yield f"{found['family']} engine, {found['format']}, (M, N, K) = {shape}, results in {found['output']}"
+    if found["source"] == "rtl":
+        yield f"RTL = golden bit for bit in all {found['equal']:,} results"
+    yield (f"{found['cycles']:,} cycles{' foretold' * (found['source'] == 'golden')}, "
+           f"{found['utilization']:.1%} of peak")
+    for name, text in ("given", "the arrays given"), ("operands", "the quantized operands"):
+        if name in found["error"]:
+            yield "against float64 of {}: rms {rms:.2e} relative, max {max:.2e}".format(text, **found["error"][name])
+    if found["nans"]:
+        yield f"{found['nans']:,} results are NaN"
+    yield from (f"{name}: {found[name]}" for name in ("waves", "out") if name in found)
+
+
+if __name__ == "__main__":
+    main()

@@ -136,8 +136,9 @@ class Board:
                        "completions": ports.completion()}
         self.size = {"weights": config.depth, "activations": config.row_bits // 8,
                      "parameters": config.drain * 4}
-        self.port = {name: Port(dut, name) for name in (
-            "commands", "results", "completions", *READS, *(f"{name}_request" for name in READS))}
+        self.port = {name: Port(dut, name, source=True) for name in ("commands", *READS)}
+        self.port |= {name: Port(dut, name, source=False)
+                      for name in ("results", "completions", *(f"{name}_request" for name in READS))}
         self.request = {name: ports.request(beats, rows) for name, (_, beats, rows) in reads(config).items()}
         self.reads = {name: deque() for name in READS}      # (cycle from which on, beat, GEMM)
         self.responses = Counter()
@@ -256,16 +257,16 @@ class Board:
 class Port:
     """One stream, driven or taken a cycle at a time; counts how often either side made the other wait."""
 
-    def __init__(self, dut, name):
-        self.name = name
+    def __init__(self, dut, name, source):
+        self.name, self.source = name, source
         self.payload, self.valid, self.ready = (
             getattr(dut, f"{name}__{part}") for part in ("payload", "valid", "ready"))
-        self.driven = self.taking = None        # payload on offer; whether we are ready
-        self.value = None
+        self.driven, self.taking, self.value = None, False, None    # payload on offer; whether we are ready
+        (self.valid if source else self.ready).value = 0
 
     def sample(self, seen):
         """Whether a transfer happened at the edge; its payload is in `value`."""
-        if self.taking is None:                 # we are the source
+        if self.source:
             valid, ready = self.driven is not None, bool(int(self.ready.value))
         else:
             valid, ready = bool(int(self.valid.value)), self.taking
@@ -273,7 +274,7 @@ class Port:
             seen[self.name, "held back" if valid else "starved"] += 1
         if not (valid and ready):
             return False
-        if self.taking is None:
+        if self.source:
             self.driven = None
         else:
             self.value = int(self.payload.value)

@@ -227,7 +227,8 @@ def _script(top, source, library, recipe, attempts):
         steps += ["design -load start"]
         if library and library.full_adder:
             steps += _ADDERS[attempt.adders]
-        steps += ["techmap -map +/techmap.v -map +/choices/sklansky.v; opt -fast; opt -purge"]
+        fast = "-map +/techmap.v -map +/choices/sklansky.v" if recipe.period else ""
+        steps += [f"techmap {fast}; opt -fast; opt -purge"]
         if library:
             if recipe.gate and library.clock_gate:
                 steps += [f"clockgate -liberty cells.lib -min_net_size {recipe.gate}; opt -fast"]

@@ -50,9 +50,9 @@ class Matmul(Section):
     family: str = "fp8"
     lanes: int = Field(16, ge=1, le=64)
     rows: int = Field(2, ge=1, le=256)
-    cols: int = Field(32, ge=1, le=1024)
+    cols: int = Field(32, ge=2, le=1024)
     acc_rows: int = Field(128, ge=2, le=4096)
-    drain: int = Field(ge=1, le=1024, default_factory=lambda known: _quarter(known["cols"]))
+    drain: int = Field(ge=2, le=1024, default_factory=lambda known: _quarter(known["cols"]))
     m_max: int = Field(65535, ge=1, le=65535)
     n_max: int = Field(65535, ge=1, le=65535)
     k_max: int = Field(4096, ge=1, le=65535)
@@ -79,6 +79,13 @@ class Matmul(Section):
         if info.data.get("family") == "fp4" and lanes * rows % 2:
             raise ValueError(f"must be even with lanes = {lanes} in family fp4, as beats are whole bytes")
         return rows
+
+    @field_validator("cols")
+    @classmethod
+    def _cols_pair(cls, cols):
+        if cols % 2:
+            raise ValueError("must be even, as a beat of 4-bit weights fills two columns")
+        return cols
 
     @field_validator("acc_rows")
     @classmethod
@@ -202,10 +209,10 @@ def _words(choices):
 
 
 def _drains(cols):
-    """The powers of two that divide `cols`."""
-    return [1 << n for n in range(cols.bit_length()) if cols % (1 << n) == 0]
+    """The powers of two from 2 on that divide `cols`: a beat of 4-bit weights fills two columns of a group."""
+    return [1 << n for n in range(1, cols.bit_length()) if cols % (1 << n) == 0]
 
 
 def _quarter(cols):
     """The largest of them up to a quarter of `cols`."""
-    return max(n for n in _drains(cols) if n <= max(cols // 4, 1))
+    return max(n for n in _drains(cols) if n <= max(cols // 4, 2))

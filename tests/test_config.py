@@ -21,7 +21,7 @@ def test_derived_sizes():
     assert (matmul.depth, matmul.row_bits, matmul.drain, matmul.groups, matmul.macs) == (32, 256, 8, 4, 1024)
     assert Matmul(family="fp4").row_bits == 128
     assert Matmul(family="fp4").mx and not Matmul(family="fp8").mx
-    assert [Matmul(cols=cols).drain for cols in (1, 3, 4, 13, 18, 64)] == [1, 1, 1, 1, 3, 16]
+    assert [Matmul(cols=cols).drain for cols in (2, 4, 12, 18, 32, 64)] == [2, 2, 2, 2, 8, 16]
 
 
 def test_sections_are_values():
@@ -43,7 +43,8 @@ def test_sections_are_values():
     ("[matmul]\nlanes = 4.0", "matmul.lanes = 4.0: must be an integer, 1 to 64"),
     ("[matmul]\nk_max = 65536", "matmul.k_max = 65536: must be an integer, 1 to 65535"),
     ("[matmul]\nacc_rows = 100", "matmul.acc_rows = 100: must be a power of two, 2 to 4096"),
-    ("[matmul]\ncols = 12\ndrain = 5", "matmul.drain = 5: must be a power of two that divides cols = 12: 1, 2 or 4"),
+    ("[matmul]\ncols = 12\ndrain = 5", "matmul.drain = 5: must be a power of two that divides cols = 12: 2 or 4"),
+    ("[matmul]\ncols = 5", "matmul.cols = 5: must be even, as a beat of 4-bit weights fills two columns"),
     ("[matmul]\nmx = 1", "matmul.mx = 1: must be true or false"),
     ("[matmul]\nmx = true\nrows = 4",
      "matmul.mx = true: needs lanes x rows = 32, one block of a shared scale, not 16 x 4"),

@@ -114,7 +114,7 @@ class Drain(Part):
 
     def __init__(self, config, width):
         self.config, self.width = config, width
-        row, group = range(config.acc_rows), ceil_log2(config.groups)
+        row, group = range(config.acc_rows), range(max(config.groups, 2))
         entry = data.StructLayout({"sum": signed(width), "nan": 1})
         beat = config.drain * 32
         super().__init__({
@@ -174,7 +174,7 @@ class Drain(Part):
 
         # Beside the lanes travels what their steps need; stage n is n cycles after the issue.
         beside = data.StructLayout({
-            "valid": 1, "half": 1, "row": range(config.acc_rows), "group": ceil_log2(config.groups),
+            "valid": 1, "half": 1, "row": range(config.acc_rows), "group": range(max(config.groups, 2)),
             "format": 3, "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1, "bad": 1,
             "end": 1})
         stage = [Signal(beside, name=f"stage{n}") for n in range(at["end"] + 2)]

@@ -60,7 +60,7 @@ class Parameters(Part):
         self.run = row_scale_beats(config)
         self.longest = longest_read(config)
         self.beat = data.StructLayout({"data": self.width, "bad": 1})
-        group_read = data.StructLayout({"half": 1, "group": ceil_log2(config.groups)})
+        group_read = data.StructLayout({"half": 1, "group": range(max(config.groups, 2))})
         super().__init__({
             "i": In(stream.Signature(block(config))),
             "request": Out(stream.Signature(request(self.longest, config.acc_rows))),

@@ -21,7 +21,7 @@ verify: lint            ## the deep grids: every test with DEEP=1
 	DEEP=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
 bench: .venv/stamp      ## measure every figure into build/figures.json
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench.py $(if $(TABLE),--table $(TABLE))
 
 lint: .venv/stamp       ## ruff, and who may import whom
 	$(BIN)/ruff check .

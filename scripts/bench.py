@@ -11,6 +11,7 @@ import json
 import os
 import pkgutil
 import sys
+from pathlib import Path
 
 from hw.flow.figures import dump
 from scripts import benches
@@ -30,11 +31,23 @@ def table(figures):
 
 
 def merge(figures):
-    """Bring build/figures.json up to date."""
+    """Bring build/figures.json up to date; return all of it."""
     known = {each["name"]: each for each in json.loads(MERGED.read_text())["figures"]} if MERGED.exists() else {}
     known |= {each["name"]: each for each in figures}
     MERGED.parent.mkdir(exist_ok=True)
-    MERGED.write_text(dump([known[name] for name in sorted(known)]) + "\n")
+    figures = [known[name] for name in sorted(known)]
+    MERGED.write_text(dump(figures) + "\n")
+    return figures
+
+
+def markdown(figures):
+    """Figures as a page of documentation."""
+    yield "# Figures\n\nMeasured by `make bench LIBERTY=cells.lib TABLE=docs/figures.md`.\n"
+    yield "| figure | value | unit | goal | | how |\n|---|---:|---|---|---|---|"
+    for figure in figures:
+        goal = "" if figure["goal"] is None else f"{figure['sense']} {figure['goal']:g}"
+        verdict = {True: "holds", False: "**misses**", None: ""}[figure["holds"]]
+        yield f"| {figure['name']} | {figure['value']:,.6g} | {figure['unit']} | {goal} | {verdict} | {figure['how']} |"
 
 
 def main(argv=None):
@@ -42,6 +55,7 @@ def main(argv=None):
     parser.add_argument("name", nargs="?", choices=NAMES, help="the bench; all of them when absent")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--quick", action="store_true", help="a minute's worth, the figures that issues name")
+    parser.add_argument("--table", metavar="FILE", help="write all of build/figures.json as a table, as docs/figures.md")
     parser.add_argument("--liberty", nargs="+", metavar="FILE",
                         default=[os.environ["LIBERTY"]] if os.environ.get("LIBERTY") else [],
                         help="cell library for areas and timing (default: LIBERTY in the environment)")
@@ -53,7 +67,9 @@ def main(argv=None):
         for figure in bench.measure(options.quick, options.liberty):
             figures.append(figure)
             print(f"bench: {figure['name']} {figure['value']:g} {figure['unit']}", file=sys.stderr, flush=True)
-    merge(figures)
+    merged = merge(figures)
+    if options.table:
+        Path(options.table).write_text("\n".join(markdown(merged)) + "\n")
     print(dump(figures) if options.json else "\n".join(table(figures)))
 
 

@@ -4,6 +4,9 @@
 `Y[M, N] = A[M, K] @ W[N, K].T`, the linear layer of checkpoints. Sums are exact; then, each step
 rounded once to FP32, in this order: `t = round(S)`, `t *= row_scale`, `t *= column_scale`,
 `t += bias`, `t += C`; and one rounding to the output format. A step that is absent is skipped.
+
+With MX scales, the exact sum of each block of 32 along K is rounded to FP32 times both its scales, and
+those terms are added up in FP32, from 0 and in increasing k, in place of `round(S)`.
 """
 
 from dataclasses import dataclass
@@ -11,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from golden import dot, fp32
-from golden.families import FAMILIES, FORMAT_CODES
-from golden.formats import FORMATS, FP32
+from golden.families import FAMILIES
+from golden.formats import E8M0, FORMATS, FP32, MX_BLOCK, is_nan
 
-__all__ = ["Gemm", "PARAMETERS", "RESULT_FORMATS", "activation_image", "blocks", "cycles", "matmul", "weight_image"]
+__all__ = ["Gemm", "PARAMETERS", "RESULT_FORMATS", "activation_image", "blocks", "cycles", "matmul",
+           "scale_image", "weight_image"]
 
 RESULT_FORMATS = ("fp32", "bf16", "e4m3", "e5m2", "int8")
 PARAMETERS = ("row_scales", "column_scales", "bias", "c")
@@ -35,6 +39,8 @@ class Gemm:
     column_scales, bias : float32 array (N,) or None
     c : float32 array (M, N) or None
         Added to the result.
+    a_scales, w_scales : arrays (M, ceil(K / 32)) and (N, ceil(K / 32)) of E8M0 codes, or None
+        MX scales, on both sides or on neither. A NaN among them makes its row or column NaN.
     """
 
     a: np.ndarray
@@ -46,6 +52,22 @@ class Gemm:
     column_scales: np.ndarray | None = None
     bias: np.ndarray | None = None
     c: np.ndarray | None = None
+    a_scales: np.ndarray | None = None
+    w_scales: np.ndarray | None = None
+
+    def __post_init__(self):
+        blocks = -(-self.a.shape[1] // MX_BLOCK)
+        for name, scales, length in (("a_scales", self.a_scales, "M"), ("w_scales", self.w_scales, "N")):
+            if (scales is not None) != self.mx:
+                raise ValueError(f"Gemm: {name} must be there on both sides or on neither")
+            if self.mx and scales.shape != (len(getattr(self, name[0])), blocks):
+                raise ValueError(f"Gemm: {name} must be ({length}, ceil(K / {MX_BLOCK})) = "
+                                 f"({len(getattr(self, name[0]))}, {blocks}), not {scales.shape}")
+
+    @property
+    def mx(self):
+        """Whether blocks of K have scales."""
+        return self.a_scales is not None
 
     @property
     def shape(self):
@@ -62,8 +84,7 @@ def matmul(family, gemm):
     nans : int
         How many of them are NaN before the last conversion (INT8 has none: they become 0).
     """
-    sums, nans = dot.matmul(family, gemm.a_format, gemm.a, gemm.w_format, gemm.w)
-    t = np.where(nans, np.uint32(FP32.nan), fp32.round_fixed(sums, FAMILIES[family].lsb))
+    t = _scaled_sums(family, gemm) if gemm.mx else _sums(family, gemm)
     if gemm.row_scales is not None:
         t = fp32.mul(t, _codes(gemm.row_scales)[:, None])
     if gemm.column_scales is not None:
@@ -75,17 +96,37 @@ def matmul(family, gemm):
     return fp32.to_format(FORMATS[gemm.y_format], t), int(np.count_nonzero(np.isnan(t.view(np.float32))))
 
 
-def weight_image(config, format, w):
+def _sums(family, gemm, k=slice(None), exponent=0):
+    """The exact sums over columns `k` of the operands, times 2**`exponent`, rounded to FP32."""
+    sums, nans = dot.matmul(family, gemm.a_format, gemm.a[:, k], gemm.w_format, gemm.w[:, k])
+    return np.where(nans, np.uint32(FP32.nan), fp32.round_fixed(sums, FAMILIES[family].lsb + exponent))
+
+
+def _scaled_sums(family, gemm):
+    """FP32 sums of the terms of MX blocks, in increasing k."""
+    total = np.zeros(gemm.shape[:2], np.uint32)
+    for n in range(gemm.a_scales.shape[1]):
+        a, w = (scales[:, n] for scales in (gemm.a_scales, gemm.w_scales))
+        exponents = a[:, None].astype(int) + w - 2 * E8M0.bias
+        term = _sums(family, gemm, slice(n * MX_BLOCK, (n + 1) * MX_BLOCK), exponents)
+        nans = is_nan(E8M0, a)[:, None] | is_nan(E8M0, w)
+        total = fp32.add(total, np.where(nans, np.uint32(FP32.nan), term))
+    return total
+
+
+def weight_image(config, format, w, scales=None):
     """Weights in the order in which the engine reads them: N block, K block, output.
 
     Each output's slice of a K block fills a beat in 8-bit formats and half a beat in 4-bit ones,
-    K ascending from bit 0; slices beyond K, and the odd half of a last beat, are zero.
+    K ascending from bit 0; slices beyond K, and the odd half of a last beat, are zero. MX scales come
+    ahead of the slices that they belong to, a byte an output, completed by zeros to whole beats.
 
     Parameters
     ----------
     config : golden.config.Matmul
     format : str
     w : array (N, K) of codes
+    scales : array (N, ceil(K / 32)) of E8M0 codes, or None
 
     Returns
     -------
@@ -102,7 +143,11 @@ def weight_image(config, format, w):
         block = padded[first:first + config.cols]
         block = np.pad(block, ((0, -len(block) % per_beat), (0, 0)))
         slices = block.reshape(len(block), -1, depth).transpose(1, 0, 2)        # K block, output, K
-        image.append(_pack(slices.reshape(-1, depth * per_beat), width).tobytes())
+        tiles = _pack(slices.reshape(len(slices), -1), width)                   # K block, byte
+        if scales is not None:
+            ahead = scales[first:first + config.cols].T
+            tiles = np.hstack([np.pad(ahead, ((0, 0), (0, -ahead.shape[1] % depth))), tiles])
+        image.append(tiles.tobytes())
     return b"".join(image)
 
 
@@ -117,6 +162,9 @@ def activation_image(config, format, a):
     return packed.tobytes(), packed.shape[1]
 
 
+def scale_image(scales):
+    """MX scales of activations (M, ceil(K / 32)), K block after K block: bytes, and the pitch of a block."""
+    return np.ascontiguousarray(scales.T, np.uint8).tobytes(), len(scales)
 def blocks(config, shape):
     """The blocks of results of a GEMM, in order: (row, column, rows, columns).
 

@@ -157,7 +157,11 @@ class Board:
         fields |= {f"{name}_format": FORMAT_CODES[getattr(gemm, f"{name}_format")] for name in "awy"}
         image, pitch = golden.activation_image(config, gemm.a_format, gemm.a)
         fields |= {"a": place(image + bytes(config.row_bits // 8)), "a_pitch": pitch,
-                   "w": place(golden.weight_image(config, gemm.w_format, gemm.w))}
+                   "w": place(golden.weight_image(config, gemm.w_format, gemm.w, gemm.w_scales))}
+        if gemm.mx:
+            image, pitch = golden.scale_image(gemm.a_scales)
+            image += bytes(config.row_bits // 8)
+            fields |= {"mx": 1, "a_scales": place(image), "a_scales_pitch": pitch}
         slack = bytes(4 * max(config.drain, 8))             # whole beats may be read past an end
         for flag, name in (("row_scaled", "row_scales"), ("column_scaled", "column_scales"),
                            ("biased", "bias"), ("accumulate", "c")):

@@ -1,84 +1,130 @@
 # SPDX-License-Identifier: Apache-2.0
 """The accumulator memory below one group of columns."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
-from hw.emit import Block
+from golden.families import FAMILIES
+from golden.formats import E8M0
+from hw.arith.fp32 import Add
+from hw.arith.pipeline import register
+from hw.arith.scaled import FromScaled
+from hw.matmul.ports import Part
 from hw.ram import Ram
 
-__all__ = ["Accumulator", "wave"]
+__all__ = ["Accumulator", "entry", "scale_sets", "settling", "spacing", "wave"]
 
 
-def wave(rows):
+def entry(config):
+    """An accumulated sum: exact, or in FP32 in the low bits where blocks have MX scales; or NaN."""
+    width = FAMILIES[config.family].sum_bits(config.k_max)
+    return data.StructLayout({"sum": signed(max(width, 32) if config.mx else width), "nan": 1})
+
+
+def wave(config):
     """What travels beside a row of activations: the row of the block that it adds to.
 
     `first` starts a new sum in place of adding, `last` completes it. `parity` tells successive
-    blocks apart.
+    blocks apart. With MX, `scale` is that of the row, and `set` says where those of the columns are.
     """
-    return data.StructLayout({"valid": 1, "first": 1, "last": 1, "parity": 1, "row": range(rows)})
+    scales = {"mx": 1, "scale": 8, "set": ceil_log2(scale_sets(config))} if config.mx else {}
+    return data.StructLayout({"valid": 1, "first": 1, "last": 1, "parity": 1,
+                              "row": range(config.acc_rows), **scales})
 
 
-class Accumulator(Block):
-    """Adds a group's sums in memory, exactly, one row a cycle, and keeps completed rows for the drain.
+def spacing(config):
+    """Cycles that a row of the accumulators needs between two additions: read, add, write."""
+    return Add.latency + 2 if config.mx else 3
+
+
+def settling(config):
+    """Cycles between a row with MX scales, which takes longer, and the next one without."""
+    return FromScaled.latency + Add.latency
+
+
+def scale_sets(config):
+    """Tiles whose column scales are kept, a power of two.
+
+    One loads, one is complete, and the others are under way from the array's top to the last
+    accumulator, a new one every `spacing` cycles at most.
+    """
+    return 1 << ceil_log2(2 + -(-(config.rows + config.groups) // spacing(config)))
+
+
+class Accumulator(Part):
+    """Adds a group's sums in memory, one row a cycle, and keeps completed rows for the drain.
 
     Sums grow in one memory and are written to another when complete, so that the next block can
     begin while this one drains, and neither memory needs more than one read and one write a cycle. A
-    row may be added to again 3 cycles after it was.
+    row may be added to again `spacing` cycles after it was.
+
+    Additions are exact, or in FP32 for blocks with MX scales, of which the sum takes `FromScaled.latency`
+    cycles to convert; `settling` keeps the two apart.
 
     Parameters
     ----------
-    cols : int
-    width_i, width : int
-        Bits of an incoming sum and of an accumulated one.
-    rows : int
-        Rows of a block, at most.
+    config : golden.config.Matmul
 
     Members
     -------
-    wave : In(wave(rows))
+    wave : In(wave(config))
         One cycle ahead of the sums it belongs to.
-    sums : In(ArrayLayout(signed(width_i), cols)), nans : In(cols)
+    sums : In(ArrayLayout(signed(width), drain)), nans : In(drain)
+        `width` is that of the array's sums.
+    scales : In(struct(load, set, codes))
+        With MX: column scales to keep in place `set`; bit n of `load` takes the n-th part of `codes`.
     done : Out(2)
         Bit p: a row of the block of parity p has been completed; it can be read from the next cycle on.
     read : In(struct(en, row))
         Completed row to drain.
-    o : Out(ArrayLayout(struct(sum, nan), cols))
+    o : Out(ArrayLayout(entry(config), drain))
         The row asked for in the cycle before.
     """
 
-    def __init__(self, cols, width_i, width, rows):
-        self.cols, self.width_i, self.width, self.rows = cols, width_i, width, rows
-        self.entry = data.StructLayout({"sum": signed(width), "nan": 1})
+    def __init__(self, config):
+        self.config, self.family = config, FAMILIES[config.family]
+        self.width = self.family.sum_bits(config.depth)
+        self.part = min(config.drain, config.depth)         # scales of one beat
+        scales = {"scales": In(data.StructLayout({
+            "load": config.drain // self.part, "set": ceil_log2(scale_sets(config)),
+            "codes": 8 * config.drain}))} if config.mx else {}
         super().__init__({
-            "wave": In(wave(rows)),
-            "sums": In(data.ArrayLayout(signed(width_i), cols)),
-            "nans": In(cols),
+            "wave": In(wave(config)),
+            "sums": In(data.ArrayLayout(signed(self.width), config.drain)),
+            "nans": In(config.drain),
+            **scales,
             "done": Out(2),
-            "read": In(data.StructLayout({"en": 1, "row": range(rows)})),
-            "o": Out(data.ArrayLayout(self.entry, cols)),
+            "read": In(data.StructLayout({"en": 1, "row": range(config.acc_rows)})),
+            "o": Out(data.ArrayLayout(entry(config), config.drain)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        entries = data.ArrayLayout(self.entry, self.cols)
-        m.submodules.growing = growing = Ram(entries.size, self.rows)
-        m.submodules.complete = complete = Ram(entries.size, self.rows)
+        config, cols = self.config, range(self.config.drain)
+        entries = data.ArrayLayout(entry(config), config.drain)
+        m.submodules.growing = growing = Ram(entries.size, config.acc_rows)
+        m.submodules.complete = complete = Ram(entries.size, config.acc_rows)
 
-        adding, written = Signal.like(self.wave), Signal.like(self.wave)
-        old, new = Signal(entries), Signal(entries, reset_less=True)
-        m.d.sync += adding.eq(self.wave), written.eq(adding)
-        m.d.comb += [
-            growing.read_en.eq(self.wave.valid & ~self.wave.first),
-            growing.read_address.eq(self.wave.row),
-            old.eq(growing.read_data),
-        ]
-        for col in range(self.cols):
-            total = Signal(signed(self.width), name=f"total{col}")
+        # Read, add, write.
+        reading, written = Signal.like(self.wave), Signal.like(self.wave)
+        adding = _after(m, 1, reading, "adding")
+        old, new, exact = Signal(entries), Signal(entries), Signal(entries, reset_less=True)
+        for col in cols:
+            total = Signal(signed(len(exact[col].sum)), name=f"total{col}")
             m.d.comb += total.eq(Mux(adding.first, 0, old[col].sum) + self.sums[col])
-            m.d.sync += new[col].eq(Cat(total, self.nans[col] | old[col].nan & ~adding.first))
+            m.d.sync += exact[col].eq(Cat(total, self.nans[col] | old[col].nan & ~adding.first))
+        added = _after(m, 1, adding, "added")
+        if config.mx:
+            self._scaled(m, reading, adding, written, old, new, exact, added)
+        else:
+            m.d.comb += reading.eq(self.wave), written.eq(added), new.eq(exact)
+
         m.d.comb += [
+            growing.read_en.eq(reading.valid & ~reading.first),
+            growing.read_address.eq(reading.row),
+            old.eq(growing.read_data),
             growing.write_en.eq(written.valid & ~written.last),
             complete.write_en.eq(written.valid & written.last),
             self.done.eq(Cat(complete.write_en & ~written.parity, complete.write_en & written.parity)),
@@ -89,3 +135,54 @@ class Accumulator(Block):
         for ram in growing, complete:
             m.d.comb += ram.write_address.eq(written.row), ram.write_data.eq(new)
         return m
+
+    def _scaled(self, m, reading, adding, written, old, new, exact, added):
+        """The FP32 path beside the exact one, and which of the two a row takes."""
+        config, cols = self.config, range(self.config.drain)
+        codes = Signal(data.ArrayLayout(8, config.drain))
+        for n in range(len(self.scales.load)):
+            m.submodules[f"scales{n}"] = ram = Ram(8 * self.part, scale_sets(config))
+            m.d.comb += [
+                ram.write_en.eq(self.scales.load[n]),
+                ram.write_address.eq(self.scales.set),
+                ram.write_data.eq(self.scales.codes.word_select(n, 8 * self.part)),
+                ram.read_en.eq(self.wave.valid),
+                ram.read_address.eq(self.wave.set),
+                codes.as_value().word_select(n, 8 * self.part).eq(ram.read_data),
+            ]
+
+        row_scale = register(m, self.wave.scale, "row_scale")
+        sums = []
+        for col in cols:
+            m.submodules[f"term{col}"] = term = FromScaled(self.width, self.family.lsb)
+            m.submodules[f"add{col}"] = sum = Add()
+            nan = self.nans[col] | row_scale.all() | codes[col].all()       # E8M0's NaN is all ones
+            nan = _after(m, term.latency, nan, f"term_nan{col}") | old[col].nan & ~adding.first
+            m.d.comb += [
+                term.i.eq(self.sums[col]),
+                term.exponent.eq(row_scale + codes[col] - 2 * E8M0.bias),
+                sum.a.eq(Mux(adding.first, 0, old[col].sum[:32])),
+                sum.b.eq(term.o),
+            ]
+            sums.append((sum.o, _after(m, sum.latency, nan, f"sum_nan{col}")))
+
+        late = _after(m, FromScaled.latency, self.wave, "late")
+        summed = _after(m, Add.latency, adding, "summed")
+        with m.If(late.valid & late.mx):
+            m.d.comb += reading.eq(late)
+        with m.Else():
+            m.d.comb += reading.eq(self.wave), reading.valid.eq(self.wave.valid & ~self.wave.mx)
+        with m.If(summed.valid & summed.mx):
+            m.d.comb += written.eq(summed), *(new[col].eq(Cat(sum, Const(0, len(new[col].sum) - 32), nan))
+                                              for col, (sum, nan) in zip(cols, sums, strict=True)),
+        with m.Else():
+            m.d.comb += written.eq(added), written.valid.eq(added.valid & ~added.mx), new.eq(exact)
+
+
+def _after(m, cycles, value, name):
+    """`value` so many cycles later."""
+    for n in range(cycles):
+        held = Signal.like(value, name=f"{name}{n}")
+        m.d.sync += held.eq(value)
+        value = held
+    return value

@@ -3,7 +3,7 @@
 
 from itertools import accumulate
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -12,9 +12,10 @@ from golden.families import FAMILIES, FORMAT_CODES
 from golden.formats import FORMATS
 from hw.arith.convert import FromFp32
 from hw.arith.fp32 import Add, FromFixed, Multiply
-from hw.emit import Block
+from hw.arith.pipeline import register
+from hw.matmul.accumulator import entry
 from hw.matmul.ports import Error, Part, completion, result
-from hw.matmul.walker import RESULT_FORMATS, finish
+from hw.matmul.walker import RESULT_FORMATS, finish, mx
 from hw.stream import DeepQueue, Queue
 
 __all__ = ["Drain", "Lane"]
@@ -24,20 +25,21 @@ STEPS = {"round": FromFixed, "row": Multiply, "column": Multiply, "bias": Add, "
 ONE, MINUS_ZERO, NAN = 0x3F800000, 0x80000000, 0x7FC00000       # what leaves a product, a sum as it is
 
 
-class Lane(Block):
+class Lane(Part):
     """Finishes one sum a cycle: `round(round32(i) * row_scale * column_scale + bias + c)`, each step rounded.
 
     Every operand is needed when its step comes: `at` cycles after `i`. `o` is there at `at["end"]`.
 
     Parameters
     ----------
-    width, lsb : int
-        `i` counts units of 2**lsb.
+    config : golden.config.Matmul
 
     Members
     -------
-    i : In(signed(width)), nan_i : In(1)
+    i : In(entry(config))
         The sum, or NaN.
+    rounded : In(1)
+        With MX: `i` is in FP32 already.
     row_scale, column_scale, bias, c : In(32)
         FP32; 1.0 and -0.0 change nothing.
     format : In(3)
@@ -48,29 +50,30 @@ class Lane(Block):
 
     at = dict(zip([*STEPS, "end"], accumulate((step.latency for step in STEPS.values()), initial=0), strict=True))
 
-    def __init__(self, width, lsb):
-        self.width, self.lsb = width, lsb
+    def __init__(self, config):
+        self.config, self.family = config, FAMILIES[config.family]
         super().__init__({
-            "i": In(signed(width)), "nan_i": In(1),
+            "i": In(entry(config)), **({"rounded": In(1)} if config.mx else {}),
             "row_scale": In(32), "column_scale": In(32), "bias": In(32), "c": In(32), "format": In(3),
             "o": Out(32), "nan": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.round = rounded = FromFixed(self.width, self.lsb)
+        m.submodules.round = rounded = FromFixed(self.family.sum_bits(self.config.k_max), self.family.lsb)
         m.submodules.row, m.submodules.column = row, column = Multiply(), Multiply()
         m.submodules.bias, m.submodules.c = bias, c = Add(), Add()
         m.submodules.convert = convert = FromFp32(tuple(FORMATS[name] for name in RESULT_FORMATS))
 
-        nan = self.nan_i
+        nan, code, known = self.i.nan, self.i.sum[:32], self.rounded if self.config.mx else None
         for n in range(rounded.latency):
-            held = Signal(name=f"nan{n}", reset_less=True)
-            m.d.sync += held.eq(nan)
-            nan = held
+            nan = register(m, nan, f"nan{n}")
+            if self.config.mx:
+                code, known = register(m, code, f"code{n}"), register(m, known, f"known{n}")
         m.d.comb += [
-            rounded.i.eq(self.i),
-            row.a.eq(Mux(nan, NAN, rounded.o)), row.b.eq(self.row_scale),
+            rounded.i.eq(self.i.sum),
+            row.a.eq(Mux(nan, NAN, Mux(known, code, rounded.o) if self.config.mx else rounded.o)),
+            row.b.eq(self.row_scale),
             column.a.eq(row.o), column.b.eq(self.column_scale),
             bias.a.eq(column.o), bias.b.eq(self.bias),
             c.a.eq(bias.o), c.b.eq(self.c),
@@ -89,8 +92,6 @@ class Drain(Part):
     Parameters
     ----------
     config : golden.config.Matmul
-    width : int
-        Bits of an accumulated sum.
 
     Members
     -------
@@ -112,16 +113,15 @@ class Drain(Part):
     results : Out(stream.Signature(result)), completions : Out(stream.Signature(completion))
     """
 
-    def __init__(self, config, width):
-        self.config, self.width = config, width
+    def __init__(self, config):
+        self.config = config
         row, group = range(config.acc_rows), range(max(config.groups, 2))
-        entry = data.StructLayout({"sum": signed(width), "nan": 1})
         beat = config.drain * 32
         super().__init__({
             "i": In(stream.Signature(data.StructLayout({"block": finish(config), "half": 1, "bad": 1}))),
             "done": In(2), "bad": In(2),
             "read": Out(data.StructLayout({"en": 1, "row": row})), "group": Out(group),
-            "sums": In(data.ArrayLayout(entry, config.drain)),
+            "sums": In(data.ArrayLayout(entry(config), config.drain)),
             "release": Out(2), "finished_with": Out(1),
             "row_read": Out(data.StructLayout({"half": 1, "row": row})), "row_scale": In(32),
             "column_read": Out(data.StructLayout({"half": 1, "group": group})), "column_scales": In(beat),
@@ -175,15 +175,15 @@ class Drain(Part):
         # Beside the lanes travels what their steps need; stage n is n cycles after the issue.
         beside = data.StructLayout({
             "valid": 1, "half": 1, "row": range(config.acc_rows), "group": range(max(config.groups, 2)),
-            "format": 3, "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1, "bad": 1,
-            "end": 1})
+            "format": 3, "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1,
+            "bad": 1, "end": 1, **mx(config)})
         stage = [Signal(beside, name=f"stage{n}") for n in range(at["end"] + 2)]
         bad = self.i.payload.bad | Mux(half, self.bad[1], self.bad[0])
         m.d.comb += [
             stage[0].valid.eq(issue), stage[0].half.eq(half), stage[0].row.eq(row), stage[0].group.eq(group),
             stage[0].bad.eq(ends & bad), stage[0].end.eq(ends),
             *(stage[0][name].eq(given[name])
-              for name in ("format", "row_scaled", "column_scaled", "biased", "accumulate")),
+              for name in ("format", "row_scaled", "column_scaled", "biased", "accumulate", *mx(config))),
         ]
         m.d.sync += [new.eq(old) for old, new in zip(stage, stage[1:], strict=False)]
 
@@ -196,11 +196,12 @@ class Drain(Part):
             self.finished_with.eq(stage[at["bias"]].valid & stage[at["bias"]].end),
             self.c.ready.eq(by_c.valid & by_c.accumulate),
         ]
-        lanes = [Lane(self.width, FAMILIES[config.family].lsb) for _ in range(config.drain)]
+        lanes = [Lane(config) for _ in range(config.drain)]
         for n, lane in enumerate(lanes):
             m.submodules[f"lane{n}"] = lane
             m.d.comb += [
-                lane.i.eq(self.sums[n].sum), lane.nan_i.eq(self.sums[n].nan),
+                lane.i.eq(self.sums[n]),
+                *([lane.rounded.eq(stage[1 + at["round"]].mx)] if config.mx else []),
                 lane.row_scale.eq(Mux(by_row.row_scaled, self.row_scale, ONE)),
                 lane.column_scale.eq(Mux(by_column.column_scaled, self.column_scales.word_select(n, 32), ONE)),
                 lane.bias.eq(Mux(by_bias.biased, self.bias.word_select(n, 32), MINUS_ZERO)),

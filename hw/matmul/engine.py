@@ -13,7 +13,7 @@ from hw.matmul.fetch import Fetch
 from hw.matmul.parameters import Parameters, longest_read
 from hw.matmul.ports import Error, Part, command, completion, request, response, result
 from hw.matmul.sequencer import Loader, Sequencer
-from hw.matmul.walker import Walker
+from hw.matmul.walker import Walker, scale_beats
 from hw.stream import Queue
 
 __all__ = ["Engine", "reads"]
@@ -22,7 +22,7 @@ __all__ = ["Engine", "reads"]
 def reads(config):
     """What the engine reads: by port, bits of a beat and the most beats and rows of one request."""
     return {
-        "weights": (config.depth * 8, config.cols, 1),
+        "weights": (config.depth * 8, config.cols + scale_beats(config), 1),
         "activations": (config.row_bits, 1, config.acc_rows),
         "parameters": (config.drain * 32, longest_read(config), config.acc_rows),
     }
@@ -55,7 +55,6 @@ class Engine(Part):
 
     def __init__(self, config):
         self.config = config
-        self.width = FAMILIES[config.family].sum_bits(config.k_max)
         super().__init__({
             "commands": In(stream.Signature(command(config))),
             **{f"{name}_request": Out(stream.Signature(request(beats, rows)))
@@ -112,9 +111,11 @@ class Engine(Part):
         for stage in range(config.rows + 2):
             held = Signal.like(wave, name=f"wave{stage}")
             m.d.sync += held.eq(wave)
+            if config.mx and stage == 1:
+                m.d.sync += held.scale.eq(sequencer.scale)
             wave = held
         for n in range(config.groups):
-            accumulator = Accumulator(config.drain, array.width, self.width, config.acc_rows)
+            accumulator = Accumulator(config)
             m.submodules[f"accumulator{n}"] = accumulator
             accumulators.append(accumulator)
             columns = slice(n * config.drain, (n + 1) * config.drain)
@@ -123,13 +124,22 @@ class Engine(Part):
                 accumulator.sums.eq(array.sums.as_value().word_select(n, config.drain * array.width)),
                 accumulator.nans.eq(array.nans[columns]),
             ]
+            if config.mx:
+                for part in range(len(accumulator.scales.load)):
+                    beat, place = divmod(n * config.drain + part * accumulator.part, config.depth)
+                    m.d.comb += [
+                        accumulator.scales.load[part].eq(loader.scales[beat]),
+                        accumulator.scales.codes.word_select(part, 8 * accumulator.part).eq(
+                            loader.codes[8 * place:8 * (place + accumulator.part)]),
+                        accumulator.scales.set.eq(loader.set),
+                    ]
             held = Signal.like(wave, name=f"wave_group{n}")
             m.d.sync += held.eq(wave)
             wave = held
 
         # Blocks collect their parameters and are drained.
         m.submodules.parameters = parameters = Parameters(config, c_depth=Drain.depth)
-        m.submodules.drain = drain = Drain(config, self.width)
+        m.submodules.drain = drain = Drain(config)
         connect(m, blocks.o, parameters.i)
         connect(m, parameters.request, fetches["parameters"].i)
         connect(m, fetches["parameters"].o, parameters.beats)

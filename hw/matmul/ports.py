@@ -37,6 +37,9 @@ def command(config):
     Addresses are in bytes. `a` is row-major with `a_pitch` bytes a row, `w` is in the order of
     `golden.matmul.weight_image`; row and column scales, bias and C are FP32, C row-major with
     `c_pitch` bytes a row. The flags tell which of them take part. `tag` comes back with the results.
+
+    With `mx`, blocks of K have E8M0 scales: those of W stand in `w`, those of A at `a_scales`, a byte a
+    row and `a_scales_pitch` bytes from one block to the next.
     """
     return data.StructLayout({
         "tag": 8,
@@ -46,6 +49,7 @@ def command(config):
         "a": ADDRESS, "a_pitch": ADDRESS, "w": ADDRESS,
         "row_scales": ADDRESS, "column_scales": ADDRESS, "bias": ADDRESS,
         "c": ADDRESS, "c_pitch": ADDRESS,
+        **({"mx": 1, "a_scales": ADDRESS, "a_scales_pitch": ADDRESS} if config.mx else {}),
     })
 
 

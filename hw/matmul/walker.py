@@ -4,24 +4,36 @@
 from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from golden.families import FAMILIES, FORMAT_CODES
 from hw.matmul.ports import ADDRESS, Error, Part, command, request
 
-__all__ = ["RESULT_FORMATS", "Walker", "block", "finish", "load", "tile"]
+__all__ = ["RESULT_FORMATS", "Walker", "block", "finish", "load", "mx", "scale_beats", "tile"]
 
 RESULT_FORMATS = ("fp32", "bf16", "e4m3", "e5m2", "int8")
 
 
 def load(config):
-    """Weights of one tile: beats to come, in which format."""
-    return data.StructLayout({"beats": range(config.cols + 1), "format": 3})
+    """Weights of one tile: beats to come, in which format, after how many beats of MX scales."""
+    scales = {"scales": range(scale_beats(config) + 1)} if config.mx else {}
+    return data.StructLayout({"beats": range(config.cols + 1), "format": 3, **scales})
+
+
+def scale_beats(config):
+    """Beats of MX scales ahead of a tile's weights, at most: a byte a column."""
+    return -(-config.cols // config.depth) if config.mx else 0
 
 
 def tile(config):
-    """One pass of `rows` activation rows of `count` lanes; `first` and `last` of its sums."""
+    """One pass of `rows` activation rows of `count` lanes, `first` and `last` of its sums, MX or not."""
     return data.StructLayout({"rows": range(config.acc_rows + 1), "count": range(config.depth + 1),
-                              "format": 3, "first": 1, "last": 1})
+                              "format": 3, "first": 1, "last": 1, **mx(config)})
+
+
+def mx(config):
+    """The field that tells MX GEMMs from others, where there are any."""
+    return {"mx": 1} if config.mx else {}
 
 
 def finish(config):
@@ -32,7 +44,7 @@ def finish(config):
     return data.StructLayout({
         "tag": 8, "error": Error, "end": 1, "format": 3,
         "row": 16, "column": 16, "rows": range(config.acc_rows + 1), "cols": range(config.cols + 1),
-        "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1,
+        "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1, **mx(config),
     })
 
 
@@ -62,7 +74,7 @@ class Walker(Part):
     -------
     i : In(stream.Signature(command))
     weights, activations : Out(stream.Signature(request))
-        What to read for a tile.
+        What to read for a tile. With MX, the scales of a tile's rows are read ahead of them.
     load, tile : Out(stream.Signature)
         What to do with it.
     block : Out(stream.Signature(block))
@@ -73,7 +85,7 @@ class Walker(Part):
         self.config = config
         super().__init__({
             "i": In(stream.Signature(command(config))),
-            "weights": Out(stream.Signature(request(config.cols, 1))),
+            "weights": Out(stream.Signature(request(config.cols + scale_beats(config), 1))),
             "load": Out(stream.Signature(load(config))),
             "activations": Out(stream.Signature(request(1, config.acc_rows))),
             "tile": Out(stream.Signature(tile(config))),
@@ -90,6 +102,16 @@ class Walker(Part):
         taken, free = Signal(len(outputs)), Signal()
         for n, output in enumerate(outputs):
             m.d.comb += output.valid.eq(waiting[n]), taken[n].eq(output.ready)
+        rows_read = self.activations.payload
+        if config.mx:       # two requests on one stream
+            scales_read = Signal.like(rows_read, name="scales_read")
+            rows_read = Signal.like(rows_read, name="rows_read")
+            scales_wait = Signal()
+            m.d.comb += [
+                self.activations.payload.eq(Mux(scales_wait, scales_read, rows_read)),
+                taken[outputs.index(self.activations)].eq(self.activations.ready & ~scales_wait),
+            ]
+            m.d.sync += scales_wait.eq(scales_wait & ~self.activations.ready)
         m.d.comb += free.eq((waiting & ~taken) == 0)
         m.d.sync += waiting.eq(waiting & ~taken)
 
@@ -105,6 +127,7 @@ class Walker(Part):
         cols   = Signal(range(config.cols + 1))
         count  = Signal(range(config.depth + 1))
         beats  = Signal(range(config.cols + 1))
+        scales = Signal(range(max(scale_beats(config), 1) + 1))     # beats of MX scales ahead of the weights
         w_next = Signal(ADDRESS)
         paired = given.w_format == FORMAT_CODES["e2m1"]     # two columns a beat
         m.d.comb += [
@@ -117,7 +140,7 @@ class Walker(Part):
             count.eq(Mux(last_k, k_left, config.depth)),
             beats.eq(Mux(paired, (cols + 1) >> 1, cols)),
             first_row.eq(row + Mux(upper, config.cols, 0)),
-            w_next.eq(w + beats * config.depth),
+            w_next.eq(w + (beats + scales) * config.depth),
         ]
 
         error = Signal(Error)
@@ -145,14 +168,14 @@ class Walker(Part):
             m.d.sync += waiting.eq(Mux(first_k, 0b11111, 0b01111))
             m.d.sync += [
                 self.weights.payload.address.eq(w),
-                self.weights.payload.beats.eq(beats),
+                self.weights.payload.beats.eq(beats + scales),
                 self.weights.payload.rows.eq(1),
                 self.load.payload.beats.eq(beats),
                 self.load.payload.format.eq(given.w_format),
-                self.activations.payload.address.eq(a + Mux(upper, given.a_pitch * config.cols, 0)),
-                self.activations.payload.stride.eq(given.a_pitch),
-                self.activations.payload.beats.eq(1),
-                self.activations.payload.rows.eq(rows),
+                rows_read.address.eq(a + Mux(upper, given.a_pitch * config.cols, 0)),
+                rows_read.stride.eq(given.a_pitch),
+                rows_read.beats.eq(1),
+                rows_read.rows.eq(rows),
                 self.tile.payload.rows.eq(rows),
                 self.tile.payload.count.eq(count),
                 self.tile.payload.format.eq(given.a_format),
@@ -172,8 +195,22 @@ class Walker(Part):
                 self.block.payload.c.eq(c + Mux(upper, given.c_pitch * config.cols, 0)),
                 self.block.payload.c_pitch.eq(given.c_pitch),
                 *(self.block.payload.finish[name].eq(given[name])
-                  for name in ("row_scaled", "column_scaled", "biased", "accumulate")),
+                  for name in ("row_scaled", "column_scaled", "biased", "accumulate", *mx(config))),
             ]
+            if config.mx:
+                beat = config.row_bits // 8
+                a_scales = Signal(ADDRESS)              # of this K block, unless it is the first
+                m.d.comb += scales.eq(Mux(given.mx, (cols + config.depth - 1) >> ceil_log2(config.depth), 0))
+                m.d.sync += [
+                    self.load.payload.scales.eq(scales),
+                    self.tile.payload.mx.eq(given.mx),
+                    scales_wait.eq(given.mx),
+                    scales_read.address.eq(Mux(first_k, given.a_scales, a_scales) + first_row),
+                    scales_read.stride.eq(beat),
+                    scales_read.beats.eq(1),
+                    scales_read.rows.eq((rows + beat - 1) >> ceil_log2(beat)),
+                    a_scales.eq(Mux(first_k, given.a_scales, a_scales) + given.a_scales_pitch),
+                ]
 
             m.d.sync += first_k.eq(last_k), w.eq(w_next)
             with m.If(~last_k):

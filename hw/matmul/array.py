@@ -12,12 +12,13 @@ from hw.matmul.pe import PE
 
 __all__ = ["Array", "Columns"]
 
+SHARE = 4       # columns on one activation register: more would load it beyond what an element's path can bear
+
 
 class Columns(Block):
     """`rows` x `cols` processing elements that share one activation register a row.
 
-    Activations pass through to the next group in one cycle. Weights are broadcast; a group's elements
-    differ only in their `load`.
+    Activations pass through in one cycle. Weights are broadcast; the elements differ only in their `load`.
 
     Parameters
     ----------
@@ -137,26 +138,29 @@ class Array(Block):
 
     def elaborate(self, platform):
         m = Module()
-        groups = [Columns(self.family.name, self.lanes, self.rows, self.cols // self.groups, self.width)
-                  for _ in range(self.groups)]
-        self._feed_activations(m, groups[0])
-        self._feed_weights(m, groups)
+        width = self.cols // self.groups                # of a group, whose columns start together
+        share = min(SHARE, width)
+        columns = [Columns(self.family.name, self.lanes, self.rows, share, self.width)
+                   for _ in range(self.cols // share)]
+        self._feed_activations(m, columns[:width // share])
+        self._feed_weights(m, columns)
 
         start = -self.rows * self.lanes * datapath(self.family.name).bias
         nan = ["a_nan"] if self.family.nan else []
-        for n, group in enumerate(groups):
-            m.submodules[f"columns{n}"] = group
-            m.d.comb += group.i.eq(Const(start, self.width + 1)[:self.width])
-            for name in ["a", "swap", *nan] if n else []:
-                m.d.comb += getattr(group, name).eq(getattr(groups[n - 1], f"{name}_o"))
-        m.d.comb += self.sums.eq(Cat(group.o for group in groups))
+        for n, each in enumerate(columns):
+            m.submodules[f"columns{n}"] = each
+            m.d.comb += each.i.eq(Const(start, self.width + 1)[:self.width])
+            before = n - width // share
+            for name in ["a", "swap", *nan] if before >= 0 else []:
+                m.d.comb += getattr(each, name).eq(getattr(columns[before], f"{name}_o"))
+        m.d.comb += self.sums.eq(Cat(each.o for each in columns))
         if self.family.nan:
-            m.d.comb += self.nans.eq(Cat(group.o_nan for group in groups))
+            m.d.comb += self.nans.eq(Cat(each.o_nan for each in columns))
 
         return m
 
-    def _feed_activations(self, m, group):
-        """Decode a row once and delay its part for array row r by r cycles."""
+    def _feed_activations(self, m, first):
+        """Decode a row once for the `first` group and delay its part for array row r by r cycles."""
         bits, decode = self.family.bits, datapath(self.family.name).decode
         for row in range(self.rows):
             lanes, nans = [], []
@@ -167,11 +171,12 @@ class Array(Block):
                 lanes.append(lane)
                 nans.append(nan)
             a, nan, swap = _delay(m, row + 1, f"a{row}", Cat(lanes), Cat(nans).any(), self.row.swap)
-            m.d.comb += group.a[row].eq(a), group.swap[row].eq(swap)
-            if self.family.nan:
-                m.d.comb += group.a_nan[row].eq(nan)
+            for each in first:
+                m.d.comb += each.a[row].eq(a), each.swap[row].eq(swap)
+                if self.family.nan:
+                    m.d.comb += each.a_nan[row].eq(nan)
 
-    def _feed_weights(self, m, groups):
+    def _feed_weights(self, m, columns):
         """Bring a beat to the form that elements store, and delay its part for array row r by r cycles."""
         depth, bits, recode = self.lanes * self.rows, self.family.bits, datapath(self.family.name).recode
         codes = self.beat.codes
@@ -184,13 +189,13 @@ class Array(Block):
                     lanes.append(lane)
                     nans.append(nan)
                 w, nan = _delay(m, row + 1, f"w{row}_{parity}", Cat(lanes), Cat(nans).any())
-                for group in groups:
-                    m.d.comb += group.w[parity][row].eq(w)
+                for each in columns:
+                    m.d.comb += each.w[parity][row].eq(w)
                     if self.family.nan:
-                        m.d.comb += group.w_nan[parity][row].eq(nan)
-            columns, = _delay(m, row + 1, f"load{row}", self.beat.columns, reset_less=False)
-            for n, group in enumerate(groups):
-                m.d.comb += group.load[row].eq(columns.word_select(n, group.cols))
+                        m.d.comb += each.w_nan[parity][row].eq(nan)
+            load, = _delay(m, row + 1, f"load{row}", self.beat.columns, reset_less=False)
+            for n, each in enumerate(columns):
+                m.d.comb += each.load[row].eq(load.word_select(n, each.cols))
 
 
 def _delay(m, stages, name, *values, reset_less=True):

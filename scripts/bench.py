@@ -55,7 +55,7 @@ def main(argv=None):
     parser.add_argument("name", nargs="?", choices=NAMES, help="the bench; all of them when absent")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--quick", action="store_true", help="a minute's worth, the figures that issues name")
-    parser.add_argument("--table", metavar="FILE", help="write all of build/figures.json as a table, as docs/figures.md")
+    parser.add_argument("--table", metavar="FILE", help="write all figures as a page, as docs/figures.md")
     parser.add_argument("--liberty", nargs="+", metavar="FILE",
                         default=[os.environ["LIBERTY"]] if os.environ.get("LIBERTY") else [],
                         help="cell library for areas and timing (default: LIBERTY in the environment)")

@@ -37,7 +37,8 @@ def gemm(rng, shape, a_format="e4m3", w_format="e4m3", y_format="fp32", *, optio
     """A random GEMM; `options` names the parameters it comes with."""
     m, n, k = shape
     sizes = {"row_scales": (m,), "column_scales": (n,), "bias": (n,), "c": (m, n)}
-    values = {name: (rng.standard_normal(sizes[name]) * 2.0 ** rng.integers(-3, 3)).astype(np.float32) for name in options}
+    values = {name: (rng.standard_normal(sizes[name]) * 2.0 ** rng.integers(-3, 3)).astype(np.float32)
+              for name in options}
     return Gemm(draw(rng, a_format, (m, k), specials), draw(rng, w_format, (n, k), specials),
                 a_format, w_format, y_format, **values)
 
@@ -82,7 +83,8 @@ def test_random_start(seed):
     """Registers and memories may wake up holding anything."""
     rng = np.random.default_rng(5)
     options = ["row_scales", "bias", "c"]
-    run(Job(Matmul(**NANO), [gemm(rng, (9, 17, 33), options=options), gemm(rng, (3, 5, 7))], seed=seed), x_initial="unique")
+    gemms = [gemm(rng, (9, 17, 33), options=options), gemm(rng, (3, 5, 7))]
+    run(Job(Matmul(**NANO), gemms, seed=seed), x_initial="unique")
 
 
 def test_refused_commands_disturb_nobody():

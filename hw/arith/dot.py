@@ -2,8 +2,9 @@
 """The exact multi-lane dot product, one datapath a family.
 
 Operands arrive decoded: the edge of an array turns codes into lanes once, with a datapath's `decode`
-and `recode`, so that no processing element repeats the work. A lane's product joins one carry-save tree together with the
-partial sum from above, and a single carry-propagating addition ends the chain. Nothing is rounded.
+and `recode`, so that no processing element repeats the work. A lane's product joins one carry-save tree
+together with the partial sum from above, and a single carry-propagating addition ends the chain. Nothing
+is rounded.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned

@@ -178,7 +178,7 @@ class Array(Block):
 
     def _feed_weights(self, m, columns):
         """Bring a beat to the form that elements store, and delay its part for array row r by r cycles."""
-        depth, bits, recode = self.lanes * self.rows, self.family.bits, datapath(self.family.name).recode
+        depth, recode = self.lanes * self.rows, datapath(self.family.name).recode
         codes = self.beat.codes
         for row in range(self.rows):
             for parity in range(2):

@@ -268,7 +268,7 @@ class Drain(Part):
                 self.completions.valid.eq(1),
                 self.completions.payload.tag.eq(given.tag),
                 self.completions.payload.nans.eq(Mux(has_rows, nans + sum(valid_nans), 0)),
-                self.completions.payload.error.eq(Mux(has_rows, Mux(bad | beats.payload.bad, Error.RESPONSE, Error.NONE),
-                                                      given.error)),
+                self.completions.payload.error.eq(
+                    Mux(has_rows, Mux(bad | beats.payload.bad, Error.RESPONSE, Error.NONE), given.error)),
                 nans.eq(0), bad.eq(0),
             ]

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The matmul engine: commands in, requests out, results out."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from golden.families import FAMILIES
 from hw.matmul.accumulator import Accumulator
 from hw.matmul.array import Array
 from hw.matmul.drain import Drain
@@ -68,7 +67,6 @@ class Engine(Part):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        family = FAMILIES[config.family]
 
         # Commands become tiles and blocks, which wait in queues for their turn.
         m.submodules.commands = commands = Queue(command(config), 2)
@@ -153,7 +151,8 @@ class Engine(Part):
         m.d.sync += group.eq(drain.group)
         m.d.comb += [
             drain.c_arrives.eq(parameters.c_arrives),
-            *(getattr(parameters, f"{name}_read").eq(getattr(drain, f"{name}_read")) for name in ("row", "column", "bias")),
+            *(getattr(parameters, f"{name}_read").eq(getattr(drain, f"{name}_read"))
+              for name in ("row", "column", "bias")),
             *(getattr(drain, name).eq(getattr(parameters, name)) for name in ("row_scale", "column_scales", "bias")),
             drain.done.eq(accumulators[0].done),        # the others follow at the pace of the drain
             drain.sums.eq(Cat(a.o for a in accumulators).word_select(group, len(drain.sums.as_value()))),
@@ -176,7 +175,10 @@ class Engine(Part):
             m.d.sync += self.error.eq(Error.NONE)
         with m.Elif(self.error == Error.NONE):
             with m.If(self.completions.valid & self.completions.ready):
-                m.d.sync += self.error.eq(self.completions.payload.error), self.error_tag.eq(self.completions.payload.tag)
+                m.d.sync += [
+                    self.error.eq(self.completions.payload.error),
+                    self.error_tag.eq(self.completions.payload.tag),
+                ]
             with m.If(Cat(fetch.error for fetch in fetches.values()).any()):
                 m.d.sync += self.error.eq(Error.RESPONSE)
         return m

@@ -86,7 +86,8 @@ def _cycles(quick):
         for flow, cycles in zip(("ws", "os"), SCALE_SIM[m, n, k], strict=True):
             yield figure(f"matmul.scale_sim.{flow}.{name}", cycles, "cycle", "SCALE-Sim 3.0.0, published with it")
         if goal:
-            yield figure(f"matmul.peak.{name}", round(100 * m * n * k / SMALL.macs / one.cycles, 3), "%", how, goal, ">=")
+            peak = 100 * m * n * k / SMALL.macs / one.cycles
+            yield figure(f"matmul.peak.{name}", round(peak, 3), "%", how, goal, ">=")
 
 
 def _weight_port(quick):

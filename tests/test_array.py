@@ -9,7 +9,10 @@ import pytest
 from golden import dot
 from golden.families import FAMILIES
 from golden.formats import FORMATS, decode
+from hw.emit import Verilog
+from hw.flow import asic
 from hw.matmul.array import Array
+from hw.matmul.pe import PE
 from sim.run import simulate
 
 SHAPES = [(4, 1, 4, 1), (4, 2, 8, 4), (8, 3, 4, 2)]     # lanes, rows, columns, groups
@@ -43,3 +46,15 @@ def test_golden_is_the_exact_sum(family):
 def test_formats_of_another_family_are_refused():
     with pytest.raises(ValueError, match=r"^matmul: a_format must be one of e4m3 in family fp8, not 'int8'$"):
         dot.matmul("fp8", "int8", np.zeros((1, 1), np.uint8), "e4m3", np.zeros((1, 1), np.uint8))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_output_of_an_element_is_a_register(family):
+    """So that a column's path is one element's, however many there are."""
+    element = PE(family, 4, FAMILIES[family].sum_bits(8))
+    unit, = asic.synthesize(Verilog(element).text, element.name).units
+    drivers = {bit: cell["type"] for cell in unit.netlist["cells"].values()
+               for port, bits in cell["connections"].items() if port == "Q" for bit in bits}
+    for name, port in unit.netlist["ports"].items():
+        if port["direction"] == "output":
+            assert all("DFF" in drivers.get(bit, "") for bit in port["bits"]), name

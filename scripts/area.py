@@ -11,7 +11,8 @@ from hw.matmul.engine import Engine
 
 __all__ = ["Area", "breakdown"]
 
-PARTS = {"array": "array_*", "drain": "drain_*", "accumulators": "accumulator_*", "scales and bias": "parameters_*"}
+PARTS = {"array": "array_*", "drain": "drain_*", "accumulators": "accumulator_*",
+         "scales and bias": "parameters_*"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Area:
         return sum(self.parts.values())
 
 
-def breakdown(config, library=None):
+def breakdown(config, library=None, progress=lambda line: None):
     """The `Area` of the matmul engine of `config`, area recipe; remembered by its Verilog and library.
 
     Parameters
@@ -47,16 +48,19 @@ def breakdown(config, library=None):
     config : golden.config.Matmul
     library : path or None
         Liberty file.
+    progress : callable
+        Receives a line of text before each unit.
     """
     cells = liberty.read([library]) if library else None
     verilog = Verilog(Engine(config))
     key = repr((verilog.text, cells and cells.digest, asic.AREA))
-    return remember("area", hashlib.sha256(key.encode()).hexdigest(), lambda: _measure(verilog, cells))
+    key = hashlib.sha256(key.encode()).hexdigest()
+    return remember("area", key, lambda: _measure(verilog, cells, progress))
 
 
-def _measure(verilog, cells):
+def _measure(verilog, cells, progress):
     def synthesize(top):
-        return asic.synthesize(verilog.text, top, cells, asic.AREA, keep=PARTS.values())
+        return asic.synthesize(verilog.text, top, cells, asic.AREA, PARTS.values(), progress)
 
     def size(report):
         return report.ge if cells else report.cells

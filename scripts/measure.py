@@ -6,14 +6,12 @@ import numpy as np
 from golden.families import FAMILIES
 from golden.formats import FORMATS
 
-__all__ = ["distance", "peak", "utilization"]
+__all__ = ["bound", "distance", "peak", "utilization"]
 
 
 def peak(config, gemm):
     """Multiply-accumulates of a GEMM's formats that an engine can do in a cycle."""
-    width = max(FORMATS[gemm.a_format].width, FORMATS[gemm.w_format].width)
-    slower = max(width // FAMILIES[config.family].bits, 1)
-    return config.macs // slower ** 2
+    return config.macs // _share(config, gemm)
 
 
 def utilization(config, gemm, cycles):
@@ -22,8 +20,28 @@ def utilization(config, gemm, cycles):
     return m * n * k / (cycles * peak(config, gemm))
 
 
+def bound(config, gemm):
+    """The best `utilization` of a GEMM on this array, and what sets it.
+
+    Returns
+    -------
+    float
+    str
+        Empty when nothing does.
+    """
+    m, n, k = gemm.shape
+    blocks, tiles = -(-n // config.cols), -(-k // (config.depth // _share(config, gemm)))
+    passes, beats = m * blocks * tiles, m * -(-n // config.drain)
+    best = utilization(config, gemm, max(passes, beats))
+    if beats > passes:
+        return best, f"{config.drain} results leave a cycle, and K = {k} makes them faster"
+    if best < 1 and n % config.cols:
+        return best, f"N = {n} leaves columns empty, of {blocks * config.cols}"
+    return best, f"K = {k} leaves lanes empty" if best < 1 else ""
+
+
 def distance(y, reference):
-    """How far `y` is from `reference`, where both are finite: root mean square, relative, and largest, absolute.
+    """How far `y` is from `reference` where both are finite.
 
     Returns
     -------
@@ -34,3 +52,9 @@ def distance(y, reference):
     off, size = (y - reference)[finite], reference[finite]
     rms = np.sqrt(np.sum(off ** 2) / np.sum(size ** 2)) if size.any() else np.sqrt(np.sum(off ** 2))
     return {"rms": float(rms), "max": float(np.abs(off).max(initial=0.0))}
+
+
+def _share(config, gemm):
+    """Lanes of the array that one product of these formats takes."""
+    width = max(FORMATS[gemm.a_format].width, FORMATS[gemm.w_format].width)
+    return max(width // FAMILIES[config.family].bits, 1) ** 2

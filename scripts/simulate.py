@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from golden import config, matmul
-from golden.formats import FORMATS, decode
+from golden.formats import FORMATS, MX_BLOCK, decode
 from scripts.measure import distance, utilization
 from sw import quantize
 
@@ -29,17 +29,18 @@ by a scale that brings its largest magnitude to the format's largest value, and 
 multiplied back in the drain. Arrays of unsigned integers are codes of the format, taken as they are.
 
 --scales is an .npz file with any of: row_scales (M,) and column_scales (N,), used in place of those;
-bias (N,) and c (M, N), added. In FP32, in this order, each step rounded:
+bias (N,) and c (M, N), added; a_scales (M, K/32) and w_scales (N, K/32), the E8M0 codes of the blocks
+of operands given as MX codes. In FP32, in this order, each step rounded:
   Y = round(sum) * row_scales * column_scales + bias + c, rounded to --output."""
 
-SHAPES = {"row_scales": "m", "column_scales": "n", "bias": "n", "c": "mn"}
+SHAPES = {"row_scales": "m", "column_scales": "n", "bias": "n", "c": "mn", "a_scales": "mb", "w_scales": "nb"}
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="BLOCK")
-    add_matmul(commands.add_parser("matmul", help="a product of matrices", description=MATMUL,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter))
+    layout = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(description=__doc__, **layout)
+    blocks = parser.add_subparsers(required=True, metavar="BLOCK")
+    add_matmul(blocks.add_parser("matmul", help="a product of matrices", description=MATMUL, **layout))
     arguments = parser.parse_args(argv)
     try:
         found = arguments.run(arguments)
@@ -57,7 +58,7 @@ def add_matmul(parser):
     add("--format", default="fp8", choices=quantize.SCHEMES, metavar="FORMAT",
         help="; ".join(f"{name}: {scheme.title}" for name, scheme in quantize.SCHEMES.items())
         + ". A configuration of another datapath family is changed to one that multiplies it")
-    add("--output", default="fp32", choices=matmul.RESULT_FORMATS, help="format of the results (default: fp32)")
+    add("--output", default="fp32", choices=matmul.RESULT_FORMATS, help="results' format (default: fp32)")
     add("--golden", action="store_true", help="the reference alone, with the cycles that it foretells")
     add("--stall", type=float, default=0.0, metavar="P",
         help="probability with which every port idles or stalls in a cycle (default: 0)")
@@ -75,29 +76,34 @@ def run_matmul(arguments):
         raise ValueError(f"--stall must be at least 0 and below 1, not {arguments.stall}")
     scheme = quantize.SCHEMES[arguments.format]
     section = scheme.engine(config.load(arguments.config).matmul)
-    a, w = read_operand("--a", arguments.a, scheme.a_format), read_operand("--w", arguments.w, scheme.w_format)
+    a = read_operand("--a", arguments.a, scheme.a_format)
+    w = read_operand("--w", arguments.w, scheme.w_format)
     if a.shape[1] != w.shape[1]:
         raise ValueError(f"--w must be (N, {a.shape[1]}), with the K of --a, not {w.shape}")
     m, n, k = shape = len(a), len(w), a.shape[1]
-    for size, name, source in (m, "m_max", "rows of --a"), (n, "n_max", "rows of --w"), (k, "k_max", "columns"):
-        if not 1 <= size <= getattr(section, name):
-            raise ValueError(f"{source} must be 1 to {getattr(section, name)} ({name} of the configuration), "
+    for name, size in zip("mnk", shape, strict=True):
+        if not 1 <= size <= (most := getattr(section, f"{name}_max")):
+            raise ValueError(f"{name.upper()} must be 1 to {most}, as {name}_max in {arguments.config} says, "
                              f"not {size}")
-    given = read_scales(arguments.scales, m, n) if arguments.scales else {}
+    given = read_scales(arguments.scales, m=m, n=n, b=-(-k // MX_BLOCK)) if arguments.scales else {}
     gemm = quantize.gemm(scheme, a, w, y_format=arguments.output, **given)
 
     found = {"config": str(arguments.config), "format": arguments.format, "family": section.family,
              "output": arguments.output, "m": m, "n": n, "k": k, "macs": m * n * k}
     if arguments.golden:
         codes, nans = matmul.matmul(section.family, gemm)
-        found |= {"source": "golden", "cycles": matmul.cycles(section, shape, w_format=gemm.w_format)}
+        found |= {"source": "golden"}
+        if not gemm.mx:
+            found |= {"cycles": matmul.cycles(section, shape, w_format=gemm.w_format)}
     else:
         run, waves = run_rtl(section, gemm, arguments)
         codes, nans = run.y, run.nans
         found |= {"source": "rtl", "equal": m * n, "cycles": run.cycles, "stall": arguments.stall,
                   "seed": arguments.seed} | ({"waves": waves} if arguments.waves else {})
     y = decode(FORMATS[arguments.output], codes)
-    found |= {"utilization": utilization(section, gemm, found["cycles"]), "nans": nans,
+    if "cycles" in found:
+        found["utilization"] = utilization(section, gemm, found["cycles"])
+    found |= {"nans": nans,
               "error": {name: distance(y, product(*operands, given)) for name, operands in
                         (("operands", quantize.dequantize(gemm)), ("given", (a, w)))
                         if name == "operands" or a.dtype.kind == w.dtype.kind == "f"}}
@@ -113,8 +119,8 @@ def run_rtl(section, gemm, arguments):
     from sim.matmul import Job, run
 
     job, log = Job(section, [gemm], stall=arguments.stall, seed=arguments.seed), StringIO()
-    with Console(stderr=True).status("simulating (the first time, Verilator builds the model: about a minute)"), \
-            redirect_stdout(log):
+    progress = "simulating (a new engine is built by Verilator first, which takes about a minute)"
+    with Console(stderr=True).status(progress), redirect_stdout(log):
         (done,), _ = run(job, waves=arguments.waves)
     print(log.getvalue(), end="", file=sys.stderr)
     if done.error:
@@ -133,22 +139,26 @@ def read_operand(option, path, format):
     if values.dtype == np.int8 and format == "int8":
         return values.view(np.uint8)
     if values.dtype.kind != "u":
-        raise ValueError(f"{option} must hold floating point or unsigned codes of {fmt!r}, not {values.dtype}")
-    if values.max(initial=0) >> fmt.width:
-        raise ValueError(f"{option} must hold codes of {fmt!r}, 0 to {(1 << fmt.width) - 1}, not {values.max()}")
+        raise ValueError(f"{option} must hold real values or unsigned codes of {fmt!r}, not {values.dtype}")
+    if (largest := values.max(initial=0)) >> fmt.width:
+        raise ValueError(f"{option} must hold codes of {fmt!r}, 0 to {(1 << fmt.width) - 1}, not {largest}")
     return values
 
 
-def read_scales(path, m, n):
+def read_scales(path, **sizes):
     """Scales, bias and C from an .npz file, by name."""
-    sizes, found = {"m": m, "n": n}, dict(np.load(path))
+    found = dict(np.load(path))
     for name, values in found.items():
         if name not in SHAPES:
             raise ValueError(f"--scales may hold {', '.join(SHAPES)}, not {name!r}")
         wanted = tuple(sizes[letter] for letter in SHAPES[name])
         if values.shape != wanted:
             raise ValueError(f"--scales: {name} must have shape {wanted}, not {values.shape}")
-    return {name: np.float32(values) for name, values in found.items()}
+        if SHAPES[name][-1] != "b":
+            found[name] = np.float32(values)
+        elif values.dtype != np.uint8:
+            raise ValueError(f"--scales: {name} must be uint8, codes of E8M0, not {values.dtype}")
+    return found
 
 
 def product(a, w, given):
@@ -162,11 +172,13 @@ def show_matmul(found):
     yield f"{found['family']} engine, {found['format']}, (M, N, K) = {shape}, results in {found['output']}"
     if found["source"] == "rtl":
         yield f"RTL = golden bit for bit in all {found['equal']:,} results"
-    yield (f"{found['cycles']:,} cycles{' foretold' * (found['source'] == 'golden')}, "
-           f"{found['utilization']:.1%} of peak")
+    if "cycles" in found:
+        yield (f"{found['cycles']:,} cycles{' foretold' * (found['source'] == 'golden')}, "
+               f"{found['utilization']:.1%} of peak")
     for name, text in ("given", "the arrays given"), ("operands", "the quantized operands"):
         if name in found["error"]:
-            yield "against float64 of {}: rms {rms:.2e} relative, max {max:.2e}".format(text, **found["error"][name])
+            error = found["error"][name]
+            yield f"against float64 of {text}: rms {error['rms']:.2e} relative, max {error['max']:.2e}"
     if found["nans"]:
         yield f"{found['nans']:,} results are NaN"
     yield from (f"{name}: {found[name]}" for name in ("waves", "out") if name in found)

@@ -30,14 +30,18 @@ def bound(config, gemm):
         Empty when nothing does.
     """
     m, n, k = gemm.shape
-    blocks, tiles = -(-n // config.cols), -(-k // (config.depth // _share(config, gemm)))
-    passes, beats = m * blocks * tiles, m * -(-n // config.drain)
+    depth = config.depth // _share(config, gemm)
+    blocks, tiles = -(-n // config.cols), -(-k // depth)
+    scales = -(-m // (config.row_bits // 8)) if gemm.mx else 0
+    passes, beats = (m + scales) * blocks * tiles, m * -(-n // config.drain)
     best = utilization(config, gemm, max(passes, beats))
     if beats > passes:
         return best, f"{config.drain} results leave a cycle, and K = {k} makes them faster"
-    if best < 1 and n % config.cols:
+    if n % config.cols:
         return best, f"N = {n} leaves columns empty, of {blocks * config.cols}"
-    return best, f"K = {k} leaves lanes empty" if best < 1 else ""
+    if k % depth:
+        return best, f"K = {k} leaves lanes empty, of {tiles * depth}"
+    return best, "block scales share the activations' port" if scales else ""
 
 
 def distance(y, reference):

@@ -135,7 +135,7 @@ def speed(found):
     for heading in "MACs", "cycles", *headings, "of peak", f"{unit} / MAC":
         table.add_column(heading, justify="right")
     for outcome, area in zip(found.outcomes, found.areas, strict=True):
-        table.add_row(outcome.title, f"{outcome.total('macs'):,}", f"{outcome.total('cycles'):,}",
+        table.add_row(outcome.title, f"{outcome.total('macs') / 1e6:.2f} M", f"{outcome.total('cycles'):,}",
                       *(f"{layer.utilization:.1%}" for layer in outcome.layers), f"{outcome.utilization:.1%}",
                       f"{area.parts['array'] / outcome.engine.macs:,.0f}")
     table.caption = "area of the array" + (f", {found.areas[0].library}" if found.areas[0].library else

@@ -82,7 +82,8 @@ def run_matmul(arguments):
         raise ValueError(f"--w must be (N, {a.shape[1]}), with the K of --a, not {w.shape}")
     m, n, k = shape = len(a), len(w), a.shape[1]
     for name, size in zip("mnk", shape, strict=True):
-        if not 1 <= size <= (most := getattr(section, f"{name}_max")):
+        most = getattr(section, f"{name}_max")
+        if not 1 <= size <= most:
             raise ValueError(f"{name.upper()} must be 1 to {most}, as {name}_max in {arguments.config} says, "
                              f"not {size}")
     given = read_scales(arguments.scales, m=m, n=n, b=-(-k // MX_BLOCK)) if arguments.scales else {}

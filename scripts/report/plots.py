@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plots of a run, as SVG to be put into a page."""
 
+import re
 from io import StringIO
 
 import matplotlib
@@ -93,6 +94,7 @@ def area(found):
 def _svg(figure):
     """The figure as an element of a page, its letters those of the page."""
     text = StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg"):]
+    element = text.getvalue()[text.getvalue().index("<svg"):]
+    return re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.S)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line that runs a GEMM of the user's."""
+
+import json
+
+import numpy as np
+import pytest
+
+from golden.formats import E4M3, decode, encode
+from scripts import simulate
+
+NANO = "configs/nano.toml"
+
+
+@pytest.fixture
+def matrices(tmp_path):
+    """Files of A (9, 50) and W (11, 50), and the matrices."""
+    random = np.random.default_rng(0)
+    a, w = random.normal(size=(9, 50)), random.normal(size=(11, 50)) * np.arange(1, 12)[:, None]
+    np.save(tmp_path / "a.npy", a)
+    np.save(tmp_path / "w.npy", w)
+    return tmp_path, a, w
+
+
+def matmul(folder, *options, config=NANO):
+    simulate.main(["matmul", "--config", config, "--a", str(folder / "a.npy"), "--w", str(folder / "w.npy"),
+                   "--out", str(folder / "y.npy"), *options])
+    return np.load(folder / "y.npy")
+
+
+def test_rtl_and_golden_write_the_same(matrices, capsys):
+    folder, a, w = matrices
+    scales = {"bias": np.arange(11, dtype=np.float32), "c": np.ones((9, 11), np.float32)}
+    np.savez(folder / "s.npz", **scales)
+    options = "--scales", str(folder / "s.npz"), "--output", "bf16"
+    y = matmul(folder, *options, "--stall", "0.3", "--seed", "5")
+    assert "RTL = golden bit for bit in all 99 results" in capsys.readouterr().out
+    np.testing.assert_array_equal(matmul(folder, *options, "--golden"), y)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, a @ w.T + scales["bias"] + scales["c"], atol=0.1 * np.abs(a @ w.T).max())
+
+
+def test_json(matrices, capsys):
+    matmul(matrices[0], "--golden", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["m"], found["n"], found["k"], found["macs"]) == (9, 11, 50, 9 * 11 * 50)
+    assert found["cycles"] > found["macs"] / 64
+    assert found["error"]["operands"]["rms"] < 1e-7 < found["error"]["given"]["rms"] < 0.05
+
+
+def test_family_follows_the_format(matrices, capsys):
+    matmul(matrices[0], "--golden", "--format", "int8")
+    assert capsys.readouterr().out.startswith("int8 engine")
+
+
+@pytest.mark.parametrize("name, limit", [("fp8", 0.05), ("int8", 0.02), ("mxfp8", 0.07), ("mxfp4", 0.25)])
+def test_every_format_comes_near(matrices, name, limit):
+    folder, a, w = matrices
+    y = matmul(folder, "--golden", "--format", name, config="configs/small.toml")
+    assert np.sqrt(np.mean((y - a @ w.T) ** 2) / np.mean((a @ w.T) ** 2)) < limit
+
+
+def test_codes_are_taken_and_given_as_they_are(tmp_path):
+    a = np.array([[0x38, 0x40]], np.uint8)                        # 1, 2
+    w = np.array([[0x38, 0x38], [0x30, 0xB8]], np.uint8)          # 1, 1; 0.5, -1
+    np.save(tmp_path / "a.npy", a)
+    np.save(tmp_path / "w.npy", w)
+    y = matmul(tmp_path, "--golden", "--codes", "--output", "e4m3")
+    assert y.dtype == np.uint8 and decode(E4M3, y).tolist() == [[3, -1.5]]
+
+
+def test_own_scales_are_divided_out_and_multiplied_back(matrices):
+    folder, a, w = matrices
+    rows, columns = np.full(9, 0.5, np.float32), np.full(11, 2, np.float32)
+    np.savez(folder / "s.npz", row_scales=rows, column_scales=columns)
+    y = matmul(folder, "--golden", "--scales", str(folder / "s.npz"))
+    wanted = decode(E4M3, encode(E4M3, a / 0.5)) @ decode(E4M3, encode(E4M3, w / 2)).T
+    np.testing.assert_allclose(y, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("change, sentence", [
+    ({"a": np.zeros((3, 4)), "w": np.zeros((5, 6))}, r"--w must be \(N, 4\), with the K of --a, not \(5, 6\)"),
+    ({"a": np.zeros(4)}, r"--a must be a matrix, not of shape \(4,\)"),
+    ({"a": np.zeros((3, 4), int)}, r"--a must hold real values or unsigned codes of E4M3, not int64"),
+    ({"a": np.full((3, 4), 300, np.uint16)}, r"--a must hold codes of E4M3, 0 to 255, not 300"),
+    ({"a": np.zeros((3, 600)), "w": np.zeros((2, 600))}, r"K must be 1 to 512, as k_max in .*nano.toml says, not 600"),
+    ({"a": np.zeros((0, 4)), "w": np.zeros((2, 4))}, r"M must be 1 to 65535, as m_max in .*nano.toml says, not 0"),
+    ({"s": {"bias": np.zeros(9)}}, r"--scales: bias must have shape \(11,\), not \(9,\)"),
+    ({"s": {"gain": np.zeros(9)}}, r"--scales may hold row_scales, .*, not 'gain'"),
+    ({"options": ["--stall", "1"]}, r"--stall must be at least 0 and below 1, not 1.0"),
+    ({"options": ["--format", "mxfp4"]}, r"MXFP4 takes an engine with mx = True: needs lanes x rows = 32, .*"),
+])
+def test_what_cannot_be_done_is_refused(matrices, change, sentence):
+    folder = matrices[0]
+    for name in "aw":
+        if name in change:
+            np.save(folder / f"{name}.npy", change[name])
+    options = change.get("options", [])
+    if "s" in change:
+        np.savez(folder / "s.npz", **change["s"])
+        options = ["--scales", str(folder / "s.npz")]
+    with pytest.raises(SystemExit, match=f"^simulate: {sentence}$"):
+        matmul(folder, *options)
+
+
+def test_codes_in_mx_need_their_scales(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((2, 40), np.uint8))
+    np.save(tmp_path / "w.npy", np.ones((3, 40), np.uint8))
+    options = "--format", "mxfp4", "--golden"
+    with pytest.raises(SystemExit, match="codes in MXFP4 need a_scales and w_scales of their blocks"):
+        matmul(tmp_path, *options, config="configs/small.toml")
+    np.savez(tmp_path / "s.npz", a_scales=np.full((2, 2), 128, np.uint8), w_scales=np.full((3, 2), 126, np.uint8))
+    y = matmul(tmp_path, *options, "--scales", str(tmp_path / "s.npz"), config="configs/small.toml")
+    assert y.tolist() == [[40 * 0.25] * 3] * 2

@@ -147,7 +147,7 @@ class Memory(Block):
             m.d.comb += due[n].eq(step.o.valid & (room != 0))
         m.d.comb += Cat(step.o.ready for step in steps).eq(due & -due)     # the first
         m.d.sync += owner.eq(due & -due)
-        for n, step in enumerate(steps):
+        for step in steps:
             with m.If(step.o.ready):
                 m.d.sync += asked.eq(step.o.payload)
 

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ULX3S: a Lattice ECP5 85F, a 25 MHz crystal and a USB serial port."""
+
+from typing import NamedTuple
+
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
+from amaranth.lib.cdc import ResetSynchronizer
+
+from hw.board.board import Board
+from hw.emit import verilog
+
+__all__ = ["CRYSTAL", "Design", "design", "pll"]
+
+CRYSTAL = 25    # MHz
+
+
+def pll(megahertz):
+    """Dividers of the PLL for a clock of that many MHz: (input, feedback, output).
+
+    The oscillator, which is `output` times the clock, runs at 400 to 800 MHz, as near 600 as can be.
+    Source: Lattice FPGA-TN-02200, table of the PLL's dividers; FPGA-DS-02012, sysCLOCK PLL timing.
+
+    Raises
+    ------
+    ValueError
+        When no dividers give exactly this frequency.
+    """
+    for divider in (1, 2, 3, 4, 5):             # the phase detector sees 5 MHz or more
+        feedback = megahertz * divider / CRYSTAL
+        if feedback == int(feedback) and 1 <= feedback <= 80:
+            output = round(600 / megahertz)
+            if 1 <= output <= 128 and 400 <= output * megahertz <= 800:
+                return divider, int(feedback), output
+    raise ValueError(f"ulx3s: the PLL makes multiples of 5 or 6.25 MHz from 5 to 400 MHz, not {megahertz!r}")
+
+
+class _Top(Elaboratable):
+    """The board's pins and clock around the module `name`, which is Verilog from elsewhere."""
+
+    def __init__(self, name, megahertz):
+        self.name, self.dividers = name, pll(megahertz)
+
+    def elaborate(self, platform):
+        m = Module()
+        divider, feedback, output = self.dividers
+        uart, leds = platform.request("uart"), [platform.request("led", n) for n in range(8)]
+        clock, locked = platform.request("clk25").i, Signal()
+        m.domains.sync = ClockDomain()
+        m.submodules.pll = Instance(
+            "EHXPLLL",
+            a_FREQUENCY_PIN_CLKI=str(CRYSTAL), a_FREQUENCY_PIN_CLKOP=str(CRYSTAL * feedback / divider),
+            p_CLKI_DIV=divider, p_CLKFB_DIV=feedback, p_CLKOP_DIV=output, p_CLKOP_CPHASE=output - 1,
+            p_CLKOP_ENABLE="ENABLED", p_FEEDBK_PATH="CLKOP",
+            i_CLKI=clock, i_CLKFB=ClockSignal(), i_RST=0, i_STDBY=0, i_PLLWAKESYNC=0,
+            i_PHASESEL0=0, i_PHASESEL1=0, i_PHASEDIR=0, i_PHASESTEP=0, i_PHASELOADREG=0, i_ENCLKOP=1,
+            o_CLKOP=ClockSignal(), o_LOCK=locked)
+        m.submodules.reset = ResetSynchronizer(~locked | platform.request("button_fire", 0).i)
+        m.submodules.board = Instance(
+            self.name, i_clk=ClockSignal(), i_rst=ResetSignal(),
+            i_rx=uart.rx.i, o_tx=uart.tx.o, o_leds=Cat(led.o for led in leds))
+        return m
+
+
+class Design(NamedTuple):
+    """What the flow gets.
+
+    Attributes
+    ----------
+    board : str
+        The `Board`'s module.
+    files : dict of str to str
+        `board.sv`, and `top.il`, the module `top` around it: pins, clock and reset.
+    constraints : str
+        Pins, in Lattice's preference language.
+    """
+
+    board: str
+    files: dict
+    constraints: str
+
+
+def design(config, *, memory=1 << 17, megahertz=50, baud=1_000_000):
+    """A `Board` for the ULX3S as text.
+
+    Parameters
+    ----------
+    config : golden.config.Matmul
+    memory : int
+        Bytes, a power of two.
+    megahertz : float
+        Clock, see `pll`.
+    baud : int
+
+    Returns
+    -------
+    Design
+    """
+    from amaranth_boards.ulx3s import ULX3S_85F_Platform
+
+    board = Board(config, memory, round(megahertz * 1e6 / baud))
+    plan = ULX3S_85F_Platform().prepare(_Top(board.name, megahertz))
+    return Design(board.name, {"board.sv": verilog(board), "top.il": plan.files["top.il"]}, plan.files["top.lpf"])

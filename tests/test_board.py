@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The board through its serial line, and its parts."""
 
+import os
 import pickle
 import re
+import tty
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from golden.matmul import Gemm
 from hw.board.board import Board
 from hw.board.memory import Memory
 from hw.board.uart import Receiver, Transmitter
+from hw.board.ulx3s import design, pll
 from sim.run import simulate
+from sw.board import Serial
 
 NANO = Matmul(family="fp8", lanes=4, rows=2, cols=8, acc_rows=8, k_max=512)
 DIVISOR, PATIENCE = 4, 400
@@ -35,9 +39,12 @@ def gemms():
     yield Gemm(np.full((2, 3), 0x7F, np.uint8), codes((3, 3)))      # NaN
 
 
-def test_board(tmp_path):
+@pytest.mark.parametrize("x_initial", ["0", "unique"])
+def test_serial_line(tmp_path, x_initial):
+    """The three benches, whatever registers and memories wake up with."""
     (tmp_path / "board").write_bytes(pickle.dumps((NANO, list(gemms()), DIVISOR, PATIENCE)))
-    tests = simulate(Board(NANO, 4096, DIVISOR, PATIENCE), "sim.benches.board", env={"BOARD": tmp_path / "board"})
+    tests = simulate(Board(NANO, 4096, DIVISOR, PATIENCE), "sim.benches.board", x_initial=x_initial,
+                     env={"BOARD": tmp_path / "board"})
     assert tests == 3
 
 
@@ -49,3 +56,36 @@ def test_board(tmp_path):
 def test_mistakes_are_named(make, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         make()
+
+
+def test_serial_port():
+    """Bytes pass both ways, whatever their value, and nothing waits for ever."""
+    ours, theirs = os.openpty()
+    tty.setraw(ours)
+    line, every = Serial(os.ttyname(theirs), patience=0.05), bytes(range(256))
+    line.write(every)
+    assert os.read(ours, 300) == every
+    os.write(ours, every)
+    assert line.read(200) + line.read(100) == every
+    os.close(line.file), os.close(ours), os.close(theirs)
+    with pytest.raises(ValueError, match="baud must be a rate that this system knows, not 12345"):
+        Serial("/dev/null", 12345)
+
+
+@pytest.mark.parametrize("megahertz, dividers", [(25, (1, 1, 24)), (50, (1, 2, 12)), (62.5, (2, 5, 10))])
+def test_pll(megahertz, dividers):
+    assert pll(megahertz) == dividers
+
+
+def test_pll_knows_its_limits():
+    for megahertz in (0, 7, 51, 425):
+        with pytest.raises(ValueError, match=f"not {megahertz}"):
+            pll(megahertz)
+
+
+def test_design_for_the_ulx3s():
+    pytest.importorskip("amaranth_boards")
+    made = design(NANO, memory=4096)
+    assert f"module {made.board}(" in made.files["board.sv"]
+    assert "EHXPLLL" in made.files["top.il"] and f"cell \\{made.board} " in made.files["top.il"]
+    assert 'LOCATE COMP "uart_0__rx__io" SITE "M1"' in made.constraints

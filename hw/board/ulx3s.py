@@ -27,11 +27,11 @@ def pll(megahertz):
     """
     for divider in (1, 2, 3, 4, 5):             # the phase detector sees 5 MHz or more
         feedback = megahertz * divider / CRYSTAL
-        if feedback == int(feedback) and 1 <= feedback <= 80:
+        if feedback == int(feedback) and 5 <= megahertz <= 400:
             output = round(600 / megahertz)
             if 1 <= output <= 128 and 400 <= output * megahertz <= 800:
                 return divider, int(feedback), output
-    raise ValueError(f"ulx3s: the PLL makes multiples of 5 or 6.25 MHz from 5 to 400 MHz, not {megahertz!r}")
+    raise ValueError(f"ulx3s: clock must be a multiple of 25 MHz / 1 to 5, from 5 to 400 MHz, not {megahertz!r}")
 
 
 class _Top(Elaboratable):

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ULX3S: a Lattice ECP5 85F, a 25 MHz crystal and a USB serial port."""
 
+import re
 from typing import NamedTuple
 
 from amaranth.hdl import Cat, ClockDomain, ClockSignal, Elaboratable, Instance, Module, ResetSignal, Signal
+from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 
 from hw.board.board import Board
@@ -43,21 +45,26 @@ class _Top(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         divider, feedback, output = self.dividers
-        uart, leds = platform.request("uart"), [platform.request("led", n) for n in range(8)]
-        clock, locked = platform.request("clk25").i, Signal()
+        uart = platform.request("uart", dir={name: "-" for name in ("rx", "tx", "rts", "dtr")})
+        m.submodules.clock = clock = io.Buffer("i", platform.request("clk25", dir="-"))
+        m.submodules.button = button = io.Buffer("i", platform.request("button_fire", dir="-"))
+        m.submodules.rx, m.submodules.tx = rx, tx = io.Buffer("i", uart.rx), io.Buffer("o", uart.tx)
+        leds = [io.Buffer("o", platform.request("led", n, dir="-")) for n in range(8)]
+        m.submodules += leds
+        locked = Signal()
         m.domains.sync = ClockDomain()
         m.submodules.pll = Instance(
             "EHXPLLL",
             a_FREQUENCY_PIN_CLKI=str(CRYSTAL), a_FREQUENCY_PIN_CLKOP=str(CRYSTAL * feedback / divider),
             p_CLKI_DIV=divider, p_CLKFB_DIV=feedback, p_CLKOP_DIV=output, p_CLKOP_CPHASE=output - 1,
             p_CLKOP_ENABLE="ENABLED", p_FEEDBK_PATH="CLKOP",
-            i_CLKI=clock, i_CLKFB=ClockSignal(), i_RST=0, i_STDBY=0, i_PLLWAKESYNC=0,
+            i_CLKI=clock.i, i_CLKFB=ClockSignal(), i_RST=0, i_STDBY=0, i_PLLWAKESYNC=0,
             i_PHASESEL0=0, i_PHASESEL1=0, i_PHASEDIR=0, i_PHASESTEP=0, i_PHASELOADREG=0, i_ENCLKOP=1,
             o_CLKOP=ClockSignal(), o_LOCK=locked)
-        m.submodules.reset = ResetSynchronizer(~locked | platform.request("button_fire", 0).i)
+        m.submodules.reset = ResetSynchronizer(~locked | button.i)
         m.submodules.board = Instance(
             self.name, i_clk=ClockSignal(), i_rst=ResetSignal(),
-            i_rx=uart.rx.i, o_tx=uart.tx.o, o_leds=Cat(led.o for led in leds))
+            i_rx=rx.i, o_tx=tx.o, o_leds=Cat(led.o for led in leds))
         return m
 
 
@@ -99,4 +106,5 @@ def design(config, *, memory=1 << 17, megahertz=50, baud=1_000_000):
 
     board = Board(config, memory, round(megahertz * 1e6 / baud))
     plan = ULX3S_85F_Platform().prepare(_Top(board.name, megahertz))
-    return Design(board.name, {"board.sv": verilog(board), "top.il": plan.files["top.il"]}, plan.files["top.lpf"])
+    top = re.sub(r"(?m)^\s*attribute \\src .*\n", "", plan.files["top.il"])      # equal on every machine
+    return Design(board.name, {"board.sv": verilog(board), "top.il": top}, plan.files["top.lpf"])

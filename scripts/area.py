@@ -59,13 +59,13 @@ def breakdown(config, library=None, progress=lambda line: None):
 
 
 def _measure(verilog, cells, progress):
-    def synthesize(top):
-        return asic.synthesize(verilog.text, top, cells, asic.AREA, PARTS.values(), progress)
+    def synthesize(top, **options):
+        return asic.synthesize(verilog.text, top, cells, asic.AREA, PARTS.values(), **options)
 
     def size(report):
         return report.ge if cells else report.cells
 
-    whole, parts = synthesize(verilog.tops[0]), {}
+    whole, parts = synthesize(verilog.tops[0], progress=progress), {}
     for part, pattern in PARTS.items():
         unit, = (unit for unit in whole.units if unit.name.startswith(pattern[:-1]))
         parts[part] = unit.count * size(synthesize(unit.name))

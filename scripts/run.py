@@ -91,26 +91,29 @@ def work(engines, layers, images, library, console):
           Progress(*columns, console=console) as progress):
         news = manager.Queue()
         tell = {name: partial(_tell, news, name) for name in engines}
-        infers = [pool.submit(infer, name, engine, layers, images, tell[name])
-                  for name, engine in engines.items()]
-        areas = [pool.submit(breakdown, engine, library, tell[name]) for name, engine in engines.items()]
+        infers = {name: pool.submit(infer, name, engine, layers, images, tell[name])
+                  for name, engine in engines.items()}
+        areas = {name: pool.submit(breakdown, engine, library, tell[name]) for name, engine in engines.items()}
         rows = {name: progress.add_task(quantize.SCHEMES[name].title, total=2, start=False, doing="waits")
                 for name in engines}
-        while not all(future.done() for future in infers + areas) or not news.empty():
+        while any(not job.done() for job in [*infers.values(), *areas.values()]) or not news.empty():
             try:
                 name, line = news.get(timeout=0.2)
-                progress.start_task(rows[name])
-                progress.update(rows[name], doing=line)
             except Empty:
                 pass
-            for row, jobs in zip(rows.values(), zip(infers, areas, strict=True), strict=True):
-                progress.update(row, completed=sum(job.done() for job in jobs))
-        for row in rows.values():
-            progress.update(row, doing="done")
-        return [job.result() for job in infers], [job.result() for job in areas]
+            else:
+                progress.start_task(rows[name])
+                progress.update(rows[name], doing=line)
+                if not console.is_terminal:
+                    console.print(f"{quantize.SCHEMES[name].title}: {line}")
+            for name, row in rows.items():
+                if infers[name].done() and areas[name].done():
+                    progress.update(row, doing="done", completed=2)
+        return [job.result() for job in infers.values()], [job.result() for job in areas.values()]
 
 
 def _tell(news, name, line):
+    """In a worker: say what is being done."""
     news.put((name, line))
 
 

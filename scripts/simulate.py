@@ -56,8 +56,8 @@ def add_matmul(parser):
     add("--w", type=Path, required=True, metavar="W.npy", help="weights, (N, K)")
     add("--scales", type=Path, metavar="S.npz", help="scales, bias and C of your own, see above")
     add("--format", default="fp8", choices=quantize.SCHEMES, metavar="FORMAT",
-        help="; ".join(f"{name}: {scheme.title}" for name, scheme in quantize.SCHEMES.items())
-        + ". A configuration of another datapath family is changed to one that multiplies it")
+        help="; ".join(f"{name} ({scheme.operands})" for name, scheme in quantize.SCHEMES.items())
+        + ". An engine that does not multiply it is changed to the datapath family that does")
     add("--output", default="fp32", choices=matmul.RESULT_FORMATS, help="results' format (default: fp32)")
     add("--golden", action="store_true", help="the reference alone, with the cycles that it foretells")
     add("--stall", type=float, default=0.0, metavar="P",

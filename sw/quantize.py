@@ -42,6 +42,12 @@ class Scheme:
     w_format: str
     scales: str = "vector"
 
+    @property
+    def operands(self):
+        """What is multiplied, in words."""
+        both = f"{FORMATS[self.a_format]!r} x {FORMATS[self.w_format]!r}"
+        return both + {"vector": "", "block": ", MX scales", "none": ", no scales"}[self.scales]
+
     def runs_on(self, family):
         """Whether a datapath family multiplies these formats."""
         known = FAMILIES.get(family)

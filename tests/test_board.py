@@ -58,6 +58,13 @@ def test_mistakes_are_named(make, sentence):
         make()
 
 
+def test_memory():
+    """Unaligned reads and writes of several widths, against a bytearray."""
+    shape = 1024, ((1, 20, 1), (8, 3, 2), (7, 1, 9)), (1, 6)
+    tests = simulate(Memory(*shape), "sim.benches.memory", env={"MEMORY": repr(shape)})
+    assert tests == 3
+
+
 def test_serial_port():
     """Bytes pass both ways, whatever their value, and nothing waits for ever."""
     ours, theirs = os.openpty()

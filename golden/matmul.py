@@ -18,7 +18,7 @@ from golden.families import FAMILIES
 from golden.formats import E8M0, FORMATS, FP32, MX_BLOCK, is_nan
 
 __all__ = ["Gemm", "PARAMETERS", "RESULT_FORMATS", "activation_image", "blocks", "cycles", "matmul",
-           "scale_image", "weight_image"]
+           "scale_image", "slices", "tile_depth", "weight_image"]
 
 RESULT_FORMATS = ("fp32", "bf16", "e4m3", "e5m2", "int8")
 PARAMETERS = ("row_scales", "column_scales", "bias", "c")
@@ -75,16 +75,31 @@ class Gemm:
         return self.a.shape[0], self.w.shape[0], self.a.shape[1]
 
 
-def matmul(family, gemm):
+def matmul(family, gemm, array=None):
     """The results of a GEMM.
+
+    Parameters
+    ----------
+    family : str
+    gemm : Gemm
+    array : (int, int)
+        Rows and lanes of the array, on which sums of the family's `aligned` formats depend.
 
     Returns
     -------
     y : array (M, N) of codes in `gemm.y_format`
     nans : int
         How many of them are NaN before the last conversion (INT8 has none: they become 0).
+
+    Raises
+    ------
+    ValueError
+        When the family cannot multiply these formats, or needs `array` to do so.
     """
-    t = _scaled_sums(family, gemm) if gemm.mx else _sums(family, gemm)
+    if FAMILIES[family].rate(gemm.a_format, gemm.w_format) > 1:
+        t = _aligned_sums(family, gemm, array)
+    else:
+        t = _scaled_sums(family, gemm) if gemm.mx else _sums(family, gemm)
     if gemm.row_scales is not None:
         t = fp32.mul(t, _codes(gemm.row_scales)[:, None])
     if gemm.column_scales is not None:
@@ -114,12 +129,32 @@ def _scaled_sums(family, gemm):
     return total
 
 
-def weight_image(config, format, w, scales=None):
+def _aligned_sums(family, gemm, array):
+    """The aligned sums, rounded to FP32."""
+    if gemm.mx or array is None:
+        raise ValueError(f"matmul: {gemm.a_format} x {gemm.w_format} in family {family} " + (
+            "has no MX scales" if gemm.mx else "needs array=(rows, lanes)"))
+    sums, tags, nans = dot.aligned(*array, gemm.a_format, gemm.a, gemm.w_format, gemm.w)
+    return np.where(nans, np.uint32(FP32.nan), fp32.round_fixed(sums, dot.ALIGNED_LSB + tags))
+
+
+def tile_depth(config, a_format, w_format):
+    """Elements of K that a tile of weights covers."""
+    return config.depth // FAMILIES[config.family].rate(a_format, w_format)
+
+
+def slices(config, a_format, w_format):
+    """Outputs of which a beat of weights carries a slice."""
+    return 2 if FORMATS[w_format].width == 4 or tile_depth(config, a_format, w_format) < config.depth else 1
+
+
+def weight_image(config, format, w, scales=None, a_format="e4m3"):
     """Weights in the order in which the engine reads them: N block, K block, output.
 
-    Each output's slice of a K block fills a beat in 8-bit formats and half a beat in 4-bit ones,
-    K ascending from bit 0; slices beyond K, and the odd half of a last beat, are zero. MX scales come
-    ahead of the slices that they belong to, a byte an output, completed by zeros to whole beats.
+    A K block is `tile_depth` elements of each output, K ascending from bit 0. Such a slice fills a beat
+    in 8-bit formats, half a beat in 4-bit ones and where sums are aligned; if it does not, the rest of the
+    half is zero, as are slices beyond K and the odd half of a last beat. MX scales come ahead of the
+    slices that they belong to, a byte an output, completed by zeros to whole beats.
 
     Parameters
     ----------
@@ -127,6 +162,8 @@ def weight_image(config, format, w, scales=None):
     format : str
     w : array (N, K) of codes
     scales : array (N, ceil(K / 32)) of E8M0 codes, or None
+    a_format : str
+        That of the activations, as it may decide whether sums are aligned.
 
     Returns
     -------
@@ -134,19 +171,18 @@ def weight_image(config, format, w, scales=None):
         Whole beats of `config.depth` bytes.
     """
     n, k = w.shape
-    depth, width = config.depth, FORMATS[format].width
-    per_beat = 8 // width
-    padded = np.zeros((n, -(-k // depth) * depth), np.uint8)
-    padded[:, :k] = w
+    depth, per_beat = tile_depth(config, a_format, format), slices(config, a_format, format)
+    padded = np.pad(w, ((0, 0), (0, -k % depth)))
     image = []
     for first in range(0, n, config.cols):
         block = padded[first:first + config.cols]
         block = np.pad(block, ((0, -len(block) % per_beat), (0, 0)))
-        slices = block.reshape(len(block), -1, depth).transpose(1, 0, 2)        # K block, output, K
-        tiles = _pack(slices.reshape(len(slices), -1), width)                   # K block, byte
+        packed = _pack(block.reshape(len(block), -1, depth), FORMATS[format].width)     # output, K block, byte
+        packed = np.pad(packed, ((0, 0), (0, 0), (0, config.depth // per_beat - packed.shape[2])))
+        tiles = packed.transpose(1, 0, 2).reshape(packed.shape[1], -1)                  # K block, byte
         if scales is not None:
             ahead = scales[first:first + config.cols].T
-            tiles = np.hstack([np.pad(ahead, ((0, 0), (0, -ahead.shape[1] % depth))), tiles])
+            tiles = np.hstack([np.pad(ahead, ((0, 0), (0, -ahead.shape[1] % config.depth))), tiles])
         image.append(tiles.tobytes())
     return b"".join(image)
 
@@ -156,9 +192,7 @@ def activation_image(config, format, a):
 
     A row starts at a whole byte; the engine may read up to a slice beyond the last one.
     """
-    width = FORMATS[format].width
-    per_byte = 8 // width
-    packed = _pack(np.pad(a, ((0, 0), (0, -a.shape[1] % per_byte))), width)
+    packed = _pack(a, FORMATS[format].width)
     return packed.tobytes(), packed.shape[1]
 
 
@@ -183,7 +217,7 @@ def blocks(config, shape):
             yield row, column, rows, cols
 
 
-def cycles(config, shape, *, w_format="e4m3", latency=1):
+def cycles(config, shape, *, a_format="e4m3", w_format="e4m3", latency=1):
     """Cycles of a GEMM alone, from its command to its last result, both counted.
 
     Holds for a memory that always answers after `latency` <= 8 cycles, a port that always takes results,
@@ -191,11 +225,12 @@ def cycles(config, shape, *, w_format="e4m3", latency=1):
     rows enter one a cycle while the next tile's weights load; a row's results leave `config.drain` a
     cycle behind the last pass. Everything else is the constant latency of the pipeline.
     """
-    spacing = 3                                     # cycles between two additions to the same row
-    to_drain = config.rows + 5                      # from a row's last entry to its first read by the drain
-    to_result = 16                                  # from that read to the result
-    per_beat = 8 // FORMATS[w_format].width
-    tiles = -(-shape[2] // config.depth)
+    uni = config.family == "uni"                    # where exponents take cycles of their own
+    spacing = 5 if config.mx else 4 if uni else 3   # cycles between two additions to the same row
+    to_drain = config.rows + 5 + 3 * uni            # from a row's last entry to its first read by the drain
+    to_result = 16 + uni                            # from that read to the result
+    per_beat = slices(config, a_format, w_format)
+    tiles = -(-shape[2] // tile_depth(config, a_format, w_format))
 
     loading = 3 + latency                           # cycle of the next weight beat
     entered = reads = -1                            # cycles of the last row's entry, of the drain's last read
@@ -226,9 +261,14 @@ def cycles(config, shape, *, w_format="e4m3", latency=1):
 
 
 def _pack(codes, width):
-    """Codes of 4 or 8 bits along the last axis as bytes, first code in the low bits."""
+    """Codes of 4, 8 or 16 bits along the last axis as bytes, first code in the low bits."""
+    if width == 16:
+        return np.ascontiguousarray(codes, dtype="<u2").view(np.uint8)
     codes = np.ascontiguousarray(codes, dtype=np.uint8)
-    return codes if width == 8 else codes[..., ::2] | codes[..., 1::2] << 4
+    if width == 8:
+        return codes
+    codes = np.concatenate([codes, np.zeros_like(codes[..., :codes.shape[-1] % 2])], axis=-1)
+    return codes[..., ::2] | codes[..., 1::2] << 4
 
 
 def _codes(values):

@@ -92,10 +92,10 @@ def run_matmul(arguments):
     found = {"config": str(arguments.config), "format": arguments.format, "family": section.family,
              "output": arguments.output, "m": m, "n": n, "k": k, "macs": m * n * k}
     if arguments.golden:
-        codes, nans = matmul.matmul(section.family, gemm)
+        codes, nans = matmul.matmul(section.family, gemm, (section.rows, section.lanes))
         found |= {"source": "golden"}
         if not gemm.mx:
-            found |= {"cycles": matmul.cycles(section, shape, w_format=gemm.w_format)}
+            found |= {"cycles": matmul.cycles(section, shape, a_format=gemm.a_format, w_format=gemm.w_format)}
     else:
         run, waves = run_rtl(section, gemm, arguments)
         codes, nans = run.y, run.nans

@@ -157,7 +157,7 @@ class Board:
         fields |= {f"{name}_format": FORMAT_CODES[getattr(gemm, f"{name}_format")] for name in "awy"}
         image, pitch = golden.activation_image(config, gemm.a_format, gemm.a)
         fields |= {"a": place(image + bytes(config.row_bits // 8)), "a_pitch": pitch,
-                   "w": place(golden.weight_image(config, gemm.w_format, gemm.w, gemm.w_scales))}
+                   "w": place(golden.weight_image(config, gemm.w_format, gemm.w, gemm.w_scales, gemm.a_format))}
         if gemm.mx:
             image, pitch = golden.scale_image(gemm.a_scales)
             image += bytes(config.row_bits // 8)
@@ -250,7 +250,8 @@ class Board:
         for n, (gemm, run) in enumerate(zip(self.job.gemms, self.runs, strict=True)):
             if run.error:
                 continue
-            y, nans = golden.matmul(self.job.config.family, gemm)
+            config = self.job.config
+            y, nans = golden.matmul(config.family, gemm, (config.rows, config.lanes))
             wrong = np.argwhere(run.y != y)
             assert not len(wrong), (
                 f"GEMM {n} {gemm.shape}: {len(wrong)} results differ, first at {wrong[0]}: "

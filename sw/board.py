@@ -158,7 +158,8 @@ class Host:
         operands = dict(zip("mnk", gemm.shape, strict=True))
         operands |= {f"{name}_format": FORMAT_CODES[getattr(gemm, f"{name}_format")] for name in "awy"}
         operands |= {"a": place(content), "a_pitch": pitch,
-                     "w": place(weight_image(config, gemm.w_format, gemm.w)), "c_pitch": 4 * gemm.shape[1]}
+                     "w": place(weight_image(config, gemm.w_format, gemm.w, None, gemm.a_format)),
+                     "c_pitch": 4 * gemm.shape[1]}
         for flag, name in _FLAGS.items():
             if (values := getattr(gemm, name)) is not None:
                 operands |= {flag: 1, name: place(np.asarray(values, "<f4").tobytes())}

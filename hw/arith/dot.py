@@ -12,7 +12,9 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from golden.families import FAMILIES, FORMAT_CODES
+from hw.arith.aligned import Uni
 from hw.arith.compress import Row, add, compress
+from hw.arith.shift import shift_left
 from hw.emit import Block
 
 __all__ = ["Dot", "datapath"]
@@ -36,8 +38,8 @@ class Dot(Block):
 
     Members
     -------
-    a : In(ArrayLayout(datapath(family).activation, lanes))
-    w : In(ArrayLayout(datapath(family).weight, lanes))
+    a : In(datapath(family).activations(lanes))
+    w : In(datapath(family).weights(lanes))
     i : In(width)
         Partial sum from above, needed one cycle after `a` and `w`.
     o : Out(width)
@@ -48,8 +50,8 @@ class Dot(Block):
     def __init__(self, family, lanes, width):
         self.datapath, self.lanes, self.width = datapath(family), lanes, width
         super().__init__({
-            "a": In(data.ArrayLayout(self.datapath.activation, lanes)),
-            "w": In(data.ArrayLayout(self.datapath.weight, lanes)),
+            "a": In(self.datapath.activations(lanes)),
+            "w": In(self.datapath.weights(lanes)),
             "i": In(width),
             "o": Out(width),
         })
@@ -76,7 +78,36 @@ class Dot(Block):
         return m
 
 
-class _Fp8:
+class _Exact:
+    """What passes between an array's edge and its elements: lanes of their own, in one piece.
+
+    A family adds the shapes `activation` and `weight` of a lane, its `bias`, and `product`.
+    """
+
+    lead, kinds = 0, 1
+
+    @classmethod
+    def activations(cls, lanes):
+        return data.ArrayLayout(cls.activation, lanes)
+
+    @classmethod
+    def weights(cls, lanes):
+        return data.ArrayLayout(cls.weight, lanes)
+
+    @staticmethod
+    def partial(width):
+        return width
+
+    @staticmethod
+    def parts(weights):
+        return [weights]
+
+    @staticmethod
+    def dot(family, lanes, width):
+        return Dot(family, lanes, width)
+
+
+class _Fp8(_Exact):
     """E4M3 times E4M3, exact: 8-bit product shifted into 36 bits of 2**-18."""
 
     activation = data.StructLayout({"significand": 4, "exponent": 4, "sign": 1})
@@ -113,11 +144,11 @@ class _Fp8:
             product.eq(_multiply(m, a.significand, Cat(w[0:3], hidden), f"product{n}_")),
             shift.eq(a.exponent + Cat(w[3] | ~hidden, w[4:7])),
         ]
-        body = _shift(m, product ^ sign.replicate(8), shift, sign, f"shifted{n}_")
+        body = shift_left(m, product ^ sign.replicate(8), shift, sign, f"shifted{n}_")
         return [Row(Cat(body[2:38], ~sign))], [(sign, 0)]       # exponents start at 1 each
 
 
-class _Fp4:
+class _Fp4(_Exact):
     """E2M1 times E2M1, exact: 4-bit product shifted into 8 bits of 2**-2."""
 
     activation = data.StructLayout({"significand": 2, "exponent": 2, "sign": 1})
@@ -147,11 +178,11 @@ class _Fp4:
             product.eq(_multiply(m, a.significand, Cat(w[0], hidden), f"product{n}_")),
             shift.eq(a.exponent + Cat(w[1] | ~hidden, w[2])),
         ]
-        body = _shift(m, product ^ sign.replicate(4), shift, sign, f"shifted{n}_")
+        body = shift_left(m, product ^ sign.replicate(4), shift, sign, f"shifted{n}_")
         return [Row(Cat(body[2:10], ~sign))], [(sign, 0)]
 
 
-class _Int8:
+class _Int8(_Exact):
     """INT8 times INT8: radix-4 Booth digits of the activation select multiples of the weight.
 
     The digits are made once at the array's edge, so an element pays only for the selection.
@@ -191,9 +222,9 @@ class _Int8:
 
 
 def datapath(family):
-    """The lane datapath of a family: its `activation` and `weight` shapes, `bias` and `product`."""
+    """The datapath of a family, as a class: `_Exact` or `Uni`."""
     try:
-        return {"fp8": _Fp8, "fp4": _Fp4, "int8": _Int8}[family]
+        return {"fp8": _Fp8, "fp4": _Fp4, "int8": _Int8, "uni": Uni}[family]
     except KeyError:
         raise ValueError(f"datapath: family must be one of {', '.join(FAMILIES)}, not {family!r}") from None
 
@@ -206,13 +237,3 @@ def _multiply(m, a, b, name):
         m.d.comb += row.eq(total[n:] + (a & b[n].replicate(len(a))))
         total = Cat(total[:n], row)
     return total
-
-
-def _shift(m, value, amount, fill, name):
-    """`value` shifted left by `amount`, `fill` in every place that it leaves or does not reach."""
-    for stage in range(len(amount)):
-        step = fill.replicate(1 << stage)
-        shifted = Signal(len(value) + len(step), name=f"{name}{stage}")
-        m.d.comb += shifted.eq(Mux(amount[stage], Cat(step, value), Cat(value, step)))
-        value = shifted
-    return value

@@ -1,26 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The accumulator memory below one group of columns."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from golden.families import FAMILIES
 from golden.formats import E8M0
+from hw.arith.aligned import EXACT_TAG, LEAD, REACH, TAG
 from hw.arith.fp32 import Add
 from hw.arith.pipeline import register
 from hw.arith.scaled import FromScaled
+from hw.arith.shift import shift_right
 from hw.matmul.ports import Part
+from hw.matmul.walker import aligned, mx
 from hw.ram import Ram
 
 __all__ = ["Accumulator", "entry", "scale_sets", "settling", "spacing", "wave"]
 
 
 def entry(config):
-    """An accumulated sum: exact, or in FP32 in the low bits where blocks have MX scales; or NaN."""
-    width = FAMILIES[config.family].sum_bits(config.k_max)
-    return data.StructLayout({"sum": signed(max(width, 32) if config.mx else width), "nan": 1})
+    """An accumulated sum: exact, or with a tag, or in FP32 in the low bits where blocks have MX scales; or NaN."""
+    family = FAMILIES[config.family]
+    width = family.sum_bits(config.k_max)
+    tag = {"tag": TAG} if family.aligned else {}
+    return data.StructLayout({"sum": signed(max(width, 32) if config.mx else width), **tag, "nan": 1})
 
 
 def wave(config):
@@ -29,19 +34,29 @@ def wave(config):
     `first` starts a new sum in place of adding, `last` completes it. `parity` tells successive
     blocks apart. With MX, `scale` is that of the row, and `set` says where those of the columns are.
     """
-    scales = {"mx": 1, "scale": 8, "set": ceil_log2(scale_sets(config))} if config.mx else {}
+    kinds = {**mx(config), **aligned(config)}
+    scales = {"scale": 8, "set": ceil_log2(scale_sets(config))} if config.mx else {}
     return data.StructLayout({"valid": 1, "first": 1, "last": 1, "parity": 1,
-                              "row": range(config.acc_rows), **scales})
+                              "row": range(config.acc_rows), **kinds, **scales})
 
 
 def spacing(config):
     """Cycles that a row of the accumulators needs between two additions: read, add, write."""
-    return Add.latency + 2 if config.mx else 3
+    return Add.latency + 2 if config.mx else 2 + _adding(config)
+
+
+def _adding(config):
+    """Cycles that an addition takes but in FP32; aligned, a row is shifted first."""
+    return 2 if FAMILIES[config.family].aligned else 1
 
 
 def settling(config):
-    """Cycles between a row with MX scales, which takes longer, and the next one without."""
-    return FromScaled.latency + Add.latency
+    """Cycles between a row and the next one of another kind.
+
+    With MX scales, a row is written later than one without that comes after it; and where sums are aligned,
+    exponents overtake the significands of exact ones.
+    """
+    return max(FromScaled.latency + Add.latency if config.mx else 0, LEAD + 1)
 
 
 def scale_sets(config):
@@ -50,7 +65,8 @@ def scale_sets(config):
     One loads, one is complete, and the others are under way from the array's top to the last
     accumulator, a new one every `spacing` cycles at most.
     """
-    return 1 << ceil_log2(2 + -(-(config.rows + config.groups) // spacing(config)))
+    under_way = config.rows + config.groups + (LEAD if aligned(config) else 0)
+    return 1 << ceil_log2(2 + -(-under_way // spacing(config)))
 
 
 class Accumulator(Part):
@@ -60,8 +76,9 @@ class Accumulator(Part):
     begin while this one drains, and neither memory needs more than one read and one write a cycle. A
     row may be added to again `spacing` cycles after it was.
 
-    Additions are exact, or in FP32 for blocks with MX scales, of which the sum takes `FromScaled.latency`
-    cycles to convert; `settling` keeps the two apart.
+    Additions are exact, or of sums with tags: then the one with the smaller tag shifts right, rounding down.
+    They are in FP32 for blocks with MX scales, of which the sum takes `FromScaled.latency` cycles to
+    convert; `settling` keeps the two apart.
 
     Parameters
     ----------
@@ -73,6 +90,8 @@ class Accumulator(Part):
         One cycle ahead of the sums it belongs to.
     sums : In(ArrayLayout(signed(width), drain)), nans : In(drain)
         `width` is that of the array's sums.
+    tags : In(ArrayLayout(TAG, drain))
+        In family uni.
     scales : In(struct(load, set, codes))
         With MX: column scales to keep in place `set`; bit n of `load` takes the n-th part of `codes`.
     done : Out(2)
@@ -94,6 +113,7 @@ class Accumulator(Part):
             "wave": In(wave(config)),
             "sums": In(data.ArrayLayout(signed(self.width), config.drain)),
             "nans": In(config.drain),
+            **({"tags": In(data.ArrayLayout(TAG, config.drain))} if self.family.aligned else {}),
             **scales,
             "done": Out(2),
             "read": In(data.StructLayout({"en": 1, "row": range(config.acc_rows)})),
@@ -112,10 +132,14 @@ class Accumulator(Part):
         adding = _after(m, 1, reading, "adding")
         old, new, exact = Signal(entries), Signal(entries), Signal(entries, reset_less=True)
         for col in cols:
-            total = Signal(signed(len(exact[col].sum)), name=f"total{col}")
-            m.d.comb += total.eq(Mux(adding.first, 0, old[col].sum) + self.sums[col])
-            m.d.sync += exact[col].eq(Cat(total, self.nans[col] | old[col].nan & ~adding.first))
-        added = _after(m, 1, adding, "added")
+            nan = self.nans[col] | old[col].nan & ~adding.first
+            if self.family.aligned:
+                self._add_aligned(m, adding, old[col], col, exact[col], nan)
+            else:
+                total = Signal(signed(len(exact[col].sum)), name=f"total{col}")
+                m.d.comb += total.eq(Mux(adding.first, 0, old[col].sum) + self.sums[col])
+                m.d.sync += exact[col].eq(Cat(total, nan))
+        added = _after(m, _adding(config), adding, "added")
         if config.mx:
             self._scaled(m, reading, adding, written, old, new, exact, added)
         else:
@@ -135,6 +159,29 @@ class Accumulator(Part):
         for ram in growing, complete:
             m.d.comb += ram.write_address.eq(written.row), ram.write_data.eq(new)
         return m
+
+    def _add_aligned(self, m, adding, old, col, total, nan):
+        """Shift the sum of smaller tag, then add; exact sums have equal tags."""
+        tag, over = Signal(TAG, name=f"tag{col}"), Signal(signed(TAG + 1), name=f"over{col}")
+        under, distance = Signal(signed(TAG + 1), name=f"under{col}"), Signal(TAG, name=f"distance{col}")
+        swap = ~adding.first & (over < 0)
+        m.d.comb += [
+            tag.eq(Mux(adding.aligned, self.tags[col], EXACT_TAG)),
+            over.eq(tag - old.tag), under.eq(old.tag - tag),
+            distance.eq(Mux(over < 0, under, over)),
+        ]
+        before = Signal(old.sum.shape(), name=f"before{col}")
+        high, low = (Signal(old.sum.shape(), name=f"{name}{col}") for name in ("high", "low"))
+        m.d.comb += [
+            before.eq(Mux(adding.first, 0, old.sum)),
+            high.eq(Mux(swap, before, self.sums[col])),
+            low.eq(Mux(swap, self.sums[col], before)),
+        ]
+        places = distance[:REACH] | distance[REACH:].any().replicate(REACH)
+        shifted = shift_right(m, low, places, f"shifted{col}_")
+        high, low = register(m, high, f"high_held{col}"), register(m, shifted.as_signed(), f"low_held{col}")
+        tag, nan = register(m, Mux(swap, old.tag, tag), f"tag_held{col}"), register(m, nan, f"nan_held{col}")
+        m.d.sync += total.sum.eq(high + low), total.tag.eq(tag), total.nan.eq(nan)
 
     def _scaled(self, m, reading, adding, written, old, new, exact, added):
         """The FP32 path beside the exact one, and which of the two a row takes."""
@@ -173,8 +220,9 @@ class Accumulator(Part):
         with m.Else():
             m.d.comb += reading.eq(self.wave), reading.valid.eq(self.wave.valid & ~self.wave.mx)
         with m.If(summed.valid & summed.mx):
-            m.d.comb += written.eq(summed), *(new[col].eq(Cat(sum, Const(0, len(new[col].sum) - 32), nan))
-                                              for col, (sum, nan) in zip(cols, sums, strict=True)),
+            m.d.comb += written.eq(summed)
+            for col, (sum, nan) in zip(cols, sums, strict=True):
+                m.d.comb += new[col].sum.eq(sum), new[col].nan.eq(nan)
         with m.Else():
             m.d.comb += written.eq(added), written.valid.eq(added.valid & ~added.mx), new.eq(exact)
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The weight-stationary systolic array, with the decoders and skew at its edges."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from golden.families import FAMILIES
+from hw.arith.aligned import TAG
 from hw.arith.dot import datapath
 from hw.emit import Block
+from hw.matmul.edge import delay, feed
 from hw.matmul.pe import PE
 
 __all__ = ["Array", "Columns"]
@@ -27,37 +29,39 @@ class Columns(Block):
 
     Members
     -------
-    a, a_o : In, Out(ArrayLayout(activation lanes, rows))
+    a, a_o : In, Out(ArrayLayout(activations, rows))
         Row r lags row 0 by r cycles.
     a_nan, a_nan_o : In(rows), Out(rows)
         In families that have NaN, like `w_nan` and `o_nan`.
-    swap, swap_o : In(rows), Out(rows)
+    swap, swap_o : In(ArrayLayout(kinds, rows)), Out(ArrayLayout(kinds, rows))
         Rises with the first activation of the new weights, or before it.
-    w : In(ArrayLayout(weight lanes, rows, 2))
+    w : In(ArrayLayout(weights, rows, 2))
         Weights for even and for odd columns, row r lagging row 0 by r cycles.
     w_nan : In(ArrayLayout(rows, 2))
-    load : In(ArrayLayout(cols, rows))
+    load : In(ArrayLayout(cols, kinds, rows))
         Which columns take row r of `w`.
-    i : In(width)
+    i : In(partial)
         What every chain of partial sums starts from.
-    o : Out(ArrayLayout(width, cols))
+    o : Out(ArrayLayout(partial, cols))
         Sums, `rows + 2` cycles after row 0 of `a`.
     o_nan : Out(cols)
     """
 
     def __init__(self, family, lanes, rows, cols, width):
         self.family, self.lanes, self.rows, self.cols, self.width = FAMILIES[family], lanes, rows, cols, width
-        activations = data.ArrayLayout(data.ArrayLayout(datapath(family).activation, lanes), rows)
-        weights = data.ArrayLayout(data.ArrayLayout(datapath(family).weight, lanes), rows)
+        path = datapath(family)
+        activations = data.ArrayLayout(path.activations(lanes), rows)
+        weights = data.ArrayLayout(path.weights(lanes), rows)
+        swaps, loads = data.ArrayLayout(path.kinds, rows), data.ArrayLayout(data.ArrayLayout(cols, path.kinds), rows)
         nan = {"a_nan": In(rows), "a_nan_o": Out(rows), "w_nan": In(data.ArrayLayout(rows, 2)),
                "o_nan": Out(cols)} if self.family.nan else {}
         super().__init__({
             "a": In(activations), "a_o": Out(activations),
-            "swap": In(rows), "swap_o": Out(rows),
+            "swap": In(swaps), "swap_o": Out(swaps),
             "w": In(data.ArrayLayout(weights, 2)),
-            "load": In(data.ArrayLayout(cols, rows)),
-            "i": In(width),
-            "o": Out(data.ArrayLayout(width, cols)),
+            "load": In(loads),
+            "i": In(path.partial(width)),
+            "o": Out(data.ArrayLayout(path.partial(width), cols)),
             **nan,
         })
 
@@ -79,7 +83,7 @@ class Columns(Block):
                 m.d.comb += [
                     pe.a.eq(activation[row]),
                     pe.w.eq(self.w[col % 2][row]),
-                    pe.load.eq(self.load[row][col]),
+                    pe.load.eq(Cat(kind[col] for kind in self.load[row])),
                     pe.swap.eq(self.swap[row]),
                     pe.i.eq(above),
                 ]
@@ -117,24 +121,39 @@ class Array(Block):
     beat : In(struct)
         Weight `codes` in `format` for the columns whose bit in `columns` is set; 4-bit formats carry
         an even column's slice in the low half and its odd neighbour's in the high half.
+    row.aligned, beat.aligned
+        In family uni: sums are aligned, `golden.dot.aligned`; a K slice is a quarter as long, and every beat
+        carries two columns' slices. They keep their value for two cycles after the last row or beat.
     sums : Out(ArrayLayout(width, cols))
-        Group g's sums are those of the row that entered `rows + 3 + g` cycles ago. `width` is
+        Group g's sums are those of the row that entered `latency + g` cycles ago. `width` is
         `family.sum_bits(rows * lanes)`.
     nans : Out(cols)
         A NaN or infinity took part in the sum.
+    tags : Out(ArrayLayout(TAG, cols))
+        In family uni: tags of aligned sums, `OFFSET` above golden's.
     """
 
     def __init__(self, family, lanes, rows, cols, groups):
         self.family, self.lanes, self.rows, self.cols, self.groups = FAMILIES[family], lanes, rows, cols, groups
-        depth = lanes * rows
-        self.width = self.family.sum_bits(depth)
+        depth, path = lanes * rows, datapath(family)
+        self.width, self.lead = self.family.sum_bits(depth), path.lead
+        self.start = 0 if self.family.aligned else -depth * path.bias
+        aligned = {"aligned": 1} if self.family.aligned else {}
+        tags = {"tags": Out(data.ArrayLayout(TAG, cols))} if self.family.aligned else {}
         super().__init__({
             "row": In(data.StructLayout({
-                "codes": depth * self.family.bits, "format": 3, "count": range(depth + 1), "swap": 1})),
-            "beat": In(data.StructLayout({"codes": depth * 8, "format": 3, "columns": cols})),
+                "codes": depth * self.family.bits, "format": 3, "count": range(depth + 1), "swap": 1,
+                **aligned})),
+            "beat": In(data.StructLayout({"codes": depth * 8, "format": 3, "columns": cols, **aligned})),
             "sums": Out(data.ArrayLayout(self.width, cols)),
             "nans": Out(cols),
+            **tags,
         })
+
+    @property
+    def latency(self):
+        """Cycles from a row to group 0's sums."""
+        return self.rows + 3 + self.lead
 
     def elaborate(self, platform):
         m = Module()
@@ -142,67 +161,23 @@ class Array(Block):
         share = min(SHARE, width)
         columns = [Columns(self.family.name, self.lanes, self.rows, share, self.width)
                    for _ in range(self.cols // share)]
-        self._feed_activations(m, columns[:width // share])
-        self._feed_weights(m, columns)
+        feed(m, self, columns[:width // share], columns)
 
-        start = -self.rows * self.lanes * datapath(self.family.name).bias
         nan = ["a_nan"] if self.family.nan else []
         for n, each in enumerate(columns):
             m.submodules[f"columns{n}"] = each
-            m.d.comb += each.i.eq(Const(start, self.width + 1)[:self.width])
+            m.d.comb += each.i.eq(Const(self.start, self.width + 1)[:self.width])
             before = n - width // share
             for name in ["a", "swap", *nan] if before >= 0 else []:
                 m.d.comb += getattr(each, name).eq(getattr(columns[before], f"{name}_o"))
-        m.d.comb += self.sums.eq(Cat(each.o for each in columns))
+        partials = [partial for each in columns for partial in each.o]
+        if self.family.aligned:
+            for n, partial in enumerate(partials):
+                tag, = delay(m, self.lead, f"tag{n}", partial.tag)
+                m.d.comb += self.sums[n].eq(partial.sum), self.tags[n].eq(tag)
+        else:
+            m.d.comb += self.sums.eq(Cat(partials))
         if self.family.nan:
             m.d.comb += self.nans.eq(Cat(each.o_nan for each in columns))
 
         return m
-
-    def _feed_activations(self, m, first):
-        """Decode a row once for the `first` group and delay its part for array row r by r cycles."""
-        bits, decode = self.family.bits, datapath(self.family.name).decode
-        for row in range(self.rows):
-            lanes, nans = [], []
-            for k in range(row * self.lanes, (row + 1) * self.lanes):
-                code = Signal(bits, name=f"code{k}")
-                m.d.comb += code.eq(Mux(k < self.row.count, self.row.codes.word_select(k, bits), 0))
-                lane, nan = decode(m, code, self.row.format, f"lane{k}")
-                lanes.append(lane)
-                nans.append(nan)
-            a, nan, swap = _delay(m, row + 1, f"a{row}", Cat(lanes), Cat(nans).any(), self.row.swap)
-            for each in first:
-                m.d.comb += each.a[row].eq(a), each.swap[row].eq(swap)
-                if self.family.nan:
-                    m.d.comb += each.a_nan[row].eq(nan)
-
-    def _feed_weights(self, m, columns):
-        """Bring a beat to the form that elements store, and delay its part for array row r by r cycles."""
-        depth, recode = self.lanes * self.rows, datapath(self.family.name).recode
-        codes = self.beat.codes
-        for row in range(self.rows):
-            for parity in range(2):
-                lanes, nans = [], []
-                for k in range(row * self.lanes, (row + 1) * self.lanes):
-                    wide, narrow = codes.word_select(k, 8), codes.word_select(parity * depth + k, 4)
-                    lane, nan = recode(m, wide, narrow, self.beat.format, f"weight{parity}_{k}")
-                    lanes.append(lane)
-                    nans.append(nan)
-                w, nan = _delay(m, row + 1, f"w{row}_{parity}", Cat(lanes), Cat(nans).any())
-                for each in columns:
-                    m.d.comb += each.w[parity][row].eq(w)
-                    if self.family.nan:
-                        m.d.comb += each.w_nan[parity][row].eq(nan)
-            load, = _delay(m, row + 1, f"load{row}", self.beat.columns, reset_less=False)
-            for n, each in enumerate(columns):
-                m.d.comb += each.load[row].eq(load.word_select(n, each.cols))
-
-
-def _delay(m, stages, name, *values, reset_less=True):
-    """`values` after `stages` cycles."""
-    for stage in range(stages):
-        held = [Signal(len(value), name=f"{name}_{n}_{stage}", reset_less=reset_less)
-                for n, value in enumerate(values)]
-        m.d.sync += [new.eq(value) for new, value in zip(held, values, strict=True)]
-        values = held
-    return values

@@ -10,9 +10,11 @@ from amaranth.utils import ceil_log2
 
 from golden.families import FAMILIES, FORMAT_CODES
 from golden.formats import FORMATS
+from hw.arith.aligned import EXACT_TAG
 from hw.arith.convert import FromFp32
 from hw.arith.fp32 import Add, FromFixed, Multiply
 from hw.arith.pipeline import register
+from hw.arith.scaled import FromScaled
 from hw.matmul.accumulator import entry
 from hw.matmul.ports import Error, Part, completion, result
 from hw.matmul.walker import RESULT_FORMATS, finish, mx
@@ -20,15 +22,14 @@ from hw.stream import DeepQueue, Queue
 
 __all__ = ["Drain", "Lane"]
 
-STEPS = {"round": FromFixed, "row": Multiply, "column": Multiply, "bias": Add, "c": Add,
-         "convert": FromFp32}
 ONE, MINUS_ZERO, NAN = 0x3F800000, 0x80000000, 0x7FC00000       # what leaves a product, a sum as it is
 
 
 class Lane(Part):
     """Finishes one sum a cycle: `round(round32(i) * row_scale * column_scale + bias + c)`, each step rounded.
 
-    Every operand is needed when its step comes: `at` cycles after `i`. `o` is there at `at["end"]`.
+    Every operand is needed when its step comes: `at` cycles after `i`. `o` is there at `at["end"]`. Sums with
+    tags have an exponent of their own.
 
     Parameters
     ----------
@@ -48,10 +49,12 @@ class Lane(Part):
         The code, from bit 0, and whether the result is NaN.
     """
 
-    at = dict(zip([*STEPS, "end"], accumulate((step.latency for step in STEPS.values()), initial=0), strict=True))
-
     def __init__(self, config):
         self.config, self.family = config, FAMILIES[config.family]
+        steps = {"round": FromScaled if self.family.aligned else FromFixed, "row": Multiply, "column": Multiply,
+                 "bias": Add, "c": Add, "convert": FromFp32}
+        latencies = accumulate((step.latency for step in steps.values()), initial=0)
+        self.round, self.at = steps["round"], dict(zip([*steps, "end"], latencies, strict=True))
         super().__init__({
             "i": In(entry(config)), **({"rounded": In(1)} if config.mx else {}),
             "row_scale": In(32), "column_scale": In(32), "bias": In(32), "c": In(32), "format": In(3),
@@ -60,7 +63,9 @@ class Lane(Part):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.round = rounded = FromFixed(self.family.sum_bits(self.config.k_max), self.family.lsb)
+        m.submodules.round = rounded = self.round(self.family.sum_bits(self.config.k_max), self.family.lsb)
+        if self.family.aligned:
+            m.d.comb += rounded.exponent.eq(self.i.tag - EXACT_TAG)
         m.submodules.row, m.submodules.column = row, column = Multiply(), Multiply()
         m.submodules.bias, m.submodules.c = bias, c = Add(), Add()
         m.submodules.convert = convert = FromFp32(tuple(FORMATS[name] for name in RESULT_FORMATS))
@@ -131,12 +136,16 @@ class Drain(Part):
             "completions": Out(stream.Signature(completion())),
         })
 
-    depth = 1 << ceil_log2(Lane.at["end"] + 8)
-    """Beats that can be under way, which is what the queue at the end must hold."""
+    @property
+    def depth(self):
+        """Beats that can be under way, which is what the queue at the end must hold."""
+        return 1 << ceil_log2(Lane(self.config).at["end"] + 8)
 
     def elaborate(self, platform):
         m = Module()
-        config, at, depth = self.config, Lane.at, self.depth
+        config, depth = self.config, self.depth
+        lanes = [Lane(config) for _ in range(config.drain)]
+        at = lanes[0].at
         given, half = self.i.payload.block, self.i.payload.half
 
         # Completed rows of each block; its parity is the half of the parameters that it uses.
@@ -196,7 +205,6 @@ class Drain(Part):
             self.finished_with.eq(stage[at["bias"]].valid & stage[at["bias"]].end),
             self.c.ready.eq(by_c.valid & by_c.accumulate),
         ]
-        lanes = [Lane(config) for _ in range(config.drain)]
         for n, lane in enumerate(lanes):
             m.submodules[f"lane{n}"] = lane
             m.d.comb += [

@@ -5,6 +5,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from hw.arith.aligned import TAG
 from hw.matmul.accumulator import Accumulator
 from hw.matmul.array import Array
 from hw.matmul.drain import Drain
@@ -12,7 +13,7 @@ from hw.matmul.fetch import Fetch
 from hw.matmul.parameters import Parameters, longest_read
 from hw.matmul.ports import Error, Part, command, completion, request, response, result
 from hw.matmul.sequencer import Loader, Sequencer
-from hw.matmul.walker import Walker, scale_beats
+from hw.matmul.walker import Walker, aligned, scale_beats
 from hw.stream import Queue
 
 __all__ = ["Engine", "reads"]
@@ -104,9 +105,11 @@ class Engine(Part):
             array.row.codes.eq(sequencer.codes), array.row.format.eq(sequencer.format),
             array.row.count.eq(sequencer.count), array.row.swap.eq(sequencer.swap),
         ]
+        if aligned(config):
+            m.d.comb += array.beat.aligned.eq(loader.aligned), array.row.aligned.eq(sequencer.wave.aligned)
 
         accumulators, wave = [], sequencer.wave
-        for stage in range(config.rows + 2):
+        for stage in range(array.latency - 1):
             held = Signal.like(wave, name=f"wave{stage}")
             m.d.sync += held.eq(wave)
             if config.mx and stage == 1:
@@ -122,6 +125,8 @@ class Engine(Part):
                 accumulator.sums.eq(array.sums.as_value().word_select(n, config.drain * array.width)),
                 accumulator.nans.eq(array.nans[columns]),
             ]
+            if aligned(config):
+                m.d.comb += accumulator.tags.eq(array.tags.as_value().word_select(n, config.drain * TAG))
             if config.mx:
                 for part in range(len(accumulator.scales.load)):
                     beat, place = divmod(n * config.drain + part * accumulator.part, config.depth)
@@ -136,8 +141,8 @@ class Engine(Part):
             wave = held
 
         # Blocks collect their parameters and are drained.
-        m.submodules.parameters = parameters = Parameters(config, c_depth=Drain.depth)
         m.submodules.drain = drain = Drain(config)
+        m.submodules.parameters = parameters = Parameters(config, c_depth=drain.depth)
         connect(m, blocks.o, parameters.i)
         connect(m, parameters.request, fetches["parameters"].i)
         connect(m, fetches["parameters"].o, parameters.beats)

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What decides, cycle by cycle, which weights the array loads and which rows it takes."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from golden.families import FORMAT_CODES
+from hw.arith.aligned import LEAD
 from hw.matmul.accumulator import scale_sets, settling, spacing, wave
 from hw.matmul.ports import Part
-from hw.matmul.walker import load, scale_beats, tile
+from hw.matmul.walker import aligned, load, mx, scale_beats, tile
 from hw.ram import Ram
 
 __all__ = ["Loader", "Sequencer"]
@@ -17,6 +18,8 @@ __all__ = ["Loader", "Sequencer"]
 
 class Loader(Part):
     """Steers weight beats to their columns, a tile at a time, and MX scales to memories below them.
+
+    Between tiles with aligned and with exact sums it leaves the array the time to tell them apart.
 
     The first beat of the next tile is taken in the cycle in which the array swaps, at the earliest.
 
@@ -30,6 +33,8 @@ class Loader(Part):
     beats : In(stream.Signature(struct(data, bad)))
     codes, format, columns : Out
         This cycle's beat for the array; no bit of `columns` is set when there is none.
+    aligned : Out(1)
+        In family uni: of what kind the last beat was.
     scales, set : Out
         With MX: bit n if `codes` is the n-th beat of a tile's scales, and where the accumulators keep them.
     full : Out(1)
@@ -42,6 +47,7 @@ class Loader(Part):
 
     def __init__(self, config):
         self.config = config
+        kinds = {name: Out(1) for name in aligned(config)}
         scales = ({"scales": Out(scale_beats(config)), "set": Out(range(scale_sets(config)))}
                   if config.mx else {})
         super().__init__({
@@ -49,7 +55,7 @@ class Loader(Part):
             "beats": In(stream.Signature(data.StructLayout({"data": config.depth * 8, "bad": 1}))),
             "codes": Out(config.depth * 8), "format": Out(3), "columns": Out(config.cols),
             "full": Out(1), "bad": Out(1), "swap": In(1),
-            **scales,
+            **scales, **kinds,
         })
 
     def elaborate(self, platform):
@@ -59,11 +65,11 @@ class Loader(Part):
         scaling = Signal()      # this beat is of scales
         ends    = Signal()
         paired  = Signal()
+        settled = Signal()
         m.d.comb += [
             self.codes.eq(self.beats.payload.data),
             self.format.eq(self.tile.payload.format),
-            paired.eq(self.format == FORMAT_CODES["e2m1"]),
-            self.beats.ready.eq(self.tile.valid & (~self.full | self.swap)),
+            self.beats.ready.eq(self.tile.valid & (~self.full | self.swap) & settled),
             take.eq(self.beats.valid & self.beats.ready),
             ends.eq((beat + 1 == self.tile.payload.beats) & ~scaling),
             self.tile.ready.eq(take & ends),
@@ -78,6 +84,18 @@ class Loader(Part):
             m.d.sync += beat.eq(Mux(ends, 0, beat + ~scaling)), self.bad.eq(self.beats.payload.bad)
             with m.If(ends):
                 m.d.sync += self.full.eq(1)
+
+        short = self.format == FORMAT_CODES["e2m1"]
+        if aligned(self.config):
+            last, gap = Signal(), Signal(range(LEAD + 1))   # kind of the last beat; cycles for it to land and be used
+            m.d.comb += [
+                paired.eq(short | self.tile.payload.aligned),
+                self.aligned.eq(Mux(take, self.tile.payload.aligned, last)),
+                settled.eq((self.tile.payload.aligned == last) | (gap == 0) & ~self.swap),
+            ]
+            m.d.sync += last.eq(self.aligned), gap.eq(Mux(take | self.swap, LEAD, gap - gap.any()))
+        else:
+            m.d.comb += paired.eq(short), settled.eq(1)
 
         if self.config.mx:
             scale = Signal.like(self.tile.payload.scales)   # beats of scales taken
@@ -95,8 +113,8 @@ class Sequencer(Part):
     """Lets a tile's rows into the array, one a cycle, once its weights are loaded.
 
     Rows of a block's last pass replace the completed rows of the block before it, and wait until the
-    drain has read those. MX scales of a tile's rows come ahead of them and wait in a memory; between
-    tiles with and without, the accumulators come to rest.
+    drain has read those. MX scales of a tile's rows come ahead of them and wait in a memory. Between
+    tiles of different kinds, array and accumulators come to rest.
 
     Parameters
     ----------
@@ -151,11 +169,12 @@ class Sequencer(Part):
         room     = Signal()
         take     = Signal()
         scaling  = Signal()                 # the stream of rows is at the next tile's scales
-        prepared = Signal()                 # the next tile may start, as far as scales are concerned
-        unscaled = Signal()                 # some of its scales did not come
+        settled  = Signal()                 # the next tile may start, as far as its kind is concerned
+        prepared = Signal()                 # its scales are here
+        unscaled = Signal()                 # some of them did not come
 
         m.d.comb += [
-            self.swap.eq(self.tile.valid & self.full & (left == 0) & (spare == 0) & prepared),
+            self.swap.eq(self.tile.valid & self.full & (left == 0) & (spare == 0) & settled & prepared),
             self.tile.ready.eq(self.swap),
             passing.eq(Mux(self.swap, given, current)),
             room.eq(~passing.last | (complete == 0) | (complete == 1) & (self.wave.row < self.drained)),
@@ -184,37 +203,43 @@ class Sequencer(Part):
         ]
         with m.If(self.swap):
             m.d.sync += current.eq(given)
+
+        kinds = [*mx(self.config), *aligned(self.config)]
+        if kinds:
+            busy = Signal(range(settling(self.config)))     # cycles until the last row is written
+            same = Cat(given[kind] == current[kind] for kind in kinds).all()
+            m.d.comb += [settled.eq(same | (busy == 0)), *(self.wave[kind].eq(passing[kind]) for kind in kinds)]
+            m.d.sync += busy.eq(Mux(take, settling(self.config) - 1, busy - busy.any()))
+        else:
+            m.d.comb += settled.eq(1)
         if self.config.mx:
-            self._scales(m, given, current, left, take, scaling, prepared, unscaled)
+            self._scales(m, given, left, take, scaling, prepared, unscaled)
         else:
             m.d.comb += prepared.eq(1)
 
         return m
 
-    def _scales(self, m, given, current, left, take, scaling, prepared, unscaled):
+    def _scales(self, m, given, left, take, scaling, prepared, unscaled):
         """Keep the scales of the next tile's rows until they enter."""
         size = self.config.row_bits // 8                # scales of a beat
         beats = -(-self.config.acc_rows // size)
         m.submodules.scales = ram = Ram(self.config.row_bits, max(beats, 2))
         beat, complete, received = Signal(range(beats)), Signal(), Signal()
-        busy = Signal(range(settling(self.config)))     # cycles until the last row is written
         place = Signal(range(size))                     # in its beat, of the last row's scale
         set = Signal.like(self.wave.set, init=scale_sets(self.config) - 1)      # of the last tile
         m.d.comb += [
             scaling.eq(self.tile.valid & given.mx & (left == 0) & ~complete),
-            prepared.eq(Mux(given.mx, complete, 1) & ((given.mx == current.mx) | (busy == 0))),
+            prepared.eq(~given.mx | complete),
             received.eq(self.rows.valid & scaling),
             ram.write_en.eq(received),
             ram.write_address.eq(beat),
             ram.write_data.eq(self.rows.payload.data),
             ram.read_en.eq(take),
             ram.read_address.eq(self.wave.row >> ceil_log2(size)),
-            self.wave.mx.eq(Mux(self.swap, given.mx, current.mx)),
             self.scale.eq(ram.read_data.word_select(place, 8)),
             self.wave.set.eq(set + self.swap),
         ]
         m.d.sync += [
-            busy.eq(Mux(take, settling(self.config) - 1, busy - busy.any())),
             place.eq(self.wave.row),
             set.eq(self.wave.set),
         ]

@@ -9,7 +9,7 @@ from amaranth.utils import ceil_log2
 from golden.families import FAMILIES, FORMAT_CODES
 from hw.matmul.ports import ADDRESS, Error, Part, command, request
 
-__all__ = ["RESULT_FORMATS", "Walker", "block", "finish", "load", "mx", "scale_beats", "tile"]
+__all__ = ["RESULT_FORMATS", "Walker", "aligned", "block", "finish", "load", "mx", "scale_beats", "tile"]
 
 RESULT_FORMATS = ("fp32", "bf16", "e4m3", "e5m2", "int8")
 
@@ -17,7 +17,7 @@ RESULT_FORMATS = ("fp32", "bf16", "e4m3", "e5m2", "int8")
 def load(config):
     """Weights of one tile: beats to come, in which format, after how many beats of MX scales."""
     scales = {"scales": range(scale_beats(config) + 1)} if config.mx else {}
-    return data.StructLayout({"beats": range(config.cols + 1), "format": 3, **scales})
+    return data.StructLayout({"beats": range(config.cols + 1), "format": 3, **scales, **aligned(config)})
 
 
 def scale_beats(config):
@@ -26,14 +26,19 @@ def scale_beats(config):
 
 
 def tile(config):
-    """One pass of `rows` activation rows of `count` lanes, `first` and `last` of its sums, MX or not."""
+    """One pass of `rows` activation rows of `count` elements, `first` and `last` of its sums, and of which kind."""
     return data.StructLayout({"rows": range(config.acc_rows + 1), "count": range(config.depth + 1),
-                              "format": 3, "first": 1, "last": 1, **mx(config)})
+                              "format": 3, "first": 1, "last": 1, **mx(config), **aligned(config)})
 
 
 def mx(config):
     """The field that tells MX GEMMs from others, where there are any."""
     return {"mx": 1} if config.mx else {}
+
+
+def aligned(config):
+    """The field that tells GEMMs with aligned sums from exact ones, where there are any."""
+    return {"aligned": 1} if FAMILIES[config.family].aligned else {}
 
 
 def finish(config):
@@ -129,15 +134,27 @@ class Walker(Part):
         beats  = Signal(range(config.cols + 1))
         scales = Signal(range(max(scale_beats(config), 1) + 1))     # beats of MX scales ahead of the weights
         w_next = Signal(ADDRESS)
+        depth  = Signal(range(config.depth + 1))            # of a tile
+        a_step = Signal(range(config.row_bits // 8 + 1))    # from one slice to the next, in bytes
         paired = given.w_format == FORMAT_CODES["e2m1"]     # two columns a beat
+        if family.aligned:
+            is_aligned = Signal()
+            m.d.comb += [
+                is_aligned.eq(self._is_aligned(given)),
+                depth.eq(Mux(is_aligned, config.depth // 4, config.depth)),
+                a_step.eq(Mux(given.a_format == FORMAT_CODES["bf16"], config.depth // 2, depth)),
+            ]
+            paired = paired | is_aligned
+        else:
+            m.d.comb += depth.eq(config.depth), a_step.eq(config.row_bits // 8)
         m.d.comb += [
             last_n.eq(n_left <= config.cols),
             upper.eq(last_n & (m_left <= config.acc_rows) & (m_left >= 2 * config.cols) & ~lower),
             last_m.eq((m_left <= config.acc_rows) & ~upper),
-            last_k.eq(k_left <= config.depth),
+            last_k.eq(k_left <= depth),
             rows.eq(Mux(lower, config.cols, Mux(upper, m_left - config.cols, Mux(last_m, m_left, config.acc_rows)))),
             cols.eq(Mux(last_n, n_left, config.cols)),
-            count.eq(Mux(last_k, k_left, config.depth)),
+            count.eq(Mux(last_k, k_left, depth)),
             beats.eq(Mux(paired, (cols + 1) >> 1, cols)),
             first_row.eq(row + Mux(upper, config.cols, 0)),
             w_next.eq(w + (beats + scales) * config.depth),
@@ -197,6 +214,8 @@ class Walker(Part):
                 *(self.block.payload.finish[name].eq(given[name])
                   for name in ("row_scaled", "column_scaled", "biased", "accumulate", *mx(config))),
             ]
+            if family.aligned:
+                m.d.sync += self.load.payload.aligned.eq(is_aligned), self.tile.payload.aligned.eq(is_aligned)
             if config.mx:
                 beat = config.row_bits // 8
                 a_scales = Signal(ADDRESS)              # of this K block, unless it is the first
@@ -214,7 +233,7 @@ class Walker(Part):
 
             m.d.sync += first_k.eq(last_k), w.eq(w_next)
             with m.If(~last_k):
-                m.d.sync += k_left.eq(k_left - config.depth), a.eq(a + config.depth * family.bits // 8)
+                m.d.sync += k_left.eq(k_left - depth), a.eq(a + a_step)
             with m.Else():
                 m.d.sync += k_left.eq(given.k)
             with m.If(last_k):
@@ -242,6 +261,11 @@ class Walker(Part):
 
         return m
 
+    def _is_aligned(self, given):
+        """Whether a command's sums are aligned."""
+        return _any(each == FORMAT_CODES[name] for each in (given.a_format, given.w_format)
+                    for name in FAMILIES[self.config.family].aligned)
+
     def _check(self, given):
         """The error of a command, or `Error.NONE`."""
         config, family = self.config, FAMILIES[self.config.family]
@@ -252,11 +276,12 @@ class Walker(Part):
         def unknown(value, names):
             return ~_any(value == FORMAT_CODES[name] for name in names)
 
+        unscalable = given.mx & self._is_aligned(given) if config.mx and family.aligned else 0
         return Mux(outside(given.m, config.m_max) | outside(given.n, config.n_max) | (given.k == 0),
                    Error.DIMENSION, Mux(
             (given.k != 0) & outside(given.k, config.k_max), Error.DEPTH, Mux(
                 unknown(given.a_format, family.activations) | unknown(given.w_format, family.weights)
-                | unknown(given.y_format, RESULT_FORMATS), Error.FORMAT, Error.NONE)))
+                | unknown(given.y_format, RESULT_FORMATS) | unscalable, Error.FORMAT, Error.NONE)))
 
 
 def _any(flags):

@@ -143,7 +143,7 @@ def _accuracy():
                 for k in (128, 1024, 4096):
                     scale = 16 if a_format == "int8" else 1
                     a, w = (encode(fmt, scale * draw((16, k))) for _ in range(2))
-                    y, _ = golden.matmul(name, Gemm(a, w, a_format, a_format))
+                    y, _ = golden.matmul(name, Gemm(a, w, a_format, a_format), (SMALL.rows, SMALL.lanes))
                     exact = [[sum(map(Fraction.__mul__, row, column)) for column in _fractions(fmt, w)]
                              for row in _fractions(fmt, a)]
                     reference = np.array([[float(value) for value in row] for row in exact])

@@ -4,14 +4,14 @@
 import numpy as np
 
 from golden.families import FAMILIES
-from golden.formats import FORMATS
+from golden.matmul import tile_depth
 
 __all__ = ["bound", "distance", "peak", "utilization"]
 
 
 def peak(config, gemm):
     """Multiply-accumulates of a GEMM's formats that an engine can do in a cycle."""
-    return config.macs // _share(config, gemm)
+    return config.macs // FAMILIES[config.family].rate(gemm.a_format, gemm.w_format)
 
 
 def utilization(config, gemm, cycles):
@@ -30,7 +30,7 @@ def bound(config, gemm):
         Empty when nothing does.
     """
     m, n, k = gemm.shape
-    depth = config.depth // _share(config, gemm)
+    depth = tile_depth(config, gemm.a_format, gemm.w_format)
     blocks, tiles = -(-n // config.cols), -(-k // depth)
     scales = -(-m // (config.row_bits // 8)) if gemm.mx else 0
     passes, beats = (m + scales) * blocks * tiles, m * -(-n // config.drain)
@@ -56,9 +56,3 @@ def distance(y, reference):
     off, size = (y - reference)[finite], reference[finite]
     rms = np.sqrt(np.sum(off ** 2) / np.sum(size ** 2)) if size.any() else np.sqrt(np.sum(off ** 2))
     return {"rms": float(rms), "max": float(np.abs(off).max(initial=0.0))}
-
-
-def _share(config, gemm):
-    """Lanes of the array that one product of these formats takes."""
-    width = max(FORMATS[gemm.a_format].width, FORMATS[gemm.w_format].width)
-    return max(width // FAMILIES[config.family].bits, 1) ** 2

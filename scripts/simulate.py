@@ -95,7 +95,8 @@ def run_matmul(arguments):
         codes, nans = matmul.matmul(section.family, gemm, (section.rows, section.lanes))
         found |= {"source": "golden"}
         if not gemm.mx:
-            found |= {"cycles": matmul.cycles(section, shape, a_format=gemm.a_format, w_format=gemm.w_format)}
+            formats = {"a_format": gemm.a_format, "w_format": gemm.w_format}
+            found["cycles"] = matmul.cycles(section, shape, **formats)
     else:
         run, waves = run_rtl(section, gemm, arguments)
         codes, nans = run.y, run.nans

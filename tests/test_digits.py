@@ -38,7 +38,8 @@ def test_training_ends_well_and_always_alike(network):
 def test_quantized_network_reads_nearly_as_well(network, name):
     layers, _, held_out = network
     scheme = quantize.SCHEMES[name]
-    logits = digits.infer(layers, held_out.images, scheme, lambda gemm: matmul.matmul(scheme.family, gemm)[0])
+    logits = digits.infer(layers, held_out.images, scheme,
+                          lambda gemm: matmul.matmul(scheme.family, gemm, (2, 16))[0])
     assert (logits.argmax(axis=1) == held_out.labels).mean() >= 0.95
 
 

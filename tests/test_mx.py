@@ -22,7 +22,10 @@ ENGINES = [
     {"family": "fp8", "lanes": 16, "rows": 2, "cols": 8, "acc_rows": 8},
     {"family": "fp4", "lanes": 8, "rows": 4, "cols": 4, "drain": 2, "acc_rows": 32},
 ]
-WIDE = {"family": "fp4", "lanes": 32, "rows": 1, "cols": 64, "drain": 32}       # scales in two beats
+MORE = [
+    {"family": "fp4", "lanes": 32, "rows": 1, "cols": 64, "drain": 32},         # scales in two beats
+    {"family": "uni", "lanes": 16, "rows": 2, "cols": 4, "drain": 2, "acc_rows": 8},    # three kinds of sums
+]
 
 
 def gemm(rng, shape, a_format, w_format, *, mx=True):
@@ -30,8 +33,9 @@ def gemm(rng, shape, a_format, w_format, *, mx=True):
     m, n, k = shape
 
     def codes(format, rows):
-        drawn = rng.integers(0, 1 << FORMATS[format].width, (rows, k), np.uint8)
-        return np.where(np.isfinite(decode(FORMATS[format], drawn)), drawn, 0).astype(np.uint8)
+        fmt = FORMATS[format]
+        drawn = rng.integers(0, 1 << fmt.width, (rows, k)).astype(fmt.dtype)
+        return np.where(np.isfinite(decode(fmt, drawn)), drawn, 0).astype(fmt.dtype)
 
     def scales(rows):
         drawn = rng.integers(0, 256, (2, rows, -(-k // 32)), np.uint8)
@@ -42,15 +46,18 @@ def gemm(rng, shape, a_format, w_format, *, mx=True):
     return Gemm(codes(a_format, m), codes(w_format, n), a_format, w_format, **both, **options)
 
 
-@pytest.mark.parametrize("engine", ENGINES + [WIDE] * ("DEEP" in os.environ), ids=str)
+@pytest.mark.parametrize("engine", ENGINES + MORE * ("DEEP" in os.environ), ids=str)
 def test_ragged_gemms_under_stalls(engine):
     """Bit-exact with and without stalls, GEMMs with scales among others without."""
     config, rng = Matmul(**engine, mx=True), np.random.default_rng(1)
     known = FAMILIES[config.family]
-    gemms = [gemm(rng, shape, known.activations[0], known.weights[n % len(known.weights)], mx=n % 4 != 1)
-             for n, shape in enumerate(SHAPES + SHAPES[::-1])]
+    gemms = []
+    for n, shape in enumerate(SHAPES + SHAPES[::-1]):
+        formats = known.activations[0], known.weights[n % len(known.weights)]
+        gemms.append(gemm(rng, shape, *formats, mx=n % 4 != 1 and known.rate(*formats) == 1))
     for stall in (0, 0.6):
         run(Job(config, gemms, stall=stall, seed=2))
+    run(Job(config, gemms, seed=2), x_initial="unique")
 
 
 @pytest.mark.parametrize("port", ["weights", "activations"])
@@ -121,3 +128,10 @@ def nearest(value):
     while abs(value) * Fraction(2) ** -exponent < 1 << 23:
         exponent -= 1
     return round(value * Fraction(2) ** -exponent) * Fraction(2) ** exponent
+
+
+def test_mx_of_aligned_sums_is_refused():
+    rng = np.random.default_rng(6)
+    given = gemm(rng, (3, 4, 40), "e5m2", "e4m3")
+    with pytest.raises(ValueError, match=r"^matmul: e5m2 x e4m3 in family uni has no MX scales$"):
+        golden.matmul("uni", given, (2, 16))

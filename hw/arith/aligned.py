@@ -16,11 +16,11 @@ from hw.arith.pipeline import register
 from hw.arith.shift import shift_left, shift_right
 from hw.emit import Block
 
-__all__ = ["EXACT_TAG", "LEAD", "OFFSET", "TAG", "Aligned", "Uni"]
+__all__ = ["EXACT_TAG", "LEAD", "TAG", "Aligned", "Uni"]
 
 TAG = 9                             # bits of a tag
-OFFSET = 3                          # tags here are larger by this, so that shifts are complements
-EXACT_TAG = 288 - 18 + OFFSET       # the tag of exact sums, which count units of 2**-18
+EXACT_TAG = 288 - 18                # the tag of exact sums, which count units of 2**-18
+PLACES = 28                         # by which the product of high halves shifts where its exponent is the largest
 LEAD = 2                            # cycles that exponents are ahead of significands
 REACH = 6                           # bits of a partial sum's shift; by more it is all sign
 
@@ -137,7 +137,7 @@ class Aligned(Block):
             m.d.comb += exponent.eq(Cat(a.exponents[4 * g], a.exponents[4 * g + 1])
                                     + Cat(w.exponents[4 * g], w.exponents[4 * g + 1]))
             exponents.append(exponent)
-        largest = register(m, _largest(m, exponents) + OFFSET, "largest")[:TAG]
+        largest = register(m, _largest(m, exponents), "largest")
         exponents = [register(m, exponent, f"exponent{g}_held") for g, exponent in enumerate(exponents)]
 
         # One cycle ahead: the new tag, how far below it `i` and the products are.
@@ -151,10 +151,10 @@ class Aligned(Block):
         m.d.sync += self.o.tag.eq(tag)
         places, near = [], []
         for g, exponent in enumerate(exponents):
-            below = Signal(TAG, name=f"below{g}")           # 3 at least, which makes 28 places at most
+            below = Signal(TAG, name=f"below{g}")
             m.d.comb += below.eq(tag - exponent)
-            places.append(register(m, ~below[:5], f"places{g}"))
-            near.append(register(m, ~below[5:].any(), f"near{g}"))
+            places.append(register(m, (PLACES - below)[:5], f"places{g}"))
+            near.append(register(m, below <= PLACES, f"near{g}"))
         reach = register(m, reach, "reach_held")
 
         # Multiply, shift, and reduce to two rows. A negative product is complemented, and its sign bit

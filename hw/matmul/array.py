@@ -130,7 +130,7 @@ class Array(Block):
     nans : Out(cols)
         A NaN or infinity took part in the sum.
     tags : Out(ArrayLayout(TAG, cols))
-        In family uni: tags of aligned sums, `OFFSET` above golden's.
+        In family uni: tags of aligned sums.
     """
 
     def __init__(self, family, lanes, rows, cols, groups):

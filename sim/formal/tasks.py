@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is proven, and at which size.
+
+Control does not know how wide data are or how far counters go, so blocks are as small as they can be
+with every case of theirs in it: several blocks along M, N and K, two groups of columns, a last block in
+two parts, all kinds of sums.
+"""
+
+from golden.config import Matmul
+from hw.matmul.drain import Drain
+from hw.matmul.fetch import Fetch
+from hw.matmul.parameters import Parameters
+from hw.matmul.sequencer import Loader, Sequencer
+from hw.matmul.walker import Walker
+from hw.stream import Buffer, DeepQueue, Queue
+from sim.formal.drain import DrainRules
+from sim.formal.fetch import FetchRules
+from sim.formal.parameters import ParametersRules
+from sim.formal.prove import Task
+from sim.formal.sequencer import LoaderRules, SequencerRules
+from sim.formal.stream import DeepFifo, Fifo
+from sim.formal.walker import WalkerRules
+
+__all__ = ["QUICK", "TASKS", "config"]
+
+
+def config(family="fp8", **sizes):
+    """The smallest engine of a family that has every case."""
+    lanes = 16 if family == "fp4" else 4 if family == "uni" else 1
+    return Matmul(**{"family": family, "lanes": lanes, "rows": 2, "cols": 4, "acc_rows": 4, "drain": 2,
+                     "m_max": 8, "n_max": 8, "k_max": 4 * lanes, **sizes})
+
+
+QUICK = [
+    Task(Queue(2, 1), Fifo),
+    Task(Queue(2, 3), Fifo),
+    Task(Buffer(2), Fifo),
+    Task(DeepQueue(2, 3), DeepFifo),
+    Task(Loader(config()), LoaderRules),
+    Task(Sequencer(config()), SequencerRules),
+    Task(Fetch(1, 2, 2, 2), FetchRules),
+]
+
+TASKS = [
+    *QUICK,
+    Task(Queue(2, 4), Fifo),
+    Task(DeepQueue(2, 4), DeepFifo),
+    Task(Loader(config("fp4")), LoaderRules),
+    Task(Sequencer(config("fp4")), SequencerRules),
+    Task(Walker(config(cols=2, n_max=4)), WalkerRules),
+    Task(Walker(config("fp4", cols=2, n_max=4)), WalkerRules),
+    Task(Parameters(config(), 2), ParametersRules, depth=12),
+    Task(Drain(config()), DrainRules, depth=18, cover=30, cut=("lane_*",)),
+]

@@ -92,7 +92,7 @@ def work(engines, layers, images, library, console):
         news = manager.Queue()
         tell = {name: partial(_tell, news, name) for name in engines}
         infers = {name: pool.submit(infer, name, engine, layers, images, tell[name])
-                  for name, engine in engines.items()}
+                  for name, engine in reversed(engines.items())}        # BF16's engine takes longest to build
         areas = {name: pool.submit(breakdown, engine, library, tell[name]) for name, engine in engines.items()}
         rows = {name: progress.add_task(quantize.SCHEMES[name].title, total=2, start=False, doing="waits")
                 for name in engines}
@@ -109,7 +109,7 @@ def work(engines, layers, images, library, console):
             for name, row in rows.items():
                 if infers[name].done() and areas[name].done():
                     progress.update(row, doing="done", completed=2)
-        return [job.result() for job in infers.values()], [job.result() for job in areas.values()]
+        return [infers[name].result() for name in engines], [areas[name].result() for name in engines]
 
 
 def _tell(news, name, line):

@@ -81,8 +81,8 @@ def area(found):
             left += sizes
         for n, (outcome, area) in enumerate(zip(found.outcomes, found.areas, strict=True)):
             each = area.parts["array"] / outcome.engine.macs
-            axes.annotate(f"{each:,.0f} {area.unit} a MAC", (0, n), (8, 0), textcoords="offset points",
-                          va="center", fontsize=9, color="white")
+            axes.annotate(f"{each:,.0f} {area.unit} a MAC", (0, n), (6, 0), textcoords="offset points",
+                          va="center", fontsize=8, color="white")
         axes.invert_yaxis()
         axes.set(xlabel=f"thousand {found.areas[0].unit}, memories not counted")
         axes.tick_params(axis="y", length=0)

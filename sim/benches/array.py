@@ -178,6 +178,6 @@ def draw(rng, format, shape):
     if kind == 3:
         return codes & (sign | (1 << max(fmt.mantissa, 1)) - 1)
     if kind == 5:
-        keep = int(sign) | (1 << fmt.mantissa + 2) - 1
+        keep = (int(sign) | (1 << fmt.mantissa + 2) - 1) & (1 << fmt.width) - 1
         return (codes & keep | fmt.max >> 1 & ~keep).astype(fmt.dtype)
     return codes

@@ -33,14 +33,14 @@ class Uni:
 
     @staticmethod
     def activations(lanes):
-        """A row's lanes. `aligned` comes with `significands`, `aligning` a cycle before.
+        """A row's lanes; `aligned` tells of which kind, a cycle before the significands.
 
         In aligned rows, `exponents` come two cycles before `significands`, 8 bits in each four lanes; in
         exact ones, at the same time, 0 to 14. Of a product's four lanes, two and two have the low and
         the high half of its significand.
         """
         return data.StructLayout({"significands": data.ArrayLayout(4, lanes), "signs": lanes,
-                                  "exponents": data.ArrayLayout(4, lanes), "aligning": 1, "aligned": 1})
+                                  "exponents": data.ArrayLayout(4, lanes), "aligned": 1})
 
     @staticmethod
     def weights(lanes):
@@ -146,15 +146,16 @@ class Aligned(Block):
             rises.eq(largest > self.i.tag),
             tag.eq(Mux(rises, largest, self.i.tag)),
             rise.eq(largest - self.i.tag),
-            reach.eq(Mux(rises & a.aligning, rise[:REACH] | rise[REACH:].any().replicate(REACH), 0)),
+            reach.eq(Mux(rises & a.aligned, rise[:REACH] | rise[REACH:].any().replicate(REACH), 0)),
         ]
         m.d.sync += self.o.tag.eq(tag)
-        places, near = [], []
+        places, near, far = [], [], []      # of each product, in aligned rows: it shifts so much, or counts as zero
         for g, exponent in enumerate(exponents):
-            below = Signal(TAG, name=f"below{g}")
-            m.d.comb += below.eq(tag - exponent)
+            below, reaches = Signal(TAG, name=f"below{g}"), Signal(name=f"reaches{g}")
+            m.d.comb += below.eq(tag - exponent), reaches.eq(below <= PLACES)
             places.append(register(m, (PLACES - below)[:5], f"places{g}"))
-            near.append(register(m, below <= PLACES, f"near{g}"))
+            near.append(register(m, a.aligned & reaches, f"near{g}"))
+            far.append(register(m, a.aligned & ~reaches, f"far{g}"))
         reach = register(m, reach, "reach_held")
 
         # Multiply, shift, and reduce to two rows. A negative product is complemented, and its sign bit
@@ -164,12 +165,12 @@ class Aligned(Block):
             lacks = 2 - (n & 1) - (n >> 1 & 1)              # of its halves, those that are low
             sign, keep = Signal(name=f"sign{n}"), Signal(name=f"keep{n}")
             shift, product = Signal(5, name=f"shift{n}"), Signal(8, name=f"product{n}")
-            coarse, high = places[n // 4][2:], Signal(3, name=f"high{n}")
+            g, high = n // 4, Signal(3, name=f"high{n}")
             m.d.comb += [
                 sign.eq(a.signs[n] ^ w.signs[n]),
-                high.eq(coarse - lacks),                    # by four places each
-                keep.eq(~a.aligned | near[n // 4] & (coarse >= lacks if lacks else 1)),
-                shift.eq(Mux(a.aligned, Cat(places[n // 4][:2], high), a.exponents[n] + w.exponents[n])),
+                high.eq(places[g][2:] - lacks),             # by four places each
+                keep.eq(~(far[g] | near[g] & (places[g][2:] < lacks)) if lacks else ~far[g]),
+                shift.eq(Mux(near[g], Cat(places[g][:2], high), a.exponents[n] + w.exponents[n])),
                 product.eq(a.significands[n] * (w.significands[n] & keep.replicate(4))),
             ]
             body = shift_left(m, product ^ sign.replicate(8), shift, sign, f"shifted{n}_")

@@ -87,13 +87,11 @@ def _uni_activations(m, array, first):
         significands, signs, nan, swap = delay(m, row + 1, f"a{row}", late[0], late[1], late[3], late[4])
         exponents, swap_exponents = delay(m, row + 1, f"a{row}_exponents", Mux(aligned, now[2], late[2]),
                                           Mux(aligned, given.swap, late[4]))
-        aligning, = delay(m, row + lead, f"aligning{row}", aligned)
-        is_aligned, = delay(m, 1, f"aligned{row}", aligning)
+        is_aligned, = delay(m, row + lead, f"aligned{row}", aligned)
         for each in first:
             m.d.comb += [
                 each.a[row].significands.eq(significands), each.a[row].signs.eq(signs),
-                each.a[row].exponents.eq(exponents),
-                each.a[row].aligning.eq(aligning), each.a[row].aligned.eq(is_aligned),
+                each.a[row].exponents.eq(exponents), each.a[row].aligned.eq(is_aligned),
                 each.a_nan[row].eq(nan), each.swap[row].eq(Cat(swap, swap_exponents)),
             ]
 

@@ -96,7 +96,11 @@ def work(engines, layers, images, library, console):
         areas = {name: pool.submit(breakdown, engine, library, tell[name]) for name, engine in engines.items()}
         rows = {name: progress.add_task(quantize.SCHEMES[name].title, total=2, start=False, doing="waits")
                 for name in engines}
-        while any(not job.done() for job in [*infers.values(), *areas.values()]) or not news.empty():
+        jobs = [*infers.values(), *areas.values()]
+        while not all(job.done() for job in jobs) or not news.empty():
+            if any(job.done() and job.exception() for job in jobs):
+                pool.shutdown(cancel_futures=True)      # what failed says so below
+                break
             try:
                 name, line = news.get(timeout=0.2)
             except Empty:
@@ -109,6 +113,9 @@ def work(engines, layers, images, library, console):
             for name, row in rows.items():
                 if infers[name].done() and areas[name].done():
                     progress.update(row, doing="done", completed=2)
+        for job in jobs:
+            if job.done() and not job.cancelled():
+                job.result()
         return [infers[name].result() for name in engines], [areas[name].result() for name in engines]
 
 

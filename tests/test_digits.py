@@ -67,6 +67,18 @@ def test_run_prints_and_reports(tmp_path, capsys, monkeypatch):
     assert set(addresses) <= {"http://www.w3.org", "//www.w3.org"}, "the page must need nothing else"
 
 
+def test_a_failure_ends_the_run(tmp_path, monkeypatch):
+    """By its own words, and without the work that waits."""
+    monkeypatch.setattr(run, "breakdown", _area)
+    monkeypatch.setattr(run, "infer", _fail)
+    with pytest.raises(SystemExit, match="^run: fp8: 3 results differ$"):
+        run.main(["--config", "configs/nano.toml", "--formats", "fp8", "--count", "5", "--out", str(tmp_path)])
+
+
+def _fail(name, *_):
+    raise AssertionError(f"{name}: 3 results differ")
+
+
 def _area(engine, library, progress):
     parts = {"array": 100, "drain": 20, "accumulators": 3, "scales and bias": 2, "control": 1}
     return Area("cells", None, parts, 1234)

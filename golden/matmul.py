@@ -199,6 +199,8 @@ def activation_image(config, format, a):
 def scale_image(scales):
     """MX scales of activations (M, ceil(K / 32)), K block after K block: bytes, and the pitch of a block."""
     return np.ascontiguousarray(scales.T, np.uint8).tobytes(), len(scales)
+
+
 def blocks(config, shape):
     """The blocks of results of a GEMM, in order: (row, column, rows, columns).
 
@@ -217,18 +219,19 @@ def blocks(config, shape):
             yield row, column, rows, cols
 
 
-def cycles(config, shape, *, a_format="e4m3", w_format="e4m3", latency=1):
+def cycles(config, shape, *, a_format="e4m3", w_format="e4m3", mx=False, latency=1):
     """Cycles of a GEMM alone, from its command to its last result, both counted.
 
     Holds for a memory that always answers after `latency` <= 8 cycles, a port that always takes results,
     and scales that come in time, as they do but for the very smallest GEMMs. In a tile's time, its
     rows enter one a cycle while the next tile's weights load; a row's results leave `config.drain` a
-    cycle behind the last pass. Everything else is the constant latency of the pipeline.
+    cycle behind the last pass. MX scales of a tile's rows and columns take beats of their own ahead of
+    them. Everything else is the constant latency of the pipeline.
     """
     uni = config.family == "uni"                    # where exponents take cycles of their own
-    spacing = 5 if config.mx else 4 if uni else 3   # cycles between two additions to the same row
-    to_drain = config.rows + 5 + 3 * uni            # from a row's last entry to its first read by the drain
-    to_result = 16 + uni                            # from that read to the result
+    spacing = 5 if config.mx else 3 if uni else 2   # cycles between two additions to the same row
+    to_drain = config.rows + 4 + 3 * uni + 6 * mx   # from a row's last entry to its first read by the drain
+    to_result = 15 + uni                            # from that read to the result
     per_beat = slices(config, a_format, w_format)
     tiles = -(-shape[2] // tile_depth(config, a_format, w_format))
 
@@ -237,10 +240,11 @@ def cycles(config, shape, *, a_format="e4m3", w_format="e4m3", latency=1):
     spare = 0                                       # from here on, the accumulators take row 0 again
     freed, released = [], [-1, -1]                  # reads of each row of the block before; of whole blocks
     for _, _, rows, cols in blocks(config, shape):
-        beats = -(-cols // per_beat)
+        beats = -(-cols // per_beat) + mx * -(-cols // config.depth)
+        row_scales = mx * -(-rows * 8 // config.row_bits)
         for tile in range(tiles):
             loading += beats
-            swap = max(loading, entered + 1, spare)
+            swap = max(loading, entered + 1 + row_scales, spare)
             loading = max(loading, swap)
             if tile < tiles - 1:
                 entered = swap + rows - 1

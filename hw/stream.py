@@ -110,16 +110,17 @@ class Buffer(Queue):
 
 
 class DeepQueue(_Fifo):
-    """A long queue in a `Ram`. Latency 2 cycles, one item a cycle.
+    """A long queue in a `Ram`. Latency 1 cycle, one item a cycle.
 
-    The payload at `o` is the memory's read data; `valid` and `ready` depend on registers alone.
+    What comes while the memory is empty goes past it, through a register beside its own. `valid` and
+    `ready` depend on registers alone.
 
     Parameters
     ----------
     shape : ShapeLike
         Shape of the payload.
     depth : int
-        Words of memory, 2 to 65536. One item more fits, in the memory's output register.
+        Words of memory, 2 to 65536. One item more fits, in an output register.
 
     Members
     -------
@@ -136,16 +137,22 @@ class DeepQueue(_Fifo):
         head  = Signal(range(self.depth))      # word to read next
         tail  = Signal(range(self.depth))      # word to write next
         level = Signal(range(self.depth + 1))  # words written and not yet read
-        valid = Signal()                       # the output register holds an item
+        valid = Signal()                       # an output register holds an item:
+        past  = Signal()                       # this one, not the memory's
+        item  = Signal(self.width, reset_less=True)
 
-        push  = Signal()
-        fetch = Signal()                       # move the next word to the output register
+        free  = Signal()
+        push  = Signal()                       # write a word
+        fetch = Signal()                       # move the next word to the memory's output register
+        skip  = Signal()                       # take an item past the memory
         m.d.comb += [
             self.i.ready.eq(level != self.depth),
             self.o.valid.eq(valid),
-            self.o.payload.eq(ram.read_data),
-            push.eq(self.i.valid & self.i.ready),
-            fetch.eq((level != 0) & (~valid | self.o.ready)),
+            self.o.payload.eq(Mux(past, item, ram.read_data)),
+            free.eq(~valid | self.o.ready),
+            fetch.eq((level != 0) & free),
+            skip.eq((level == 0) & free),
+            push.eq(self.i.valid & self.i.ready & ~skip),
             ram.write_en.eq(push),
             ram.write_address.eq(tail),
             ram.write_data.eq(self.i.payload),
@@ -154,7 +161,10 @@ class DeepQueue(_Fifo):
         ]
 
         m.d.sync += level.eq(level + push - fetch)
-        m.d.sync += valid.eq(fetch | (valid & ~self.o.ready))
+        with m.If(free):
+            m.d.sync += valid.eq(fetch | self.i.valid), past.eq(skip)
+        with m.If(skip):
+            m.d.sync += item.eq(self.i.payload)
         with m.If(push):
             m.d.sync += tail.eq(self.next(tail))
         with m.If(fetch):

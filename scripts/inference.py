@@ -113,8 +113,7 @@ def infer(name, engine, layers, images, progress=lambda line: None):
             (result,), _ = run(Job(engine, [gemm]))
         a, w = quantize.dequantize(gemm)
         y = decode(FORMATS[gemm.y_format], result.y)
-        formats = {"a_format": gemm.a_format, "w_format": gemm.w_format}
-        foretold = None if gemm.mx else cycles(engine, gemm.shape, **formats)
+        foretold = cycles(engine, gemm.shape, a_format=gemm.a_format, w_format=gemm.w_format, mx=gemm.mx)
         done.append(Layer(gemm.shape, result.cycles, foretold, utilization(engine, gemm, result.cycles),
                           *bound(engine, gemm), distance(y, a @ w.T + gemm.bias)["rms"]))
         return result.y

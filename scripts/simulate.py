@@ -93,19 +93,16 @@ def run_matmul(arguments):
              "output": arguments.output, "m": m, "n": n, "k": k, "macs": m * n * k}
     if arguments.golden:
         codes, nans = matmul.matmul(section.family, gemm, (section.rows, section.lanes))
-        found |= {"source": "golden"}
-        if not gemm.mx:
-            formats = {"a_format": gemm.a_format, "w_format": gemm.w_format}
-            found["cycles"] = matmul.cycles(section, shape, **formats)
+        found |= {"source": "golden", "cycles": matmul.cycles(
+            section, shape, a_format=gemm.a_format, w_format=gemm.w_format, mx=gemm.mx)}
     else:
         run, waves = run_rtl(section, gemm, arguments)
         codes, nans = run.y, run.nans
         found |= {"source": "rtl", "equal": m * n, "cycles": run.cycles, "stall": arguments.stall,
                   "seed": arguments.seed} | ({"waves": waves} if arguments.waves else {})
     y = decode(FORMATS[arguments.output], codes)
-    if "cycles" in found:
-        found["utilization"] = utilization(section, gemm, found["cycles"])
-    found |= {"nans": nans,
+    found |= {"utilization": utilization(section, gemm, found["cycles"]),
+              "nans": nans,
               "error": {name: distance(y, product(*operands, given)) for name, operands in
                         (("operands", quantize.dequantize(gemm)), ("given", (a, w)))
                         if name == "operands" or a.dtype.kind == w.dtype.kind == "f"}}
@@ -174,9 +171,7 @@ def show_matmul(found):
     yield f"{found['family']} engine, {found['format']}, (M, N, K) = {shape}, results in {found['output']}"
     if found["source"] == "rtl":
         yield f"RTL = golden bit for bit in all {found['equal']:,} results"
-    if "cycles" in found:
-        yield (f"{found['cycles']:,} cycles{' foretold' * (found['source'] == 'golden')}, "
-               f"{found['utilization']:.1%} of peak")
+    yield f"{found['cycles']:,} cycles{' foretold' * (found['source'] == 'golden')}, {found['utilization']:.1%} of peak"
     for name, text in ("given", "the arrays given"), ("operands", "the quantized operands"):
         if name in found["error"]:
             error = found["error"][name]

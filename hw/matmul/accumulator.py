@@ -46,8 +46,8 @@ def spacing(config):
 
 
 def _adding(config):
-    """Cycles that an addition takes but in FP32; aligned, a row is shifted first."""
-    return 2 if FAMILIES[config.family].aligned else 1
+    """Cycles that an addition takes ahead of the one in which it is written, but in FP32: aligned, a row is shifted."""
+    return 1 if FAMILIES[config.family].aligned else 0
 
 
 def settling(config):
@@ -56,7 +56,7 @@ def settling(config):
     With MX scales, a row is written later than one without that comes after it; and where sums are aligned,
     exponents overtake the significands of exact ones.
     """
-    return max(FromScaled.latency + Add.latency if config.mx else 0, LEAD + 1)
+    return max(FromScaled.latency + Add.latency + 1 - _adding(config) if config.mx else 0, LEAD + 1)
 
 
 def scale_sets(config):
@@ -130,15 +130,14 @@ class Accumulator(Part):
         # Read, add, write.
         reading, written = Signal.like(self.wave), Signal.like(self.wave)
         adding = _after(m, 1, reading, "adding")
-        old, new, exact = Signal(entries), Signal(entries), Signal(entries, reset_less=True)
+        old, new, exact = Signal(entries), Signal(entries), Signal(entries)
         for col in cols:
             nan = self.nans[col] | old[col].nan & ~adding.first
             if self.family.aligned:
                 self._add_aligned(m, adding, old[col], col, exact[col], nan)
             else:
-                total = Signal(signed(len(exact[col].sum)), name=f"total{col}")
-                m.d.comb += total.eq(Mux(adding.first, 0, old[col].sum) + self.sums[col])
-                m.d.sync += exact[col].eq(Cat(total, nan))
+                m.d.comb += exact[col].sum.eq(Mux(adding.first, 0, old[col].sum) + self.sums[col])
+                m.d.comb += exact[col].nan.eq(nan)
         added = _after(m, _adding(config), adding, "added")
         if config.mx:
             self._scaled(m, reading, adding, written, old, new, exact, added)
@@ -181,7 +180,7 @@ class Accumulator(Part):
         shifted = shift_right(m, low, places, f"shifted{col}_")
         high, low = register(m, high, f"high_held{col}"), register(m, shifted.as_signed(), f"low_held{col}")
         tag, nan = register(m, Mux(swap, old.tag, tag), f"tag_held{col}"), register(m, nan, f"nan_held{col}")
-        m.d.sync += total.sum.eq(high + low), total.tag.eq(tag), total.nan.eq(nan)
+        m.d.comb += total.sum.eq(high + low), total.tag.eq(tag), total.nan.eq(nan)
 
     def _scaled(self, m, reading, adding, written, old, new, exact, added):
         """The FP32 path beside the exact one, and which of the two a row takes."""

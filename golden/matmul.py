@@ -204,19 +204,24 @@ def scale_image(scales):
 def blocks(config, shape):
     """The blocks of results of a GEMM, in order: (row, column, rows, columns).
 
-    All columns of a block first, then M, then N. In the last block of columns, the last rows are
-    split once more where loading the weights again is free: the first `config.cols` of them come
-    last, so that little is left to drain at the end.
+    All columns of a block first, then M, then N. Blocks are `config.acc_rows` high; one that would leave
+    fewer than `config.cols` rows, too few to load weights meanwhile, gives that many to the next. In the
+    last block of columns, the last rows are split once more where loading the weights again is free:
+    the first `config.cols` of them come last, so that little is left to drain at the end.
     """
     m, n, _ = shape
     for column in range(0, n, config.cols):
-        cols = min(config.cols, n - column)
-        for row in range(0, m, config.acc_rows):
+        cols, row = min(config.cols, n - column), 0
+        while row < m:
             rows = min(config.acc_rows, m - row)
+            if 0 < m - row - rows < config.cols <= config.acc_rows // 2:
+                rows -= config.cols
             if column + cols == n and row + rows == m and rows >= 2 * config.cols:
                 yield row + config.cols, column, rows - config.cols, cols
-                rows = config.cols
-            yield row, column, rows, cols
+                yield row, column, config.cols, cols
+            else:
+                yield row, column, rows, cols
+            row += rows
 
 
 def cycles(config, shape, *, a_format="e4m3", w_format="e4m3", mx=False, latency=1):

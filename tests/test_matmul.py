@@ -16,7 +16,7 @@ from golden.matmul import Gemm
 from hw.matmul.ports import Error
 from sim.matmul import Job, run
 
-NANO = {"lanes": 4, "rows": 2, "cols": 8, "acc_rows": 8, "k_max": 512, "mx": False}
+NANO = {"lanes": 4, "rows": 2, "cols": 8, "acc_rows": 16, "k_max": 512, "mx": False}
 DEEP = "DEEP" in os.environ
 SHAPES = [(1, 1, 1), (8, 8, 8), (1, 20, 90), (9, 17, 33), (2, 9, 50), (3, 5, 7), (40, 20, 7), (17, 1, 65), (23, 5, 16)]
 PORTS = ["commands", "weights", "activations", "parameters", "results", "completions",

@@ -67,9 +67,10 @@ class Walker(Part):
     Makes one tile a cycle as long as all that listen take it. A refused command makes a block with
     its error and nothing else, so that its completion comes in order.
 
-    What the array finishes last is drained alone, so the last block is kept small where that is free:
-    its first `cols` rows come after the others, as loading their weights again takes no longer than
-    the rows do.
+    A block of fewer than `cols` rows would wait for its weights, so the one ahead of it leaves `cols`
+    rows to it. What the array finishes last is drained alone, so the last block is kept small where that
+    is free: its first `cols` rows come after the others, as loading their weights again takes no longer
+    than the rows do.
 
     Parameters
     ----------
@@ -128,6 +129,8 @@ class Walker(Part):
         c, c_column = Signal(ADDRESS), Signal(ADDRESS)
         last_n, last_m, last_k, first_k = Signal(), Signal(), Signal(), Signal()
         upper, lower = Signal(), Signal()               # parts of a last block: all but its first rows, these
+        short  = Signal()                               # leaves `cols` rows to the next block
+        whole  = Signal(range(config.acc_rows + 1))     # rows of a block that is not the last
         rows   = Signal(range(config.acc_rows + 1))
         cols   = Signal(range(config.cols + 1))
         count  = Signal(range(config.depth + 1))
@@ -152,13 +155,19 @@ class Walker(Part):
             upper.eq(last_n & (m_left <= config.acc_rows) & (m_left >= 2 * config.cols) & ~lower),
             last_m.eq((m_left <= config.acc_rows) & ~upper),
             last_k.eq(k_left <= depth),
-            rows.eq(Mux(lower, config.cols, Mux(upper, m_left - config.cols, Mux(last_m, m_left, config.acc_rows)))),
+            rows.eq(Mux(lower, config.cols, Mux(upper, m_left - config.cols, Mux(last_m, m_left, whole)))),
+            short.eq((m_left < config.acc_rows + config.cols) if config.acc_rows >= 2 * config.cols else 0),
+            whole.eq(config.acc_rows - Mux(short, config.cols, 0)),
             cols.eq(Mux(last_n, n_left, config.cols)),
             count.eq(Mux(last_k, k_left, depth)),
             beats.eq(Mux(paired, (cols + 1) >> 1, cols)),
             first_row.eq(row + Mux(upper, config.cols, 0)),
             w_next.eq(w + (beats + scales) * config.depth),
         ]
+
+        def below(pitch):
+            """From a block to the next one below it."""
+            return pitch * config.acc_rows - Mux(short, pitch * config.cols, 0)
 
         error = Signal(Error)
         m.d.comb += error.eq(self._check(given))
@@ -242,11 +251,11 @@ class Walker(Part):
                 m.d.sync += a.eq(a_row), w.eq(w_block)
             with m.If(last_k & ~last_m & ~upper):
                 a_next = Signal(ADDRESS)
-                m.d.comb += a_next.eq(a_row + (given.a_pitch * config.acc_rows))
+                m.d.comb += a_next.eq(a_row + below(given.a_pitch))
                 m.d.sync += [
-                    m_left.eq(m_left - config.acc_rows), row.eq(row + config.acc_rows),
+                    m_left.eq(m_left - whole), row.eq(row + whole),
                     a.eq(a_next), a_row.eq(a_next), w.eq(w_block),
-                    c.eq(c + given.c_pitch * config.acc_rows),
+                    c.eq(c + below(given.c_pitch)),
                 ]
             with m.If(last_k & last_m):
                 m.d.sync += [

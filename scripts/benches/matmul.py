@@ -20,6 +20,7 @@ from hw.flow.figures import figure
 from hw.flow.report import critical
 from hw.matmul.array import Array
 from hw.matmul.engine import Engine
+from hw.matmul.pe import PE
 from scripts.area import breakdown
 from sim.matmul import Job, run
 from sim.run import ROOT
@@ -121,7 +122,7 @@ def _ragged():
             excess[m, n, k] = one.cycles - bound
         worst = max(excess, key=excess.get)
         yield figure(f"matmul.excess.ragged.drain{drain}", excess[worst], "cycle",
-                     f"RTL, worst of {len(RAGGED)} shapes, at {worst}", 120, "<=")
+                     f"RTL, worst of {len(RAGGED)} shapes, at {worst}", 120 if drain == SMALL.drain else None, "<=")
 
 
 def _accuracy():
@@ -196,8 +197,14 @@ def _areas(quick, library):
                      round(size, 2), unit, how, goal if cells else None, "<=")
         if cells and (name == "fp8" or not quick):
             fast = asic.synthesize(Verilog(array).text, array.name, cells, asic.SPEED)
-            yield figure(f"matmul.path_ps.{name}", round(critical(fast)[0].length), "ps",
-                         "synthesis, speed recipe, clk-q and setup included, no wires", 1400, "<=")
+            how = "synthesis, speed recipe, clk-q and setup included, no wires"
+            yield figure(f"matmul.path_ps.{name}", round(critical(fast)[0].length), "ps", how, 1400, "<=")
+            element, small = PE(name, SMALL.lanes, array.width), Array(name, SMALL.lanes, 2, 4, 1)
+            alone, flat = (round(critical(asic.synthesize(Verilog(block).text, block.name, cells, asic.SPEED),
+                                          flat=True)[0].length) for block in (element, small))
+            yield figure(f"matmul.path_ps.element.{name}", alone, "ps", how)
+            yield figure(f"matmul.path_ps.flattened_2x4.{name}", flat, "ps", f"{how}; no longer than an element's",
+                         alone, "<=")
     if not quick:
         area = breakdown(SMALL, library[0] if library else None)
         for part, value in area.parts.items():

@@ -5,7 +5,7 @@ from amaranth.hdl import Signal
 
 from sim.formal.contract import Contract
 
-__all__ = ["Fifo"]
+__all__ = ["DeepFifo", "Fifo"]
 
 
 class Fifo(Contract):
@@ -35,23 +35,14 @@ class Fifo(Contract):
         self.promise("no item comes from nothing", ~o.valid | (level != 0))
         self.promise("each item comes out unchanged, in its turn",
                      ~(followed & o.valid & (ahead == 0)) | (o.payload == item))
-        self.promise("an item in the queue does come out", self.punctual(level))
+        self.promise("an item in the queue is on offer", o.valid | (level == 0))
         self.promise("ready while there is room", i.ready | (level >= block.depth))
         self.promise("never too many", level <= block.depth + self.slack)
         self.reach("full, then empty", self.after(level == block.depth) & (level == 0))
         self.reach("last slot, first slot", followed & pop & (ahead == 0) & (o.payload == item))
 
-    def punctual(self, level):
-        """Whether an item is on offer as soon as it should be."""
-        return self.block.o.valid | (level == 0)
-
 
 class DeepFifo(Fifo):
-    """A queue whose items take two cycles, and which holds one more."""
+    """A queue that holds one item more."""
 
     slack = 1
-
-    def punctual(self, level):
-        waited = Signal()
-        self.m.d.sync += waited.eq((level != 0) & ~self.block.o.valid)
-        return self.block.o.valid | (level == 0) | ~waited

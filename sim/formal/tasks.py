@@ -47,8 +47,11 @@ TASKS = [
     Task(DeepQueue(2, 4), DeepFifo),
     Task(Loader(config("fp4")), LoaderRules),
     Task(Sequencer(config("fp4")), SequencerRules),
+    Task(Loader(config("uni")), LoaderRules),
+    Task(Sequencer(config("uni")), SequencerRules),
     Task(Walker(config(cols=2, n_max=4)), WalkerRules),
     Task(Walker(config("fp4", cols=2, n_max=4)), WalkerRules),
+    Task(Walker(config("uni", cols=2, n_max=4)), WalkerRules),
     Task(Parameters(config(), 2), ParametersRules, depth=12),
-    Task(Drain(config()), DrainRules, depth=18, cover=30, cut=("lane_*",)),
+    Task(Drain(config()), DrainRules, depth=18, cover=14, cut=("lane_*",)),
 ]

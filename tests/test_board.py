@@ -4,6 +4,7 @@
 import os
 import pickle
 import re
+import sys
 import tty
 
 import numpy as np
@@ -110,6 +111,13 @@ def test_bitstream():
     assert use.used["TRELLIS_FF"] == 1 and use.fmax > 100
     assert b"\xbd\xb3" in bits              # the preamble
     assert ecp5.cells(blink, "top") == {"LUT4": 1, "TRELLIS_FF": 1}
+
+
+def test_own_tool(monkeypatch):
+    program = f"""{sys.executable} -c 'import sys; sys.exit("ERROR: mine")'"""
+    monkeypatch.setenv("NEXTPNR_ECP5", program)
+    with pytest.raises(RuntimeError, match="^nextpnr_ecp5: ERROR: mine$"):
+        ecp5.place_and_route("module wire_(input a, output b); assign b = ~a; endmodule", "wire_")
 
 
 TWO = """

@@ -39,6 +39,10 @@ class Contract(Elaboratable):
     def rules(self, m, block):
         raise NotImplementedError
 
+    def visible(self, block):
+        """By output: when anybody looks at it, unless that is always."""
+        return {}
+
     def require(self, name, holds):
         """The surroundings see to it that `holds` is true in every cycle after reset."""
         if self.assume:

@@ -146,3 +146,6 @@ class DrainRules(Contract):
         self.reach("a row of two groups", followed & read.en & (block.group == 1))
         self.reach("two commands under way", ending & (open >= 2))
         self.reach("a bad command", picked & spoiled & (command.error == Error.NONE))
+
+    def visible(self, block):
+        return {"read": block.read.en, "group": block.read.en}

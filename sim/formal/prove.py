@@ -41,6 +41,8 @@ class Task:
     contract : type
     depth : int or None
         Cycles from reset to look at; None for all.
+    patience : int
+        With `depth`: seconds in which properties may be proven for all cycles nevertheless.
     cover : int
         Cycles within which everything that the contract wants reached is reached; 0 to skip that.
     watched : dict of type to type
@@ -52,6 +54,7 @@ class Task:
     block: object
     contract: type
     depth: int | None = None
+    patience: int = 0
     cover: int = 20
     watched: dict = None
     cut: tuple = ()
@@ -103,9 +106,15 @@ def prove(task, *, timeout=None, folder=ROOT / "build" / "formal"):
     folder.mkdir(parents=True, exist_ok=True)
     text, names = design(task)
     (folder / "design.il").write_text(text)
-    modes = [("bmc", "abc bmc3", task.depth) if task.depth else ("prove", "abc scorr; pdr --keep-going", None)]
-    modes += [("cover", "smtbmc z3", task.cover)] if task.cover else []
-    return [result for mode in modes for result in _sby(task, names, folder, *mode, timeout)]
+    results = []
+    if not task.depth or task.patience:
+        results = _sby(task, names, folder, "prove", "abc scorr; pdr --keep-going", None, task.patience or timeout)
+    if task.depth:
+        known = {result.property for result in results if result.verdict == "proven"}
+        bounded = _sby(task, names, folder, "bmc", "abc bmc3", task.depth, timeout)
+        results = [result for result in results if result.property in known]
+        results += [result for result in bounded if result.property not in known]
+    return results + (_sby(task, names, folder, "cover", "smtbmc z3", task.cover, timeout) if task.cover else [])
 
 
 def design(task, bench=Bench):

@@ -71,6 +71,10 @@ class LoaderRules(Contract):
         if mx:
             self.reach("a tile with scales after one without", take & last & (scales != 0) & (tiles != 0))
 
+    def visible(self, block):
+        beat = block.columns.any() | (block.scales.any() if block.config.mx else 0)
+        return {"codes": beat, "format": beat, "bad": block.full}
+
 
 class SequencerRules(Contract):
     """The rows of each tile once and in order, at a distance that the accumulators allow, and no row of a
@@ -172,6 +176,9 @@ class SequencerRules(Contract):
         self.reach("two completed blocks", complete == 2)
         if block.spacing <= acc_rows:
             self.reach("a tile on the heels of another", swap & (rested == 0))
+
+    def visible(self, block):
+        return {name: block.wave.valid for name in ("codes", "format", "count", "wave", "bad")}
 
     def _scales(self, m, block, current, left, take, hit, row, scaling, unscaled):
         """MX: the scales of a tile's rows come ahead of them, and leave beside them."""

@@ -242,7 +242,8 @@ def cycles(config, shape, *, a_format="e4m3", w_format="e4m3", mx=False, latency
     tiles = -(-shape[2] // tile_depth(config, a_format, w_format))
 
     loading = 3 + latency                           # cycle of the next weight beat
-    entered = reads = -1                            # cycles of the last row's entry, of the drain's last read
+    entered = loading - 1                           # cycle of the last row's entry; at first, no beat is there yet
+    reads = -1                                      # cycle of the drain's last read
     spare = 0                                       # from here on, the accumulators take row 0 again
     freed, released = [], [-1, -1]                  # reads of each row of the block before; of whole blocks
     for _, _, rows, cols in blocks(config, shape):

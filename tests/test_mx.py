@@ -20,7 +20,7 @@ SHAPES = [(1, 1, 1), (8, 8, 32), (1, 20, 190), (9, 17, 33), (20, 9, 70), (2, 3, 
           (3, 1, 200)]
 ENGINES = [
     {"family": "fp8", "lanes": 16, "rows": 2, "cols": 8, "acc_rows": 8},
-    {"family": "fp4", "lanes": 8, "rows": 4, "cols": 4, "drain": 2, "acc_rows": 32},
+    {"family": "fp4", "lanes": 8, "rows": 4, "cols": 4, "drain": 2, "acc_rows": 64},
 ]
 MORE = [
     {"family": "fp4", "lanes": 32, "rows": 1, "cols": 64, "drain": 32},         # scales in two beats
@@ -65,7 +65,8 @@ def test_cycles_are_as_golden_says(engine):
     """GEMMs with scales and without take exactly the stated cycles."""
     config, rng = Matmul(**engine, mx=True), np.random.default_rng(7)
     known, gemms = FAMILIES[config.family], []
-    for n, shape in enumerate([*SHAPES, (40, 12, 96)]):
+    tall = 2 * config.acc_rows, 1, 64                # its rows' scales take longer than its weights
+    for n, shape in enumerate([*SHAPES, (40, 12, 96), tall, tall]):
         formats = known.activations[0], known.weights[n % len(known.weights)]
         given = gemm(rng, shape, *formats, mx=n % 4 != 1 and known.rate(*formats) == 1)
         gemms.append(replace(given, c=None))

@@ -58,7 +58,7 @@ TASKS = [
     Task(Sequencer(config("uni")), SequencerRules),
     Task(Walker(config(cols=2, n_max=4)), WalkerRules),
     Task(Walker(config("fp4", cols=2, n_max=4)), WalkerRules),
-    Task(Walker(config("uni", cols=2, n_max=4)), WalkerRules),
+    Task(Walker(config("uni", cols=2, n_max=4)), WalkerRules, depth=12, patience=600),
     Task(Parameters(config(), 2), ParametersRules, depth=12),
     Task(Drain(config()), DrainRules, depth=18, cover=14, cut=("lane_*",)),
     Task(Engine(TINY), EngineRules, depth=15, patience=100, cover=0, cut=ARITHMETIC),

@@ -12,8 +12,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from golden.families import FAMILIES
+from golden.paging import LENGTH
 
-__all__ = ["Chip", "ConfigError", "Matmul", "load"]
+__all__ = ["Chip", "ConfigError", "KvCache", "Matmul", "load"]
+
+
+KV_FORMATS = {"bf16": (2, 0), "fp8": (1, 2)}
+"""Formats of the KV cache: bytes of an element; bytes of a row's scale and its checksum."""
+KV_POLICIES = ("unhashed_head", "lru_tail")
 
 
 class ConfigError(ValueError):
@@ -133,6 +139,107 @@ class Matmul(Section):
         return self.depth * self.cols
 
 
+class KvCache(Section):
+    """The paged KV cache: blocks of keys and values, and a controller that deals them out to sequences.
+
+    A block holds `block_tokens` tokens of all layers and heads. What it holds of one layer and head is a
+    segment: scales, rows of K, rows of V, each in whole beats.
+
+    Attributes
+    ----------
+    blocks : int
+        Blocks in the pool, the null block among them.
+    sequences : int
+        Sequences that are open at a time.
+    table : int
+        Blocks of a sequence at most.
+    block_tokens : int
+        Tokens of a block.
+    layers, kv_heads, head_dim : int
+        Of the model.
+    format : str
+        Of keys and values: `bf16`, or `fp8` with a scale for each token and head.
+    beat : int
+        Bytes that the memory's port moves in a cycle.
+    hash_bits, tenant_bits : int
+        Bits of a block's hash and of a tenant's number.
+    policy : str
+        Where blocks join the free list: `unhashed_head` or `lru_tail`, see `golden.kvcache`.
+    """
+
+    blocks: int = Field(64, ge=2, le=65536)
+    sequences: int = Field(8, ge=1, le=1024)
+    table: int = Field(16, ge=1, le=32768)
+    block_tokens: int = Field(16, ge=1, le=256)
+    layers: int = Field(2, ge=1, le=256)
+    kv_heads: int = Field(2, ge=1, le=16)
+    head_dim: int = Field(64, ge=8, le=256)
+    format: str = "fp8"
+    beat: int = Field(64, ge=8, le=128)
+    hash_bits: int = Field(64, ge=8, le=64)
+    tenant_bits: int = Field(4, ge=1, le=8)
+    policy: str = "unhashed_head"
+
+    @field_validator("block_tokens", "beat")
+    @classmethod
+    def _powers_of_two(cls, value):
+        if value & (value - 1):
+            raise ValueError("must be a power of two")
+        return value
+
+    @field_validator("block_tokens")
+    @classmethod
+    def _length_fits(cls, tokens, info):
+        table = info.data.get("table", 1)
+        if table * tokens >= 1 << LENGTH:
+            raise ValueError(f"makes sequences of table x block_tokens = {table * tokens} tokens; "
+                             f"there may be {(1 << LENGTH) - 1}")
+        return tokens
+
+    @field_validator("head_dim")
+    @classmethod
+    def _rows_are_bytes(cls, head_dim):
+        if head_dim % 8:
+            raise ValueError("must be a multiple of 8")
+        return head_dim
+
+    @field_validator("format", "policy")
+    @classmethod
+    def _names_exist(cls, name, info):
+        known = {"format": KV_FORMATS, "policy": KV_POLICIES}[info.field_name]
+        if name not in known:
+            raise ValueError(f"must be {_words(map(_toml, known))}")
+        return name
+
+    @property
+    def ref_bits(self):
+        """Bits of a block's references: one for each sequence, and one for its pin."""
+        return (self.sequences + 1).bit_length()
+
+    @property
+    def row_beats(self):
+        """Beats of a token's K or V of one layer and head."""
+        return -(-self.head_dim * KV_FORMATS[self.format][0] // self.beat)
+
+    @property
+    def scale_beats(self):
+        """Beats of a segment's scales: each row's, with its checksum."""
+        return -(-2 * self.block_tokens * KV_FORMATS[self.format][1] // self.beat)
+
+    def segment_beats(self, slots):
+        """Beats of `slots` tokens of a block, of one layer and head: all scales, then as many rows of K and V."""
+        return self.scale_beats + 2 * slots * self.row_beats
+
+    def copy_bytes(self, slots):
+        """Bytes of `slots` tokens of a block, of all layers and heads."""
+        return self.layers * self.kv_heads * self.segment_beats(slots) * self.beat
+
+    @property
+    def block_bytes(self):
+        """Bytes of a block."""
+        return self.copy_bytes(self.block_tokens)
+
+
 class Chip(Section):
     """A whole chip.
 
@@ -141,10 +248,12 @@ class Chip(Section):
     name : str
         By default that of the file.
     matmul : Matmul
+    kvcache : KvCache
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     matmul: Matmul = Field(default_factory=lambda: Matmul())
+    kvcache: KvCache = Field(default_factory=lambda: KvCache())
 
 
 def load(path):

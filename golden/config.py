@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from golden.families import FAMILIES
 from golden.paging import LENGTH
 
-__all__ = ["Chip", "ConfigError", "KvCache", "Matmul", "load"]
+__all__ = ["KV_FORMATS", "KV_POLICIES", "Chip", "ConfigError", "KvCache", "Matmul", "load"]
 
 
 KV_FORMATS = {"bf16": (2, 0), "fp8": (1, 2)}

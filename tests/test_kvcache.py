@@ -2,17 +2,23 @@
 """The KV-cache controller: traces of known outcome, and the reference against a second, naive one."""
 
 import json
+import os
+import random
 from pathlib import Path
 
 import pytest
+from naive_kvcache import Naive
 
-from golden.config import KvCache
+from golden.config import KV_POLICIES, KvCache
 from golden.kvcache import Controller
-from golden.paging import ARGUMENTS, HEADER, PAYLOADS, Command, Opcode, Status, pack, unpack
+from golden.paging import ARGUMENTS, HEADER, PAYLOADS, SHORTFALL, Command, Opcode, State, Status, pack, unpack
 from scripts import simulate
 from sim.kvcache import TraceError, play, read
+from sim.traffic import Coverage, draw
 from sw.kvcache import chain
 
+DEEP = "DEEP" in os.environ
+SMALL = KvCache(blocks=18, table=6, block_tokens=4, tenant_bits=1)
 TRACES = sorted((Path(__file__).parents[1] / "sim" / "traces" / "kvcache").glob("*.json"))
 
 
@@ -91,3 +97,74 @@ def test_unknown_opcodes_are_refused():
     controller = Controller(KvCache())
     assert controller.run(Command(99, {"tag": 3})).word == 3 | Status.BAD_CFG << 8
     assert controller.error["opcode"] == 99
+
+
+def agree(controller, naive):
+    """Both references hold the same."""
+    for sid, sequence in enumerate(controller.sequences):
+        seq = naive.world.seqs.get(sid)
+        assert (seq is None) == (sequence.state == State.CLOSED)
+        if seq:
+            assert (seq.tenant, seq.gen, seq.n, seq.streams) == (
+                sequence.tenant, sequence.gen, sequence.length, sequence.inflight)
+            assert (seq.mode, naive.table(seq)) == (sequence.state.name, sequence.entries)
+    held = naive.uses()
+    for index, block in enumerate(controller.blocks):
+        assert (block.ref, block.pinned) == (held[index], index in naive.world.pins)
+        assert (block.tenant, block.hash) == naive.world.tags.get(index, (block.tenant, None))[:2]
+    assert controller.free == naive.free_list()
+
+
+@pytest.mark.parametrize("policy", KV_POLICIES)
+@pytest.mark.parametrize("seed", range(10 if DEEP else 1))
+def test_against_a_naive_reference(policy, seed):
+    config = SMALL.model_copy(update={"policy": policy})
+    rng, controller, naive = random.Random(f"{policy} {seed}"), Controller(config), Naive(config)
+    for _ in range(10_000 if DEEP else 5_000):
+        command = draw(rng, controller)
+        if isinstance(command, int):
+            controller.retire(command)
+            naive.world.seqs[command].streams -= 1
+            continue
+        completion = controller.run(command)
+        if command.opcode == Opcode.STAT:
+            continue
+        status, payload = naive.run(command)
+        assert completion.status.name == status, command
+        if command.opcode in PAYLOADS:
+            fields = SHORTFALL if completion.status else PAYLOADS[command.opcode]
+            assert {name: value for name, value in unpack(fields, completion.payload).items() if value} == {
+                name: value for name, value in payload.items() if value}, command
+        agree(controller, naive)
+
+
+def test_random_commands(capsys):
+    """Invariants hold, what is refused changes nothing, and all there is to cover is covered."""
+    coverage, count = Coverage(), 600_000 if DEEP else 60_000
+    for policy in KV_POLICIES:
+        rng, controller = random.Random(policy), Controller(SMALL.model_copy(update={"policy": policy}))
+        for n in range(count):
+            command = draw(rng, controller)
+            if isinstance(command, int):
+                controller.retire(command)
+                continue
+            before, popped = controller.tables() if n % 5 == 0 else None, controller.counters["allocs"]
+            completion = coverage.run(controller, command)
+            popped = controller.counters["allocs"] - popped
+            if completion.status:
+                assert popped == 0 and before in (None, controller.tables()), command           # I7
+            elif "blocks" in (fields := PAYLOADS[command.opcode]):
+                assert popped == unpack(fields, completion.payload)["blocks"], command          # I10
+            if n % 5 == 0:
+                controller.check()
+            controller.events.clear()
+            controller.moves.clear()
+        for sid, sequence in enumerate(controller.sequences):                                   # I5
+            sequence.inflight = 0
+            controller.run(Command(Opcode.FREE, {"sid": sid, "tenant": sequence.tenant}))
+        for index, block in enumerate(controller.blocks):
+            controller.run(Command(Opcode.UNPIN, {"block": index, "tenant": block.tenant}))
+        assert len(controller.free) == len(controller.blocks) - 1
+    with capsys.disabled():
+        print("", *coverage.table(), sep="\n") if DEEP else None
+    assert not coverage.missing()

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Traces of KV-cache operations in JSON, played on the reference; docs/kvcache.md describes them.
+"""Traces of KV-cache operations in JSON, played on the reference and on the RTL; docs/kvcache.md describes them.
 
 Every command of a trace is checked: the invariants hold after it, and one that is refused has changed
-nothing.
+nothing. The RTL is given the commands that the reference was given, and must answer with the same bits.
 """
 
 import json
+import pickle
+import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from golden.config import KvCache
+from golden.config import KV_POLICIES, KvCache
 from golden.kvcache import Controller
 from golden.paging import (
     ARGUMENTS,
@@ -28,7 +30,7 @@ from golden.paging import (
 )
 from sw.kvcache import Host, chain
 
-__all__ = ["Player", "Step", "TraceError", "play", "read"]
+__all__ = ["Job", "Player", "Step", "TraceError", "play", "read", "replay", "unpacked"]
 
 PEOPLE = {"op", "seq", "target", "expect", "about", "tenant", "gen", "salt", "hold"}
 """Keys of a step that are not arguments of its command as they are."""
@@ -59,6 +61,66 @@ class Step:
     ranges: list = field(default_factory=list)
     events: list = field(default_factory=list)
     moves: list = field(default_factory=list)
+
+
+@dataclass
+class Job:
+    """What the reference did, for the RTL to do again.
+
+    Attributes
+    ----------
+    config : golden.config.KvCache
+    log : list
+        As `Player.log`.
+    events, moves : list
+        Those of the controller, from its beginning on.
+    stall : float
+        Probability with which each port idles or stalls in a cycle.
+    seed : int
+    """
+
+    config: KvCache
+    log: list
+    events: list
+    moves: list
+    stall: float = 0.0
+    seed: int = 0
+
+    @property
+    def built(self):
+        """The configuration that is built: jobs that differ in their pool and policy share a model."""
+        return self.config.model_copy(update={"blocks": max(self.config.blocks, 64), "policy": KV_POLICIES[0]})
+
+
+def replay(job, waves=False):
+    """Give the RTL a job's commands, and compare all that it says.
+
+    Returns
+    -------
+    list of int
+        Cycles of each command, from when it is taken to when its completion is.
+
+    Raises
+    ------
+    AssertionError
+        At the first difference.
+    """
+    from hw.kvcache.controller import Controller as Rtl
+    from sim.run import simulate
+
+    with tempfile.TemporaryDirectory() as folder:
+        given, cycles = Path(folder) / "job", Path(folder) / "cycles"
+        given.write_bytes(pickle.dumps(job))
+        simulate(Rtl(job.built), "sim.benches.kvcache", seed=job.seed, waves=waves,
+                 env={"JOB": given, "CYCLES": cycles}, x_initial="unique")
+        return pickle.loads(cycles.read_bytes())
+
+
+def unpacked(command, word):
+    """A completion's word in the command's own terms."""
+    status = Status(word >> 8 & 0xFF)
+    fields = SHORTFALL if status else PAYLOADS.get(command.opcode, {})
+    return status, unpack(fields, word >> 16)
 
 
 def read(path):
@@ -152,6 +214,10 @@ class Player:
                         if block in free and block not in done.hits]
         self._compare({"status": "OK"} | step.get("expect", {}), done)
         return done
+
+    def job(self, stall=0.0, seed=0):
+        """All that was done, for `replay`."""
+        return Job(self.config, self.log, self.controller.events, self.controller.moves, stall, seed)
 
     def dump(self):
         """Read all tables by commands, so that they come to stand in the log."""

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What crosses the KV-cache controller's ports, besides the words of `golden.paging`."""
+
+from amaranth.lib import data
+
+__all__ = ["COMMAND", "OPERAND", "completion", "event", "move", "range_"]
+
+COMMAND = 128       # bits of a command
+OPERAND = 64        # bits of a hash or a block that follows
+
+
+def completion():
+    """One for each command, in order."""
+    return data.StructLayout({"tag": 8, "status": 8, "payload": 48})
+
+
+def event(config):
+    """A block was cached, or is no longer; `kind` is a `golden.paging.Event`."""
+    return data.StructLayout({"kind": 2, "block": range(config.blocks), "tenant": config.tenant_bits,
+                              "hash": config.hash_bits})
+
+
+def move(config):
+    """The first `slots` of block `source` are to be copied to block `target`."""
+    return data.StructLayout({"source": range(config.blocks), "target": range(config.blocks),
+                              "slots": range(config.block_tokens + 1)})
+
+
+def range_(config):
+    """Slots to read or, with `write`, to write, of one block; `end` is the last of its command."""
+    return data.StructLayout({"block": range(config.blocks), "first": range(config.block_tokens),
+                              "slots": range(config.block_tokens + 1), "write": 1, "end": 1})

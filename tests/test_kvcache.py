@@ -13,7 +13,7 @@ from golden.config import KV_POLICIES, KvCache
 from golden.kvcache import Controller
 from golden.paging import ARGUMENTS, HEADER, PAYLOADS, SHORTFALL, Command, Opcode, State, Status, pack, unpack
 from scripts import simulate
-from sim.kvcache import TraceError, play, read
+from sim.kvcache import Player, TraceError, play, read, replay
 from sim.traffic import Coverage, draw
 from sw.kvcache import chain
 
@@ -168,3 +168,65 @@ def test_random_commands(capsys):
     with capsys.disabled():
         print("", *coverage.table(), sep="\n") if DEEP else None
     assert not coverage.missing()
+
+
+def record(config, seed, count):
+    """The `Player` of random commands, and what they covered."""
+    rng, player, coverage = random.Random(seed), Player({}, config), Coverage()
+    while len(player.log) < count:
+        command = draw(rng, player.controller)
+        if isinstance(command, int):
+            player.controller.retire(command)
+            player.log.append(command)
+        else:
+            player.run(command, coverage)
+    player.dump()
+    return player, coverage
+
+
+@pytest.mark.parametrize("policy", KV_POLICIES)
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_random_commands_on_rtl(policy, stall, capsys):
+    """Completions, hits, ranges, transfers, events and tables are those of the reference, bit for bit."""
+    count = 15_000 if DEEP else 1_500
+    player, coverage = record(SMALL.model_copy(update={"policy": policy}), f"{policy} {stall}", count)
+    assert len(replay(player.job(stall, seed=1))) >= count * 0.9
+    if DEEP:
+        with capsys.disabled():
+            print("", *coverage.table(), sep="\n")
+        assert not coverage.missing()
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
+def test_traces_on_rtl(path):
+    player = play(read(path))
+    if not DEEP and player.config.block_tokens == 2:
+        pytest.skip("a model of its own")
+    player.dump()
+    replay(player.job())
+
+
+def test_cycles():
+    """From a command to its completion: 4 to append in a block, one for each block that is forked or dropped."""
+    player, found = Player({}, KvCache(blocks=64)), {}
+
+    def run(opcode, name=None, **arguments):
+        found[len(player.log)] = name
+        player.run(Command(opcode, arguments))
+
+    for sid in range(3):
+        run(Opcode.ALLOC_SEQ, "open", sid=sid)
+    run(Opcode.APPEND, sid=0, tokens=10)
+    run(Opcode.APPEND, "append", sid=0, tokens=3)
+    run(Opcode.APPEND, "append 1 block", sid=0, tokens=16)
+    run(Opcode.APPEND, sid=0, tokens=16 * 13)
+    run(Opcode.FORK, "fork 15", sid=0, target=3)
+    run(Opcode.APPEND, "copy", sid=0, tokens=1)
+    run(Opcode.FREE, "free 15", sid=0)
+    run(Opcode.APPEND, sid=1, tokens=16)
+    run(Opcode.COMMIT, "commit", sid=1, index=0, hash=5)
+    run(Opcode.FREE, "free 1", sid=1)
+    run(Opcode.STAT, "stat", index=3)
+    cycles = {found[n]: each for n, each in enumerate(replay(player.job())) if found[n]}
+    assert cycles == {"open": 2, "append": 4, "append 1 block": 7, "fork 15": 21, "copy": 8, "free 15": 20,
+                      "commit": 5, "free 1": 6, "stat": 2}

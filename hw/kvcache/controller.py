@@ -13,6 +13,7 @@ from golden.paging import (
     PAYLOADS,
     STAT,
     Event,
+    Move,
     Opcode,
     State,
     Status,
@@ -25,10 +26,10 @@ from hw.ram import Ram
 __all__ = ["Controller"]
 
 ON_SEQUENCES = (Opcode.ATTACH, Opcode.APPEND, Opcode.COMMIT, Opcode.FORK, Opcode.STREAM, Opcode.WRITE,
-                Opcode.TRUNCATE, Opcode.WINDOW, Opcode.FREE, Opcode.PREEMPT)
-WHEN_QUIET = (Opcode.TRUNCATE, Opcode.WINDOW, Opcode.FREE, Opcode.PREEMPT)
+                Opcode.TRUNCATE, Opcode.WINDOW, Opcode.FREE, Opcode.PREEMPT, Opcode.SWAP_OUT, Opcode.SWAP_IN)
+WHEN_QUIET = (Opcode.TRUNCATE, Opcode.WINDOW, Opcode.FREE, Opcode.PREEMPT, Opcode.SWAP_OUT)
+WHEREVER = (Opcode.FREE, Opcode.PREEMPT, Opcode.SWAP_IN)    # the sequence may be in host memory
 ON_BLOCKS = (Opcode.PIN, Opcode.UNPIN, Opcode.EVICT)
-KNOWN = (*ON_SEQUENCES, *ON_BLOCKS, Opcode.ALLOC_SEQ, Opcode.LOOKUP, Opcode.RESET_PREFIX, Opcode.STAT)
 GAUGES = ("free", "free_min", "head", "tail", "wasted_slots")
 
 
@@ -162,6 +163,7 @@ class Controller(Block):
             self._attach(m)
             self._commit(m)
             self._walk(m)
+            self._swap(m)
             self._named(m)
             self._lookup(m)
             self._stream(m)
@@ -292,16 +294,17 @@ class Controller(Block):
     def _check(self, m):
         """The sequence's row is there: what is refused for it, and the first step of all others."""
         config, row = self.config, self.sequences.row
-        known, sequenced, quiet = Signal(), Signal(), Signal()
+        known, sequenced, quiet, wherever = Signal(), Signal(), Signal(), Signal()
         status = Signal(8)
         named = self._given(Opcode.APPEND).sid
         m.d.comb += [
-            known.eq(_among(self.opcode, KNOWN) & (self._view(HEADER).tenant >> config.tenant_bits == 0)),
+            known.eq(_among(self.opcode, Opcode) & (self._view(HEADER).tenant >> config.tenant_bits == 0)),
             sequenced.eq(_among(self.opcode, ON_SEQUENCES)),
             quiet.eq(_among(self.opcode, WHEN_QUIET)),
-            status.eq(self._refusal(row, named, quiet)),
+            wherever.eq(_among(self.opcode, WHEREVER)),
+            status.eq(self._refusal(
+                row, named, quiet & (row.inflight != 0) | ~wherever & (row.state == State.SWAPPED))),
         ]
-        self.status_of = status
         with m.State("CHECK"):
             m.d.sync += self.seq.eq(row), self.length.eq(row.length)
             with m.If(~known):
@@ -314,7 +317,8 @@ class Controller(Block):
                         (Opcode.ATTACH, self._begin_attach), (Opcode.COMMIT, self._begin_commit),
                         (Opcode.FORK, self._begin_fork), (Opcode.STREAM, self._begin_stream),
                         (Opcode.WRITE, self._begin_write), (Opcode.TRUNCATE, self._begin_truncate),
-                        (Opcode.WINDOW, self._begin_window), (Opcode.LOOKUP, self._begin_lookup),
+                        (Opcode.WINDOW, self._begin_window), (Opcode.SWAP_OUT, self._begin_swap_out),
+                        (Opcode.SWAP_IN, self._begin_swap_in), (Opcode.LOOKUP, self._begin_lookup),
                         (Opcode.RESET_PREFIX, self._begin_reset), (Opcode.STAT, self._begin_stat)):
                     with m.Case(opcode):
                         begin(m, self._given(opcode), row)
@@ -323,12 +327,12 @@ class Controller(Block):
                 with m.Case(*ON_BLOCKS):
                     self._begin_named(m, self._given(Opcode.PIN))
 
-    def _refusal(self, row, sid, quiet):
+    def _refusal(self, row, sid, busy):
         """Why a command may not touch a sequence."""
         return Mux((sid >= self.config.sequences) | (row.state == State.CLOSED), Status.BAD_SEQ,
                    Mux(row.tenant != self.tenant, Status.XSEQ,
                        Mux((self.gen != 0) & (self.gen != row.gen), Status.STALE_GEN,
-                           Mux(quiet & (row.inflight != 0), Status.BUSY, Status.OK))))
+                           Mux(busy, Status.BUSY, Status.OK))))
 
     def _opened(self, m, row, **fields):
         """The row of a sequence that is opened where `row` was."""
@@ -418,6 +422,8 @@ class Controller(Block):
             self._add(m, "allocs")
             with m.If(self.copied & (self.got == 0)):
                 m.next = "COPY"
+            with m.Elif(self.opcode == Opcode.SWAP_IN):
+                m.next = "ARRIVED"
             with m.Elif(self.need != 1):
                 m.next = "POP"
             with m.Else():
@@ -428,7 +434,7 @@ class Controller(Block):
         with m.State("COPY"):
             slots = self.seq.length[:self.shift] if self.shift else 0
             m.d.comb += [
-                self.moves.valid.eq(1), self.moves.payload.source.eq(self.last),
+                self.moves.valid.eq(1), self.moves.payload.kind.eq(Move.COPY), self.moves.payload.source.eq(self.last),
                 self.moves.payload.target.eq(self.found), self.moves.payload.slots.eq(slots)]
             with m.If(self.moves.ready):
                 each = config.copy_bytes(1) - config.copy_bytes(0)
@@ -447,7 +453,6 @@ class Controller(Block):
 
     def _forget(self, m):
         """Take a block with hash `key` out of its bucket, then go on with what the command wants."""
-        config = self.config
         gone, first, last = self.gone, Signal(), Signal()
         m.d.comb += first.eq(self.ends.row.head == gone), last.eq(self.ends.row.tail == gone)
         with m.State("FORGET"):
@@ -471,6 +476,8 @@ class Controller(Block):
                     self._done(m, Opcode.EVICT, block=gone)
                 with m.Elif(self.copied & (self.got == 1)):
                     m.next = "COPY"
+                with m.Elif(self.opcode == Opcode.SWAP_IN):
+                    m.next = "ARRIVED"
                 with m.Elif(self.need != 0):
                     m.next = "POP"
                 with m.Else():
@@ -696,6 +703,8 @@ class Controller(Block):
         """Let go of all entries behind `length`."""
         m.d.sync += [self.length.eq(length), self.index.eq(self._entries(row.length)),
                      self.end.eq(self._entries(length))]
+        with m.If(row.state == State.SWAPPED):
+            m.d.sync += self.end.eq(self._entries(row.length))
         m.next = "WALK"
 
     def _begin_truncate(self, m, given, row):
@@ -808,15 +817,84 @@ class Controller(Block):
                     self._done(m, Opcode.UNPIN, block=self.found)
                 with m.Default():
                     state = Mux(self.opcode == Opcode.FREE, State.CLOSED,
-                                Mux(self.opcode == Opcode.PREEMPT, State.PREEMPTED, self.seq.state))
+                                Mux(self.opcode == Opcode.PREEMPT, State.PREEMPTED,
+                                    Mux(self.opcode == Opcode.SWAP_OUT, State.SWAPPED, self.seq.state)))
                     m.d.comb += self.sequences.write(self.sid, self._row(
                         m, self.sequences, self.seq, state=state, length=self.length,
                         holes=self.seq.holes & (self.length != 0)))
                     m.d.sync += self.wasted.eq(
-                        self.wasted + self._waste(self.length) - self._waste(self.seq.length))
+                        self.wasted + Mux(self.opcode == Opcode.SWAP_OUT, 0, self._waste(self.length))
+                        - Mux(self.seq.state == State.SWAPPED, 0, self._waste(self.seq.length)))
                     with m.If(self.opcode == Opcode.PREEMPT):
                         self._add(m, "preempts")
                     self._done(m, Opcode.FREE, freed=self.got)
+
+    # Host memory
+
+    def _begin_swap_out(self, m, given, row):
+        m.d.sync += self.index.eq(0), self.end.eq(self._entries(row.length))
+        m.next = "OUT"
+
+    def _begin_swap_in(self, m, given, row):
+        m.d.sync += self.index.eq(0), self.end.eq(self._entries(row.length)), self.need.eq(0), self.step.eq(0)
+        m.next = "COUNT"
+        with m.If(row.state != State.SWAPPED):
+            self._fail(m, Status.BAD_SEQ)
+
+    def _swap(self, m):
+        """Entries from the first to the last; for `SWAP_IN` twice, as it must know how many blocks it takes."""
+        size, given, entry = self.config.block_tokens, self._given(Opcode.SWAP_OUT), Signal(17, name="swapped")
+        host, left, slots = Signal(32), Signal(21), Signal(range(size + 1))
+        m.d.comb += [
+            entry.eq(self.index - (self.opcode == Opcode.SWAP_IN)),     # whose index has moved on
+            host.eq(given.slot + entry), left.eq(self.seq.length - (entry << self.shift)),
+            slots.eq(Mux(left < size, left, size))]
+
+        def move(kind, source, target):
+            payload = self.moves.payload
+            m.d.comb += [self.moves.valid.eq(1), payload.kind.eq(kind), payload.source.eq(source),
+                         payload.target.eq(target), payload.slots.eq(slots)]
+
+        def read(index, state):
+            m.d.comb += self.entries.read(self._entry(self.sid, index))
+            m.next = state
+
+        with m.State("OUT"):
+            read(self.index, "OUTGOING")
+            with m.If(self.index == self.end):
+                m.d.sync += self.end.eq(0)
+                m.next = "WALK"
+        with m.State("OUTGOING"):
+            with m.If(self.entries.row != 0):
+                move(Move.OUT, self.entries.row, host)
+            with m.If((self.entries.row == 0) | self.moves.ready):
+                m.d.sync += self.index.eq(self.index + 1)
+                m.next = "OUT"
+        with m.State("COUNT"):
+            read(self.step, "COUNTED")
+            with m.If(self.step == self.end):
+                m.next = "IN"
+                with m.If(self.need > self.count):
+                    self._fail(m, Status.OUT_OF_BLOCKS, self.need - self.count)
+        with m.State("COUNTED"):
+            m.d.sync += self.step.eq(self.step + 1), self.need.eq(self.need + (self.entries.row != 0))
+            m.next = "COUNT"
+        with m.State("IN"):
+            read(self.index, "INCOMING")
+            with m.If(self.index == self.end):
+                m.d.comb += self.sequences.write(self.sid, self._row(
+                    m, self.sequences, self.seq, state=State.RUNNING))
+                m.d.sync += self.wasted.eq(self.wasted + self._waste(self.seq.length))
+                self._done(m, Opcode.SWAP_IN, blocks=self.got)
+        with m.State("INCOMING"):
+            m.next = "POP"
+            with m.If(self.entries.row == 0):
+                m.d.sync += self.index.eq(self.index + 1)
+                m.next = "IN"
+        with m.State("ARRIVED"):
+            move(Move.IN, host, self.found)
+            with m.If(self.moves.ready):
+                m.next = "IN"
 
     # Blocks by name
 

@@ -21,9 +21,8 @@ def event(config):
 
 
 def move(config):
-    """The first `slots` of block `source` are to be copied to block `target`."""
-    return data.StructLayout({"source": range(config.blocks), "target": range(config.blocks),
-                              "slots": range(config.block_tokens + 1)})
+    """The first `slots` of a block are to be copied; `kind`, a `golden.paging.Move`, says which end is a host's."""
+    return data.StructLayout({"kind": 2, "source": 32, "target": 32, "slots": range(config.block_tokens + 1)})
 
 
 def range_(config):

@@ -72,17 +72,23 @@ class Job:
         As `Player.log`.
     events, moves : list
         Those of the controller, from its beginning on.
+    error : dict or None
+        Its first error.
     stall : float
         Probability with which each port idles or stalls in a cycle.
     seed : int
+    interrupted : int
+        Cycles after which a reset cuts everything short, to begin again from the first command.
     """
 
     config: KvCache
     log: list
     events: list
     moves: list
+    error: dict | None = None
     stall: float = 0.0
     seed: int = 0
+    interrupted: int = 0
 
     @property
     def built(self):
@@ -213,9 +219,10 @@ class Player:
         self._compare({"status": "OK"} | step.get("expect", {}), done)
         return done
 
-    def job(self, stall=0.0, seed=0):
+    def job(self, stall=0.0, seed=0, interrupted=0):
         """All that was done, for `replay`."""
-        return Job(self.config, self.log, self.controller.events, self.controller.moves, stall, seed)
+        return Job(self.config, self.log, self.controller.events, self.controller.moves, self.controller.error,
+                   stall, seed, interrupted)
 
     def dump(self):
         """Read all tables by commands, so that they come to stand in the log."""

@@ -206,6 +206,13 @@ def test_traces_on_rtl(path):
     replay(player.job())
 
 
+@pytest.mark.parametrize("cycles", [1, 20, 100, *range(101, 400 if DEEP else 105)])
+def test_reset_amid_commands(cycles):
+    """Wherever a reset falls, everything begins anew."""
+    player, _ = record(SMALL, "reset", 300)
+    replay(player.job(interrupted=cycles, seed=cycles))
+
+
 def test_cycles():
     """From a command to its completion: 4 to append in a block, one for each block that is forked or dropped."""
     player, found = Player({}, KvCache(blocks=64)), {}

@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import cocotb
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import ClockCycles, RisingEdge
 
 from sim.kvcache import unpacked
 from sim.stream import Sink, Source, reset
@@ -40,6 +40,16 @@ async def replay(dut):
     dut.clear.value = 0
     dut.pool.value, dut.lru_tail.value = job.config.blocks, job.config.policy == "lru_tail"
     await reset(dut)
+    if job.interrupted:
+        commands.send([entry[0].word for entry in job.log if isinstance(entry, tuple)])
+        operands.send([each for entry in job.log if isinstance(entry, tuple) for each in entry[0].operands])
+        await ClockCycles(dut.clk, job.interrupted)
+        for source in commands, operands:
+            source.queue.clear()
+            source.busy = source.valid.value = 0
+        await reset(dut, running=True)
+        for sink in sinks.values():
+            sink.items.clear()
     watch = Watch(dut, "i", "o")
 
     done = []                           # commands whose completions are still to come
@@ -80,6 +90,9 @@ async def replay(dut):
             yield word & (1 << width) - 1
             word >>= width
 
+    error = job.error and job.error["status"] | job.error["opcode"] << 8 | job.error["sid"] << 16 | (
+        job.error["number"] << 32)
+    assert int(dut.error.value) == (error or 0)
     assert sinks["hits"].items == hits
     assert [tuple(fields(word, bits, size, used)) for word in sinks["ranges"].items] == ranges
     assert [tuple(fields(word, 2, 32, 32, used)) for word in sinks["moves"].items] == job.moves

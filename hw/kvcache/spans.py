@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Slots in the order of attention."""
+
+from amaranth.hdl import Mux, Signal
+
+from golden.paging import Opcode, Status
+
+__all__ = ["Spans"]
+
+
+class Spans:
+    """`STREAM` and `WRITE`."""
+
+    def _begin_stream(self, m, given, row):
+        config = self.config
+        first, count, seen = Signal(21), Signal(21), Signal(21)
+        m.d.comb += [
+            seen.eq(Mux(given.count < row.length, given.count, row.length)),
+            first.eq(Mux(given.window, row.length - seen, given.first)),
+            count.eq(Mux(given.window, seen, Mux(given.count != 0, given.count, Mux(
+                first < row.length, row.length - first, 0))))]
+        with m.If(row.inflight.all()):
+            self._fail(m, Status.BUSY)
+        with m.Elif((given.layer >= config.layers) | (given.heads == 0) | (given.heads >> config.kv_heads != 0)):
+            self._fail(m, Status.OUT_OF_RANGE)
+        with m.Elif(given.window & (given.count == 0)):
+            self._fail(m, Status.BAD_CFG)
+        with m.Else():
+            sinks = Mux(given.sinks < first, given.sinks, first)
+            self._span(m, row, first, count, sinks, row.holes)
+
+    def _begin_write(self, m, given, row):
+        with m.If(given.layer >= self.config.layers):
+            self._fail(m, Status.OUT_OF_RANGE)
+        with m.Else():
+            self._span(m, row, given.first, given.count, 0, 1)
+
+    def _span(self, m, row, first, count, sinks, checks):
+        """Go through `sinks` slots and the ones from `first` on; twice where an entry may be refused."""
+        m.d.sync += [self.first.eq(first), self.slots.eq(count), self.sinks.eq(sinks), self.checks.eq(checks),
+                     self.beats.eq(0)]
+        m.next = "SPAN"
+        with m.If((count == 0) | (first + count > row.length)):
+            self._fail(m, Status.OUT_OF_RANGE)
+
+    def _stream(self, m):
+        config, row, size = self.config, self.blocks.row, self.config.block_tokens
+        at, left, leads = Signal(21), Signal(21), Signal()
+        slot, slots, end = Signal(range(size)), Signal(range(size + 1)), Signal()
+        block = self.ranges.payload.block
+        writes = self.opcode == Opcode.WRITE
+        m.d.comb += [
+            slot.eq(at[:self.shift] if self.shift else 0),
+            slots.eq(Mux(left < size - slot, left, size - slot)),
+            end.eq(~leads & (left == slots)),
+            self.ranges.payload.block.eq(self.entries.row), self.ranges.payload.first.eq(slot),
+            self.ranges.payload.slots.eq(slots), self.ranges.payload.write.eq(writes),
+            self.ranges.payload.end.eq(end)]
+        each, heads = 2 * config.row_beats, self._given(Opcode.STREAM).heads[:config.kv_heads]
+        total = Signal(48)
+        m.d.comb += total.eq(self.beats * Mux(writes, config.kv_heads, _count(heads)))
+
+        def advance():
+            m.d.sync += at.eq(at + slots), left.eq(left - slots)
+            m.next = "SLOTS"
+            with m.If(left == slots):
+                m.d.sync += at.eq(self.first), left.eq(self.slots), leads.eq(0)
+                with m.If(~leads):
+                    m.d.sync += self.checks.eq(0)
+                    m.next = "SPAN"
+                    with m.If(~self.checks):
+                        m.next = "SPANNED"
+
+        with m.State("SPAN"):
+            m.d.sync += [leads.eq(self.sinks != 0), at.eq(Mux(self.sinks != 0, 0, self.first)),
+                         left.eq(Mux(self.sinks != 0, self.sinks, self.slots))]
+            m.next = "SLOTS"
+        with m.State("SLOTS"):
+            m.d.comb += self.entries.read(self._entry(self.sid, at >> self.shift))
+            m.next = "RANGE"
+        with m.State("RANGE"):
+            with m.If(~self.checks):
+                m.d.comb += self.ranges.valid.eq(1)
+                with m.If(self.ranges.ready):
+                    m.d.sync += self.beats.eq(self.beats + config.scale_beats + slots * each)
+                    advance()
+            with m.Elif(block == 0):
+                self._fail(m, Status.NULL_DEREF)
+            with m.Elif(writes):
+                m.d.comb += self.blocks.read(block)
+                m.next = "ALONE"
+            with m.Else():
+                advance()
+        with m.State("ALONE"):
+            with m.If((row.ref > 1) | row.hashed):
+                self._fail(m, Status.WRITE_SHARED)
+            with m.Else():
+                advance()
+        with m.State("SPANNED"):
+            with m.If(~writes):
+                m.d.comb += self.sequences.write(self.sid, self._row(
+                    m, self.sequences, self.seq, inflight=self.seq.inflight + 1))
+                self._add(m, "stream_beats", total)
+            self._done(m, Opcode.STREAM, beats=total)
+
+
+def _count(bits):
+    """How many bits are set."""
+    return sum(bits[1:], bits[0]) if len(bits) > 1 else bits[0]

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""New tokens: slots in the last block, or in new ones off the free list."""
+
+from amaranth.hdl import Signal
+
+from golden.paging import Move, Opcode, State, Status
+
+__all__ = ["Tokens"]
+
+
+class Tokens:
+    """`APPEND`, and how all commands take new blocks."""
+
+    def _begin_append(self, m, given, row):
+        total, need = Signal(22), Signal(17)
+        m.d.comb += total.eq(row.length + given.tokens), need.eq(self._entries(total) - self._entries(row.length))
+        m.d.sync += [self.length.eq(total), self.need.eq(need), self.index.eq(self._entries(row.length))]
+        with m.If(self._entries(total) > self.config.table):
+            self._fail(m, Status.OUT_OF_SEQ_TABLE)
+        with m.Elif((given.tokens != 0) & (self._waste(row.length) != 0)):
+            m.d.comb += self.entries.read(self._entry(self.sid, row.length >> self.shift))
+            m.next = "TAIL"
+        with m.Elif(need > self.count):
+            self._fail(m, Status.OUT_OF_BLOCKS, need - self.count)
+        with m.Elif(need == 0):
+            self._done(m, Opcode.APPEND)
+        with m.Else():
+            m.next = "POP"
+
+    def _append(self, m):
+        """The last block is not full: may it be written in place?"""
+        row, need = self.blocks.row, Signal(17)
+        shared = Signal()
+        m.d.comb += shared.eq(row.ref > 1), need.eq(self.need + shared)
+        with m.State("TAIL"):
+            m.d.comb += self.blocks.read(self.entries.row), self.hashes.read(self.entries.row)
+            m.d.sync += self.last.eq(self.entries.row)
+            m.next = "HELD"
+            with m.If(self.entries.row == 0):
+                self._fail(m, Status.NULL_DEREF)
+        with m.State("HELD"):
+            m.d.sync += self.copied.eq(shared)
+            with m.If(need > self.count):
+                self._fail(m, Status.OUT_OF_BLOCKS, need - self.count)
+            with m.Elif(shared):
+                m.d.comb += self.blocks.write(self.last, self._row(m, self.blocks, row, ref=row.ref - 1))
+                m.d.sync += self.need.eq(need), self.index.eq(self.index - 1)
+                m.next = "POP"
+            with m.Elif(row.hashed):
+                m.d.comb += self.blocks.write(self.last, self._row(m, self.blocks, row, hashed=0))
+                m.d.sync += self.key.eq(self.hashes.row), self.gone.eq(self.last), self.former.eq(row.tenant)
+                m.next = "FORGET"
+            with m.Elif(self.need != 0):
+                m.next = "POP"
+            with m.Else():
+                self._grown(m)
+
+    def _grown(self, m):
+        """Store the new length; the command is done."""
+        seq = self.seq
+        with m.If(self.length != seq.length):
+            m.d.comb += self.sequences.write(self.sid, self._row(
+                m, self.sequences, seq, length=self.length, state=State.RUNNING))
+        m.d.sync += self.wasted.eq(self.wasted + self._waste(self.length) - self._waste(seq.length))
+        self._done(m, Opcode.APPEND, blocks=self.got, copied=self.copied)
+
+    def _pop(self, m):
+        """Take `need` blocks off the free list, for the entries from `index` on."""
+        config, row = self.config, self.blocks.row
+        with m.State("POP"):
+            m.d.comb += self.next.read(self.head), self.blocks.read(self.head), self.hashes.read(self.head)
+            m.next = "POPPED"
+        with m.State("POPPED"):
+            m.d.comb += [
+                self.blocks.write(self.head, self._row(m, self.blocks, ref=1, tenant=self.tenant)),
+                self.entries.write(self._entry(self.sid, self.index), self.head)]
+            m.d.sync += [
+                self.found.eq(self.head), self.head.eq(self.next.row), self.count.eq(self.count - 1),
+                self.index.eq(self.index + 1), self.need.eq(self.need - 1), self.got.eq(self.got + 1),
+                self.key.eq(self.hashes.row), self.gone.eq(self.head), self.former.eq(row.tenant)]
+            self._add(m, "allocs")
+            with m.If(self.copied & (self.got == 0)):
+                m.next = "COPY"
+            with m.Elif(self.opcode == Opcode.SWAP_IN):
+                m.next = "ARRIVED"
+            with m.Elif(self.need != 1):
+                m.next = "POP"
+            with m.Else():
+                m.next = "GROWN"
+            with m.If(row.hashed):
+                self._add(m, "evictions")
+                m.next = "FORGET"
+        with m.State("COPY"):
+            slots = self.seq.length[:self.shift] if self.shift else 0
+            m.d.comb += [
+                self.moves.valid.eq(1), self.moves.payload.kind.eq(Move.COPY), self.moves.payload.source.eq(self.last),
+                self.moves.payload.target.eq(self.found), self.moves.payload.slots.eq(slots)]
+            with m.If(self.moves.ready):
+                each = config.copy_bytes(1) - config.copy_bytes(0)
+                self._add(m, "cow")
+                self._add(m, "cow_bytes", config.copy_bytes(0) + slots * each)
+                m.next = "GROWN"
+                with m.If(self.need != 0):
+                    m.next = "POP"
+        with m.State("GROWN"):
+            self._grown(m)

@@ -102,6 +102,10 @@ def _arguments(rng, controller, opcode, sid, sequence):
                           "window": int(window), "sinks": rng.choice([0, 0, rng.randrange(size)])}
             return given
         case Opcode.TRUNCATE:
+            pinned = [index * size + rng.randrange(size) for index, block in enumerate(sequence.entries)
+                      if block and controller.blocks[block].pinned and (index + 1) * size <= length]
+            if rng.random() < 0.5 and pinned:
+                return {"sid": sid, "length": rng.choice(pinned)}
             return {"sid": sid, "length": _pick(rng, [max(length - rng.randrange(2 * size), 0)], length + 2)}
         case Opcode.WINDOW:
             return {"sid": sid, "computed": _pick(rng, [length], length + 2), "window": rng.randrange(2 * size),
@@ -109,6 +113,9 @@ def _arguments(rng, controller, opcode, sid, sequence):
         case Opcode.PIN | Opcode.UNPIN | Opcode.EVICT:
             known = [index for index, each in enumerate(controller.blocks) if each.tenant == sequence.tenant
                      and (each.pinned if opcode == Opcode.UNPIN else each.hash is not None)]
+            pinned = [index for index in known if controller.blocks[index].pinned]
+            if opcode == Opcode.EVICT and rng.random() < 0.7:
+                known = pinned or known             # a pin without a hash is rare otherwise
             block = _pick(rng, known, config.blocks + 1)
             by_hash = block < config.blocks and controller.blocks[block].hash is not None and rng.random() < 0.3
             return {"by_hash": 1, "hash": controller.blocks[block].hash} if by_hash else {"block": block}

@@ -6,7 +6,7 @@ BIN     = .venv/bin
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test verify bench lint formal clean
+.PHONY: help run test verify bench lint formal mutate clean
 
 help:     ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -29,6 +29,9 @@ lint: .venv/stamp       ## ruff, and who may import whom
 
 formal: .venv/stamp     ## prove the control logic
 	$(BIN)/python scripts/formal.py
+
+mutate: .venv/stamp     ## a thousand mutants of the control logic, found or explained
+	$(BIN)/python scripts/mutate.py
 
 clean:                  ## remove build/ and .venv
 	rm -rf build .venv

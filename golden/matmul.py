@@ -235,7 +235,8 @@ def cycles(config, shape, *, a_format="e4m3", w_format="e4m3", mx=False, latency
     """
     uni = config.family == "uni"                    # where exponents take cycles of their own
     spacing = 5 if config.mx else 3 if uni else 2   # cycles between two additions to the same row
-    to_drain = config.rows + 4 + 3 * uni + 6 * mx   # from a row's last entry to its first read by the drain
+    adding = 6 if mx else uni                       # beyond one: FP32, or aligned, where a sum shifts first
+    to_drain = config.rows + 4 + 2 * uni + adding   # from a row's last entry to its first read by the drain
     to_result = 15 + uni                            # from that read to the result
     per_beat = slices(config, a_format, w_format)
     tiles = -(-shape[2] // tile_depth(config, a_format, w_format))

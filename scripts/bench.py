@@ -41,13 +41,26 @@ def merge(figures):
 
 
 def markdown(figures):
-    """Figures as a page of documentation."""
+    """Figures as a page of documentation; those measured at several K (`<name>.k<K>`) in a table of their own."""
+    over_k, plain = {}, []
+    for figure in figures:
+        name, dot, k = figure["name"].rpartition(".k")
+        if dot and k.isdigit():
+            over_k.setdefault((name, figure["how"]), {})[int(k)] = figure["value"]
+        else:
+            plain.append(figure)
     yield "# Figures\n\nMeasured by `make bench LIBERTY=cells.lib TABLE=docs/figures.md`.\n"
     yield "| figure | value | unit | goal | | how |\n|---|---:|---|---|---|---|"
-    for figure in figures:
+    for figure in plain:
         goal = "" if figure["goal"] is None else f"{figure['sense']} {figure['goal']:g}"
         verdict = {True: "holds", False: "**misses**", None: ""}[figure["holds"]]
         yield f"| {figure['name']} | {figure['value']:,.6g} | {figure['unit']} | {goal} | {verdict} | {figure['how']} |"
+    columns = sorted({k for values in over_k.values() for k in values})
+    if columns:
+        yield "\n| figure |" + "".join(f" K = {k:,} |" for k in columns) + " how |"
+        yield "|---|" + "---:|" * len(columns) + "---|"
+    for (name, how), values in over_k.items():
+        yield f"| {name} |" + "".join(f" {values[k]:.3g} |" if k in values else " |" for k in columns) + f" {how} |"
 
 
 def main(argv=None):

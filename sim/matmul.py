@@ -267,6 +267,7 @@ class Port:
         self.payload, self.valid, self.ready = (
             getattr(dut, f"{name}__{part}") for part in ("payload", "valid", "ready"))
         self.driven, self.taking, self.value = None, False, None    # payload on offer; whether we are ready
+        self.offering = False
         (self.valid if source else self.ready).value = 0
 
     def sample(self, seen):
@@ -290,9 +291,9 @@ class Port:
         if self.driven is None and payload is not None and not (stall and random() < stall):
             self.driven = payload
             self.payload.value = payload
-            self.valid.value = 1
-        elif self.driven is None:
-            self.valid.value = 0
+        if self.offering != (self.driven is not None):
+            self.offering = not self.offering
+            self.valid.value = self.offering
 
     def take(self, stall, random):
         """Be ready or not."""

@@ -4,6 +4,7 @@
 import os
 import pickle
 import re
+import sys
 import tty
 
 import numpy as np
@@ -14,9 +15,10 @@ from golden.matmul import Gemm
 from hw.board.board import Board
 from hw.board.memory import Memory
 from hw.board.uart import Receiver, Transmitter
-from hw.board.ulx3s import design, pll
+from hw.board.ulx3s import Design, design, pll
 from hw.flow import ecp5
-from sim.run import simulate
+from scripts import fpga
+from sim.run import ROOT, simulate
 from sw.board import Serial
 
 NANO = Matmul(family="fp8", lanes=4, rows=2, cols=8, acc_rows=8, k_max=512)
@@ -80,7 +82,8 @@ def test_serial_port():
         Serial("/dev/null", 12345)
 
 
-@pytest.mark.parametrize("megahertz, dividers", [(25, (1, 1, 24)), (50, (1, 2, 12)), (62.5, (2, 5, 10))])
+@pytest.mark.parametrize("megahertz, dividers",
+                         [(25, (1, 1, 24)), (40, (5, 8, 15)), (50, (1, 2, 12)), (62.5, (2, 5, 10))])
 def test_pll(megahertz, dividers):
     assert pll(megahertz) == dividers
 
@@ -94,8 +97,8 @@ def test_pll_knows_its_limits():
 def test_design_for_the_ulx3s():
     pytest.importorskip("amaranth_boards")
     made = design(NANO, memory=4096)
-    assert f"module {made.board}(" in made.files["board.sv"]
-    assert "EHXPLLL" in made.files["top.il"] and f"cell \\{made.board} " in made.files["top.il"]
+    assert f"module {made.board}(" in made.verilog
+    assert "EHXPLLL" in made.shell and f"cell \\{made.board} " in made.shell
     assert 'LOCATE COMP "uart_0__rx__io" SITE "M1"' in made.constraints
 
 
@@ -104,7 +107,38 @@ def test_bitstream():
     blink = "module top(input clk, output reg led); always_ff @(posedge clk) led <= ~led; endmodule"
     pins = "".join(f'LOCATE COMP "{name}" SITE "{site}"; IOBUF PORT "{name}" IO_TYPE=LVCMOS33;\n'
                    for name, site in (("clk", "G2"), ("led", "B2")))
-    use, bits = ecp5.bitstream({"blink.sv": blink}, "top", pins)
+    use, bits = ecp5.bitstream(blink, "top", "", pins, device="25k")
     assert use.used["TRELLIS_FF"] == 1 and use.fmax > 100
     assert b"\xbd\xb3" in bits              # the preamble
-    assert ecp5.cells({"blink.sv": blink}, "top") == {"LUT4": 1, "TRELLIS_FF": 1}
+    assert ecp5.cells(blink, "top") == {"LUT4": 1, "TRELLIS_FF": 1}
+
+
+def test_own_tool(monkeypatch):
+    program = f"""{sys.executable} -c 'import sys; sys.exit("ERROR: mine")'"""
+    monkeypatch.setenv("NEXTPNR_ECP5", program)
+    with pytest.raises(RuntimeError, match="^nextpnr_ecp5: ERROR: mine$"):
+        ecp5.place_and_route("module wire_(input a, output b); assign b = ~a; endmodule", "wire_")
+
+
+TWO = """
+module count(input clk, output reg [7:0] q);
+  always_ff @(posedge clk) q <= q + 8'd1;
+endmodule
+module two(input clk, output [7:0] q, r);
+  count first (.clk(clk), .q(q));
+  count second (.clk(clk), .q(RESULT));
+endmodule
+"""
+
+
+def test_nothing_swept():
+    kept = ecp5.kept(TWO.replace("RESULT", "r"), "two")
+    assert kept.blocks["count"]["flops"] == kept.alone["flops"] == kept.whole["flops"] == 16
+    assert set(kept.shares.values()) == {1}
+
+
+def test_what_is_swept_is_an_error(monkeypatch):
+    """A block that nobody reads is found missing before the design is placed."""
+    monkeypatch.setattr(fpga.ulx3s, "design", lambda *_, **__: Design(TWO.replace("RESULT", ""), "two", "", ""))
+    with pytest.raises(SystemExit, match="^fpga: the whole has other cells than its blocks alone: .*8 flops of 16"):
+        fpga.main(["build", "--config", str(ROOT / "configs" / "ulx3s.toml")])

@@ -6,11 +6,15 @@ import json
 import pytest
 from amaranth.hdl import Module
 
+from golden.families import FAMILIES
+from hw.matmul.engine import Engine
+from hw.matmul.fetch import Fetch
 from hw.stream import Queue
 from scripts import formal
+from sim.formal.cones import cones, waits
 from sim.formal.prove import Task, prove
 from sim.formal.stream import Fifo
-from sim.formal.tasks import QUICK
+from sim.formal.tasks import QUICK, config
 
 
 @pytest.mark.parametrize("task", [task for task in QUICK if not task.block.name.startswith("fetch")],
@@ -58,3 +62,30 @@ def test_command_prints_figures(capsys):
 def test_unknown_block_is_named():
     with pytest.raises(SystemExit, match=r"^formal: no block is called lost\.\.\.; there are queue_2x1, "):
         formal.main(["--block", "lost"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_port_of_the_engine_answers_within_the_cycle(family):
+    """No valid waits for a ready; nor does anything else at the engine's ports depend on another in its cycle."""
+    small = config(family, cols=2, n_max=4)
+    assert not any(outputs for port, outputs in cones(Engine(small)).items() if port != "rst")
+
+
+class Waiting(Queue):
+    """A queue that offers nothing until somebody is ready for it."""
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.queue = queue = Queue(self.shape, self.depth)
+        m.d.comb += [
+            queue.i.payload.eq(self.i.payload), queue.i.valid.eq(self.i.valid), self.i.ready.eq(queue.i.ready),
+            self.o.payload.eq(queue.o.payload), self.o.valid.eq(queue.o.valid & self.o.ready),
+            queue.o.ready.eq(self.o.ready),
+        ]
+        return m
+
+
+def test_a_valid_that_waits_is_found():
+    assert waits(Waiting(2, 2)) == [("o__ready", "o__valid")]
+    assert waits(Queue(2, 2)) == []
+    assert waits(Fetch(1, 2, 2, 2)) == [("o__ready", "response__ready"), ("request__ready", "i__ready")]

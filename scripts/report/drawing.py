@@ -11,7 +11,7 @@ WIDTH, LEFT, RIGHT = 1080, 172, 1068      # pixels of the page; the elements lie
 TOP, PITCH = 118, 40                      # of the first row; from row to row
 GAP, INSET = 14, 26                       # between groups; from a group's edge to its elements
 BUS = 60                                  # height of the line that brings the weights
-STEPS = ("one group a cycle", "round to FP32", "× row scale", "× column scale", "+ bias", "+ C",
+STEPS = ("group in turn", "round to FP32", "× row scale", "× column scale", "+ bias", "+ C",
          "round to output")
 
 

@@ -3,8 +3,8 @@
 
 A `Contract` watches the ports of a block. It says what the block may require of its surroundings and
 what it promises in return. To prove a block alone, a `Bench` leaves its inputs free, assumes the
-former and asserts the latter; in a bigger block, `Watched` asserts both, at every block inside that has
-a contract, so that what one block assumes is not merely hoped of the others.
+former and asserts the latter; in a bigger block, `Watched` asserts the former at every block inside that
+has a contract, so that what one block assumes is not merely hoped of the others.
 
 Everything starts from a reset out of an arbitrary state, so that a reset in the midst of traffic is
 covered as well.
@@ -25,7 +25,7 @@ class Contract(Elaboratable):
     ----------
     block : Block
     assume : bool
-        What the block requires is assumed, not asserted.
+        What the block requires is assumed and what it promises asserted; otherwise the former is asserted.
     """
 
     def __init__(self, block, assume):
@@ -39,6 +39,10 @@ class Contract(Elaboratable):
     def rules(self, m, block):
         raise NotImplementedError
 
+    def visible(self, block):
+        """By output: when anybody looks at it, unless that is always."""
+        return {}
+
     def require(self, name, holds):
         """The surroundings see to it that `holds` is true in every cycle after reset."""
         if self.assume:
@@ -48,7 +52,8 @@ class Contract(Elaboratable):
 
     def promise(self, name, holds):
         """The block sees to it that `holds` is true in every cycle after reset."""
-        self.m.d.comb += Assert(ResetSignal() | holds, name)
+        if self.assume:     # inside another block this is known
+            self.m.d.comb += Assert(ResetSignal() | holds, name)
 
     def reach(self, name, happens):
         """The rules are not empty: `happens` can be true."""

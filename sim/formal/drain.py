@@ -74,11 +74,9 @@ class DrainRules(Contract):
             m.d.sync += picked.eq(before != 0), before.eq(before - 1)
         ending = picked & (before == 0) & completions.valid
 
-        # C: beats that arrived two cycles ago are on offer, and each read that adds to C takes one.
+        # C: beats are on offer in the cycle after they arrive, and each read that adds to C takes one.
         arrived, spoken = Signal(range(64)), Signal(range(64))
-        late = [Signal(name=f"arrived{n}") for n in range(2)]
-        m.d.sync += late[0].eq(block.c_arrives), late[1].eq(late[0])
-        m.d.sync += arrived.eq(arrived + late[0] - self.moves(c))      # on offer from the next cycle on
+        m.d.sync += arrived.eq(arrived + block.c_arrives - self.moves(c))
         adds = read.en & given.accumulate
         m.d.sync += spoken.eq(spoken + block.c_arrives - adds)
 
@@ -107,7 +105,7 @@ class DrainRules(Contract):
                 done[n] + block.done[n] <= given.rows))
             self.require(f"no more rows than there are in half {n}", done[n] + block.done[n] <= config.acc_rows)
             self.require(f"half {n} is complete when it is read", ~(block.release[n] & block.done[n]))
-        self.require("C comes within two cycles of its arrival", c.valid == (arrived != 0))
+        self.require("C comes in the cycle after its arrival", c.valid == (arrived != 0))
         self.require("C has room", spoken <= block.depth + 1)
 
         self.promise("results hold", self.steady(results))
@@ -145,6 +143,9 @@ class DrainRules(Contract):
         self.promise("a command ends after its last result",
                      ~(ending & (command.error == Error.NONE)) | (finals != 0))
         self.promise("at most one last result waits for its completion", finals <= 1)
-        self.reach("a row of two groups", mine & sent & (out_group == 1))
+        self.reach("a row of two groups", followed & read.en & (block.group == 1))
         self.reach("two commands under way", ending & (open >= 2))
-        self.reach("a bad command", ending & spoiled & (command.error == Error.NONE))
+        self.reach("a bad command", picked & spoiled & (command.error == Error.NONE))
+
+    def visible(self, block):
+        return {"read": block.read.en, "group": block.read.en}

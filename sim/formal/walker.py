@@ -29,7 +29,8 @@ class WalkerRules(Contract):
         # Steps: `first` is the first cycle of one, `command` that of which it is.
         idle, fresh, first, scaled, unscaled = Signal(), Signal(), Signal(), Signal(), Signal()
         command, fault, refused, step = Signal(i.payload.shape()), Signal(Error), Signal(), Signal()
-        mx = command.mx if config.mx else Const(0)
+        mx, kind = command.mx if config.mx else Const(0), self.aligned(config, command)
+        depth = Mux(kind, config.depth // 4, config.depth)              # of a tile
         takes, passed, before = Signal(5), Signal(5), Signal(5)     # who takes the step, has taken it, had before
         m.d.comb += [
             first.eq(fresh & waiting.any()), fault.eq(self.fault(config, command)),
@@ -75,7 +76,7 @@ class WalkerRules(Contract):
 
         left, quiet = Signal(), Signal(range(4))
         m.d.sync += left.eq(self.moves(i)), quiet.eq(Mux(i.valid & ~waiting.any(), quiet + (quiet != 3), 0))
-        paired = command.w_format == FORMAT_CODES["e2m1"]
+        paired = (command.w_format == FORMAT_CODES["e2m1"]) | kind
         scales = load.scales if config.mx else Const(0)
 
         self.require("i holds", self.steady(i))
@@ -91,8 +92,8 @@ class WalkerRules(Contract):
         self.promise("a command leaves with its last step", left == first & (refused | (tile.last & given.end)))
         self.promise("never waits for nothing", quiet < 3)
 
-        self.promise("tiles cover K", ~step | (tile.count != 0) & (tile.count <= config.depth) & (
-            tile.first == starts) & (tile.last == (tile.count == rest_k)) & (tile.last | (tile.count == config.depth)))
+        self.promise("tiles cover K", ~step | (tile.count != 0) & (tile.count <= depth) & (
+            tile.first == starts) & (tile.last == (tile.count == rest_k)) & (tile.last | (tile.count == depth)))
         self.promise("blocks cover M", ~opens | (given.rows != 0) & (given.rows <= config.acc_rows) & Mux(
             filling, (gap == 0) & (given.rows == rest_m), Mux(
                 gap == 0, given.rows <= rest_m, gap + given.rows == rest_m)))
@@ -113,6 +114,8 @@ class WalkerRules(Contract):
             self.promise("a tile loads its scales", ~step | (tile.mx == mx) & (scales == Mux(
                 mx, (given.cols + config.depth - 1) // config.depth, 0)))
             self.promise("blocks have scales or not", ~opens | (given.mx == mx))
+        if FAMILIES[config.family].aligned:
+            self.promise("sums are aligned or not", ~step | (tile.aligned == kind) & (load.aligned == kind))
         self.promise("formats are the command's", ~step | (load.format == command.w_format) & (
             tile.format == command.a_format) & (given.format == command.y_format))
         self.promise("blocks are finished as the command says", ~opens | (given.error == Error.NONE) & (
@@ -131,16 +134,25 @@ class WalkerRules(Contract):
             self.reach("MX after others", ends & mx & self.after(ends & ~mx))
 
     @staticmethod
-    def fault(config, command):
+    def one_of(code, names):
+        """Whether a format is one of these."""
+        return Cat(code == FORMAT_CODES[name] for name in names).any()
+
+    @classmethod
+    def aligned(cls, config, command):
+        """Whether a command's sums are aligned, at a quarter of the rate."""
+        names = FAMILIES[config.family].aligned
+        return cls.one_of(command.a_format, names) | cls.one_of(command.w_format, names) if names else Const(0)
+
+    @classmethod
+    def fault(cls, config, command):
         """Why a command cannot be done, if it cannot."""
-        family = FAMILIES[config.family]
-
-        def one_of(value, names):
-            return Cat(value == FORMAT_CODES[name] for name in names).any()
-
+        family, one_of = FAMILIES[config.family], cls.one_of
         dimension = ((command.m == 0) | (command.n == 0) | (command.k == 0)
                      | (command.m > config.m_max) | (command.n > config.n_max))
         formats = (one_of(command.a_format, family.activations) & one_of(command.w_format, family.weights)
                    & one_of(command.y_format, RESULT_FORMATS))
+        if config.mx:
+            formats &= ~(command.mx & cls.aligned(config, command))
         return Mux(dimension, Error.DIMENSION, Mux(command.k > config.k_max, Error.DEPTH,
                                                    Mux(formats, Error.NONE, Error.FORMAT)))

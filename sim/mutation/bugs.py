@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bugs by hand: what a tired engineer might have written, put into the source and found out.
+
+    python -m sim.mutation.bugs NUMBER
+"""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+from sim.run import ROOT
+
+__all__ = ["BUGS", "Bug", "caught"]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`old` in the source of `module` becomes `new`.
+
+    `judge` is the label of the block whose contract is asked; without one, simulation is.
+    """
+
+    name: str
+    module: str
+    old: str
+    new: str
+    judge: str = ""
+
+
+BUGS = [
+    Bug("the last slice of K is one element short", "hw.matmul.walker",
+        "last_k.eq(k_left <= depth)", "last_k.eq(k_left < depth)", "walker"),
+    Bug("rows left for last are forgotten", "hw.matmul.walker",
+        "m.d.sync += lower.eq(upper)", "m.d.sync += lower.eq(0)", "walker"),
+    Bug("weights are overwritten before their swap", "hw.matmul.sequencer",
+        "self.tile.valid & (~self.full | self.swap) & settled", "self.tile.valid & settled", "loader"),
+    Bug("a completed row is replaced while the drain reads it", "hw.matmul.sequencer",
+        "(self.wave.row < self.drained)", "(self.wave.row <= self.drained)", "sequencer"),
+    Bug("one bad block spoils all after it", "hw.matmul.sequencer",
+        "spoiled & ~(self.swap & given.first)", "spoiled", "sequencer"),
+    Bug("a short response is remembered for ever", "hw.matmul.fetch",
+        "m.d.sync += early.eq(0)", "m.d.sync += early.eq(early)", "fetch"),
+    Bug("beats made up are not called bad", "hw.matmul.fetch",
+        "ends & (early | ~self.response.payload.last)", "ends & ~self.response.payload.last", "fetch"),
+    Bug("a refused command turns the double buffer", "hw.matmul.parameters",
+        "half.eq(half ^ result)", "half.eq(~half)", "parameters"),
+    Bug("column scales in place of the bias", "hw.matmul.parameters",
+        "self.bias.eq(bias.read_data)", "self.bias.eq(columns.read_data)", "parameters"),
+    Bug("row scale and column scale swapped", "hw.matmul.drain",
+        "Mux(by_row.row_scaled, self.row_scale, ONE)", "Mux(by_column.row_scaled, self.row_scale, ONE)"),
+    Bug("the drain reads without room for results", "hw.matmul.drain",
+        "& (under_way != depth)", ""),
+    Bug("the count of NaN goes on over commands", "hw.matmul.drain",
+        "nans.eq(0), bad.eq(0),", "bad.eq(0),"),
+    Bug("a row is read before it is complete", "hw.matmul.drain",
+        "(Mux(half, done[1], done[0]) > row)", "(Mux(half, done[1], done[0]) >= row)", "drain"),
+    Bug("a sum begins with what the last block left", "hw.matmul.accumulator",
+        "Mux(adding.first, 0, old[col].sum) + self.sums[col]", "old[col].sum + self.sums[col]"),
+    Bug("the last error counts, not the first", "hw.matmul.engine",
+        "with m.Elif(self.error == Error.NONE):", "with m.Else():"),
+    Bug("a block that lacks something stays quiet", "hw.matmul.engine",
+        "& (passing.parity == n) & sequencer.bad)", "& (passing.parity != n) & sequencer.bad)"),
+]
+
+
+def caught(number):
+    """By what a bug is caught, or None; in a process of its own, whose modules have the bug."""
+    done = subprocess.run([sys.executable, "-m", __spec__.name, str(number)], cwd=ROOT, text=True,
+                          capture_output=True)
+    if done.returncode:
+        raise RuntimeError(f"bug {number}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _plant(bug):
+    """Load the module with the bug, ahead of all that import it."""
+    spec = importlib.util.find_spec(bug.module)
+    source = Path(spec.origin).read_text()
+    if source.count(bug.old) != 1:
+        raise ValueError(f"{bug.module} has {bug.old!r} {source.count(bug.old)} times, not once")
+    module = ModuleType(bug.module)
+    module.__spec__, module.__file__, module.__package__ = spec, spec.origin, bug.module.rpartition(".")[0]
+    sys.modules[bug.module] = module
+    exec(compile(source.replace(bug.old, bug.new), spec.origin, "exec"), module.__dict__)
+
+
+def _judge(bug):
+    # Only now: these modules must see the bug.
+    from sim.matmul import run
+    from sim.mutation.campaign import inside, jobs
+    from sim.mutation.judge import breach
+
+    if bug.judge:
+        _, targets = inside()
+        task = next(target.task for target in targets if target.label == bug.judge)
+        with tempfile.TemporaryDirectory() as folder:
+            found = breach(replace(task, depth=task.depth + 6), Path(folder))
+        return found and f"contract, cycle {found[1]}: {found[0]}"
+    for n, job in enumerate(jobs()):
+        try:
+            run(job)
+        except AssertionError as error:
+            said = re.findall("AssertionError: (.*)", Path(str(error).rpartition("see ")[2]).read_text())
+            return f"simulation, job {n}: {said[0] if said else error}"
+    return None
+
+
+if __name__ == "__main__":
+    planted = BUGS[int(sys.argv[1])]
+    _plant(planted)
+    print(json.dumps(_judge(planted)))

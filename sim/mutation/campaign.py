@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is mutated, and what mutants are put to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from golden.config import Matmul
+from golden.families import FAMILIES, FORMAT_CODES
+from golden.formats import FORMATS, decode
+from golden.matmul import PARAMETERS, RESULT_FORMATS, Gemm
+from hw.matmul.accumulator import Accumulator
+from hw.matmul.drain import Drain
+from hw.matmul.engine import Engine, reads
+from hw.matmul.fetch import Fetch
+from hw.matmul.parameters import Parameters
+from hw.matmul.sequencer import Loader, Sequencer
+from hw.matmul.walker import Walker, load
+from hw.stream import Buffer, DeepQueue, Queue
+from sim.formal.contract import Contract
+from sim.formal.drain import DrainRules
+from sim.formal.fetch import FetchRules
+from sim.formal.parameters import ParametersRules
+from sim.formal.prove import Task
+from sim.formal.sequencer import LoaderRules, SequencerRules
+from sim.formal.stream import DeepFifo, Fifo
+from sim.formal.walker import WalkerRules
+from sim.matmul import Job
+from sim.mutation.judge import breaches, same
+from sim.mutation.mutants import Pool, Target
+from sim.mutation.simulation import failures
+
+__all__ = ["CONFIG", "Verdict", "inside", "jobs", "queues", "run"]
+
+CONFIG = Matmul(family="fp8", lanes=1, rows=2, cols=4, acc_rows=8, drain=2, m_max=24, n_max=12, k_max=8)
+
+
+class Unwatched(Contract):
+    """Nothing is required and nothing promised."""
+
+    def rules(self, m, block):
+        pass
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a mutant.
+
+    Attributes
+    ----------
+    label, name, change : str
+        Block, number and place.
+    contract, simulation : str
+        What it breaks; empty if nothing was seen.
+    same : bool
+        It is proven to be no change at all to those who keep the contract.
+    """
+
+    label: str
+    name: str
+    change: str
+    contract: str
+    simulation: str
+    same: bool
+
+    @property
+    def survives(self):
+        return not (self.contract or self.simulation or self.same)
+
+
+def run(folder, progress, label="", config=CONFIG):
+    """Judge all mutants of the blocks whose label begins so; return a list of `Verdict`.
+
+    All of them are simulated and put to their contracts; what survives both is compared with the block.
+    """
+    verdicts, first = [], 1
+    top, targets = inside(config)
+    pools = [(Pool(top, targets, folder / "engine"), True)]
+    for target in queues():
+        first += sum(len(pool.mutants) for pool, _ in pools[-1:])
+        pools.append((Pool(target.block, [target], folder / target.label, first), False))
+    for pool, simulated in pools:
+        chosen = [target for target in pool.targets if target.label.startswith(label)]
+        failed = {}
+        if simulated and chosen:
+            mutants = [mutant for target in chosen for mutant in pool.of(target)]
+            progress(f"{len(mutants)} mutants in one simulation")
+            failed = failures(pool, jobs(config), mutants)
+        for target in chosen:
+            progress(f"{target.label}: contract")
+            broken = {} if target.task.contract is Unwatched else breaches(pool, target)
+            left = [mutant for mutant in pool.of(target) if mutant.number not in {**broken, **failed}]
+            progress(f"{target.label}: {len(left)} left to be compared")
+            equal = same(pool, target, left) if target.compared else set()
+            for mutant in pool.of(target):
+                breach, failure = broken.get(mutant.number), failed.get(mutant.number)
+                verdicts.append(Verdict(
+                    target.label, mutant.name, str(mutant), breach and f"cycle {breach[1]}: {breach[0]}" or "",
+                    failure and f"job {failure[0]}: {failure[1]}" or "", mutant.number in equal))
+    return verdicts
+
+
+def inside(config=CONFIG):
+    """An engine, and what of it is mutated. Its accumulators and itself have no contract but what golden says."""
+    engine, drain = Engine(config), Drain(config)
+    return engine, [
+        Target("walker", Task(Walker(config), WalkerRules, depth=8)),
+        Target("loader", Task(Loader(config), LoaderRules, depth=14)),
+        Target("sequencer", Task(Sequencer(config), SequencerRules, depth=14)),
+        Target("fetch", Task(Fetch(*reads(config)["weights"]), FetchRules, depth=12)),
+        Target("parameters", Task(Parameters(config, drain.depth), ParametersRules, depth=8)),
+        Target("drain", Task(drain, DrainRules, depth=10, cut=("lane_*",)), compared=False),
+        Target("queue", Task(Queue(load(config), 4), Fifo, depth=14)),
+        Target("accumulator", Task(Accumulator(config), Unwatched)),
+        Target("engine", Task(engine, Unwatched), compared=False),
+    ]
+
+
+def queues():
+    """Queues by themselves, small enough to be filled within a few cycles."""
+    return [Target("buffer", Task(Buffer(2), Fifo, depth=14)),
+            Target("deep_queue", Task(DeepQueue(2, 3), DeepFifo, depth=16))]
+
+
+def jobs(config=CONFIG):
+    """GEMMs that reach everything: all shapes and options, no stalls and many, refused commands, broken reads."""
+    rng, fields = np.random.default_rng(1), {}
+    shapes = [(3, 5, 3), (17, 9, 8), (8, 4, 2), (1, 1, 1), (23, 3, 5), (12, 12, 4), (10, 6, 7)]
+    good = [_gemm(config, rng, shape, n) for n, shape in enumerate(shapes)]
+    refused = [
+        {"m": 0}, {"n": 0}, {"k": 0}, {"m": config.m_max + 1}, {"n": config.n_max + 1}, {"k": config.k_max + 1},
+        {"a_format": 7}, {"w_format": 7}, {"y_format": FORMAT_CODES["e2m1"]},
+        {"m": 1 << 15}, {"n": 1 << 15}, {"k": 1 << 15}]
+    small = [_gemm(config, rng, (2, 3, 3), n) for n in range(2 * len(refused))]
+    fields = {2 * n + 1: each for n, each in enumerate(refused)}
+    largest = [_gemm(config, rng, (config.m_max, config.n_max, config.k_max), 15)]
+    again = [_gemm(config, rng, (9, 7, 6), n) for n in (15, 3, 12, 15)]
+    return [
+        Job(config, good, queue=False),
+        Job(config, good[::-1], latency=4),
+        Job(config, good + largest, stall=0.5, seed=1),
+        Job(config, small, commands=fields, stall=0.3, seed=2),
+        Job(config, good, stall=0.85, seed=3),
+        *(Job(config, again, queue=False, stall=stall, seed=n, broken={(port, 2): change})
+          for n, port in enumerate(reads(config)) for change, stall in ((-1, 0), (2, 0.4))),
+    ]
+
+
+def _gemm(config, rng, shape, number):
+    """A GEMM of a shape; its number says how it is finished."""
+    m, n, k = shape
+    family, sizes = FAMILIES[config.family], {"row_scales": (m,), "column_scales": (n,), "bias": (n,), "c": shape[:2]}
+    a_format, w_format = (names[number % len(names)] for names in (family.activations, family.weights))
+    options = {name: (rng.standard_normal(sizes[name]) * 4).astype(np.float32)
+               for bit, name in enumerate(PARAMETERS) if number >> bit & 1}
+    return Gemm(_codes(rng, a_format, (m, k)), _codes(rng, w_format, (n, k)), a_format, w_format,
+                RESULT_FORMATS[number % len(RESULT_FORMATS)], **options)
+
+
+def _codes(rng, name, shape):
+    """Random codes, one in thirty of them NaN where there is such a thing."""
+    format = FORMATS[name]
+    codes = rng.integers(0, 1 << format.width, shape).astype(format.dtype)
+    if format.nan is None:
+        return codes
+    sound = np.where(np.isfinite(decode(format, codes)), codes, 0)
+    return np.where(rng.random(shape) < 1 / 30, format.nan, sound).astype(format.dtype)

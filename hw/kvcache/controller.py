@@ -129,7 +129,7 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         self.idle, self.step = Signal(17), Signal(17)
         self.missed, self.unpins = Signal(), Signal()
         self.first, self.slots, self.sinks = Signal(21), Signal(21), Signal(21)
-        self.checks, self.beats = Signal(), Signal(40)
+        self.checks, self.heads, self.beats = Signal(), Signal(config.kv_heads), Signal(40)
         self.last, self.found, self.gone = Signal(block), Signal(block), Signal(block)
         self.former = Signal(config.tenant_bits)                        # owner of the block that is gone
         self.key = Signal(config.hash_bits)

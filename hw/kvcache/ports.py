@@ -26,6 +26,12 @@ def move(config):
 
 
 def range_(config):
-    """Slots to read or, with `write`, to write, of one block; `end` is the last of its command."""
-    return data.StructLayout({"block": range(config.blocks), "first": range(config.block_tokens),
-                              "slots": range(config.block_tokens + 1), "write": 1, "end": 1})
+    """Slots to read or, with `write`, to write, of one block.
+
+    A read is of one head; it `opens` or `closes` what is read of that. A write is of all heads. `end` is the
+    last of its command.
+    """
+    return data.StructLayout({
+        "block": range(config.blocks), "first": range(config.block_tokens), "slots": range(config.block_tokens + 1),
+        "write": 1, "end": 1, "opens": 1, "closes": 1, "sid": range(max(config.sequences, 2)),
+        "layer": range(config.layers), "head": range(config.kv_heads)})

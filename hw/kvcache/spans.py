@@ -36,9 +36,10 @@ class Spans:
             self._span(m, row, given.first, given.count, 0, 1)
 
     def _span(self, m, row, first, count, sinks, checks):
-        """Go through `sinks` slots and the ones from `first` on; twice where an entry may be refused."""
+        """Go through `sinks` slots and the ones from `first` on, once for each head; ahead of that once more,
+        where an entry may be refused."""
         m.d.sync += [self.first.eq(first), self.slots.eq(count), self.sinks.eq(sinks), self.checks.eq(checks),
-                     self.beats.eq(0)]
+                     self.heads.eq(self._given(Opcode.STREAM).heads), self.beats.eq(0)]
         m.next = "SPAN"
         with m.If((count == 0) | (first + count > row.length)):
             self._fail(m, Status.OUT_OF_RANGE)
@@ -47,21 +48,25 @@ class Spans:
         config, row, size = self.config, self.blocks.row, self.config.block_tokens
         at, left, leads = Signal(21), Signal(21), Signal()
         slot, slots, end = Signal(range(size)), Signal(range(size + 1)), Signal()
-        block = self.ranges.payload.block
-        writes = self.opcode == Opcode.WRITE
+        block, given = self.ranges.payload.block, self._given(Opcode.STREAM)    # WRITE begins as STREAM does
+        writes, opens = self.opcode == Opcode.WRITE, Signal()
+        remaining = Signal(config.kv_heads)                                     # heads after this one
         m.d.comb += [
             slot.eq(at[:self.shift] if self.shift else 0),
             slots.eq(Mux(left < size - slot, left, size - slot)),
             end.eq(~leads & (left == slots)),
+            remaining.eq(Mux(writes, 0, self.heads & (self.heads - 1))),
             self.ranges.payload.block.eq(self.entries.row), self.ranges.payload.first.eq(slot),
             self.ranges.payload.slots.eq(slots), self.ranges.payload.write.eq(writes),
-            self.ranges.payload.end.eq(end)]
-        each, heads = 2 * config.row_beats, self._given(Opcode.STREAM).heads[:config.kv_heads]
+            self.ranges.payload.sid.eq(self.sid), self.ranges.payload.layer.eq(given.layer),
+            self.ranges.payload.opens.eq(opens), self.ranges.payload.closes.eq(end),
+            self.ranges.payload.end.eq(end & (remaining == 0))]
+        each = 2 * config.row_beats
         total = Signal(48)
-        m.d.comb += total.eq(self.beats * Mux(writes, config.kv_heads, _count(heads)))
+        m.d.comb += total.eq(self.beats * Mux(writes, config.kv_heads, 1))
 
         def advance():
-            m.d.sync += at.eq(at + slots), left.eq(left - slots)
+            m.d.sync += at.eq(at + slots), left.eq(left - slots), opens.eq(0)
             m.next = "SLOTS"
             with m.If(left == slots):
                 m.d.sync += at.eq(self.first), left.eq(self.slots), leads.eq(0)
@@ -69,16 +74,21 @@ class Spans:
                     m.d.sync += self.checks.eq(0)
                     m.next = "SPAN"
                     with m.If(~self.checks):
-                        m.next = "SPANNED"
+                        m.d.sync += self.heads.eq(remaining)
+                        with m.If(remaining == 0):
+                            m.next = "SPANNED"
 
         with m.State("SPAN"):
-            m.d.sync += [leads.eq(self.sinks != 0), at.eq(Mux(self.sinks != 0, 0, self.first)),
+            m.d.sync += [opens.eq(1), leads.eq(self.sinks != 0), at.eq(Mux(self.sinks != 0, 0, self.first)),
                          left.eq(Mux(self.sinks != 0, self.sinks, self.slots))]
             m.next = "SLOTS"
         with m.State("SLOTS"):
             m.d.comb += self.entries.read(self._entry(self.sid, at >> self.shift))
             m.next = "RANGE"
         with m.State("RANGE"):
+            for head in reversed(range(config.kv_heads)):
+                with m.If(self.heads[head]):
+                    m.d.comb += self.ranges.payload.head.eq(head)       # the lowest
             with m.If(~self.checks):
                 m.d.comb += self.ranges.valid.eq(1)
                 with m.If(self.ranges.ready):
@@ -102,8 +112,3 @@ class Spans:
                     m, self.sequences, self.seq, inflight=self.seq.inflight + 1))
                 self._add(m, "stream_beats", total)
             self._done(m, Opcode.STREAM, beats=total)
-
-
-def _count(bits):
-    """How many bits are set."""
-    return sum(bits[1:], bits[0]) if len(bits) > 1 else bits[0]

@@ -76,7 +76,7 @@ async def replay(dut):
         operands.send(command.operands)
         done.append((command, completion))
         hits += found
-        ranges += reads
+        ranges += reads * command.arguments.get("heads", 1).bit_count()     # head after head
         if len(done) > 100:
             await settle()
     await settle()

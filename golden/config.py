@@ -165,6 +165,15 @@ class KvCache(Section):
         Bits of a block's hash and of a tenant's number.
     policy : str
         Where blocks join the free list: `unhashed_head` or `lru_tail`, see `golden.kvcache`.
+    lanes : int
+        Elements of new keys and values that are quantized in a cycle.
+    buffer : int
+        Beats that may be asked for ahead of their use. It takes the memory's latency and two bursts to keep
+        the port busy.
+    transfers : int
+        Transfers, of at most a block each, that are under way at a time.
+    address_bits : int
+        Of a byte in memory.
     """
 
     blocks: int = Field(64, ge=2, le=65536)
@@ -179,8 +188,12 @@ class KvCache(Section):
     hash_bits: int = Field(64, ge=8, le=64)
     tenant_bits: int = Field(4, ge=1, le=8)
     policy: str = "unhashed_head"
+    lanes: int = Field(8, ge=1, le=64)
+    buffer: int = Field(256, ge=16, le=4096)
+    transfers: int = Field(16, ge=4, le=64)
+    address_bits: int = Field(40, ge=32, le=64)
 
-    @field_validator("block_tokens", "beat")
+    @field_validator("block_tokens", "beat", "lanes", "buffer")
     @classmethod
     def _powers_of_two(cls, value):
         if value & (value - 1):
@@ -202,6 +215,32 @@ class KvCache(Section):
         if head_dim % 8:
             raise ValueError("must be a multiple of 8")
         return head_dim
+
+    @field_validator("lanes")
+    @classmethod
+    def _lanes_fit(cls, lanes, info):
+        head_dim, beat = (info.data.get(key, lanes) for key in ("head_dim", "beat"))
+        if head_dim % lanes:
+            raise ValueError(f"must divide head_dim = {head_dim}")
+        if lanes * KV_FORMATS[info.data.get("format", "fp8")][0] > beat:
+            raise ValueError(f"must not fill more than a beat of {beat} bytes")
+        return lanes
+
+    @field_validator("buffer")
+    @classmethod
+    def _buffer_holds_bursts(cls, buffer, info):
+        if buffer < 2 * (burst := min(256, 4096 // info.data.get("beat", 64))):
+            raise ValueError(f"must hold two bursts of {burst} beats")
+        return buffer
+
+    @field_validator("address_bits")
+    @classmethod
+    def _blocks_fit(cls, bits, info):
+        if {"blocks", "layers", "kv_heads", "head_dim", "format"} <= set(info.data):
+            pool = info.data["blocks"] * cls.model_construct(**info.data).block_bytes
+            if pool >> bits:
+                raise ValueError(f"must reach {pool} bytes of blocks")
+        return bits
 
     @field_validator("format", "policy")
     @classmethod
@@ -226,13 +265,18 @@ class KvCache(Section):
         """Beats of a segment's scales: each row's, with its checksum."""
         return -(-2 * self.block_tokens * KV_FORMATS[self.format][1] // self.beat)
 
+    @property
+    def segments(self):
+        """Segments of a block."""
+        return self.layers * self.kv_heads
+
     def segment_beats(self, slots):
         """Beats of `slots` tokens of a block, of one layer and head: all scales, then as many rows of K and V."""
         return self.scale_beats + 2 * slots * self.row_beats
 
     def copy_bytes(self, slots):
         """Bytes of `slots` tokens of a block, of all layers and heads."""
-        return self.layers * self.kv_heads * self.segment_beats(slots) * self.beat
+        return self.segments * self.segment_beats(slots) * self.beat
 
     @property
     def block_bytes(self):

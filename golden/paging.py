@@ -9,10 +9,11 @@ has one completion of 64 bits, in order: its tag, its status, and the payload th
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-__all__ = ["ARGUMENTS", "COUNTERS", "Command", "Completion", "Event", "HEADER", "LENGTH", "Move", "Opcode",
-           "PAYLOADS", "SHORTFALL", "STAT", "State", "Status", "Table", "pack", "unpack"]
+__all__ = ["ARGUMENTS", "COUNTERS", "CRC", "Command", "Completion", "Event", "HEADER", "LENGTH", "Move", "Opcode",
+           "PAYLOADS", "Part", "SHORTFALL", "STAT", "State", "Status", "Table", "pack", "unpack"]
 
 LENGTH = 20     # bits of a count of tokens
+CRC = 0x2F      # of a row of FP8: CRC-8/AUTOSAR, x^8 + x^5 + x^3 + x^2 + x + 1; begins with 0xFF, ends inverted
 
 
 class Opcode(IntEnum):
@@ -94,6 +95,14 @@ class Move(IntEnum):
     COPY = 0            # from block to block
     OUT = 1             # from a block to a host slot
     IN = 2
+
+
+class Part(IntEnum):
+    """What a segment of a block consists of, in the order of addresses."""
+
+    SCALES = 0          # of each token: K's scale and checksum, V's scale and checksum
+    K = 1
+    V = 2
 
 
 HEADER = {"opcode": 8, "tag": 8, "tenant": 8, "gen": 8}

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The KV cache's memory: rows rounded as fractions say, and every byte where it belongs."""
+
+from fractions import Fraction
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from golden.config import ConfigError, KvCache, load
+from golden.formats import E4M3, decode
+from golden.kvstore import Store, checksum, quantize
+from golden.paging import Move, Part
+
+
+def rows(seed, shape, special=0.0):
+    """FP32 codes of all magnitudes within a row's own binade, and some that are not finite."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal(shape) * np.exp2(rng.integers(-140, 120, (*shape[:-1], 1)))
+    codes = values.astype(np.float32).view(np.uint32)
+    odd = rng.choice([0x7F800000, 0xFF800000, 0x7FC00001, 0xFFFFFFFF, 0x00000001, 0x807FFFFF, 0x80000000], shape)
+    return np.where(rng.random(shape) < special, odd, codes).astype(np.uint32)
+
+
+def fraction(code):
+    """The value of an FP32 code, subnormals being zero."""
+    exponent = code >> 23 & 0xFF
+    magnitude = Fraction(0x800000 | code & 0x7FFFFF) * Fraction(2) ** (exponent - 150) if exponent else Fraction(0)
+    return -magnitude if code >> 31 else magnitude
+
+
+@pytest.mark.parametrize("special", [0.0, 0.1])
+def test_fp8_rows_against_fractions(special):
+    given = rows(1, (300, 8), special)
+    codes, scales, nans = quantize("fp8", given)
+    finite = (given >> 23 & 0xFF) != 0xFF
+    assert nans == np.count_nonzero(~finite) and (codes[~finite] == E4M3.nan).all()
+    values = [Fraction(value) if np.isfinite(value) else None for value in decode(E4M3, np.arange(256)).tolist()]
+    for row, quantized, code, sound in zip(given.tolist(), codes, scales.tolist(), finite, strict=True):
+        exact = [fraction(each) for each in row]
+        amax = max((abs(each) for each, good in zip(exact, sound, strict=True) if good), default=Fraction(0))
+        scale = Fraction(2) ** (code - 127)
+        assert amax <= 448 * scale and (code == 0 or amax > 448 * scale / 2)        # ceil rule
+        for each, found, good, bits in zip(exact, quantized, sound, row, strict=True):
+            if good:
+                ordered = sorted((abs(each / scale - value), n & 1, n) for n, value in enumerate(values)
+                                 if value is not None and n >> 7 == bits >> 31)
+                assert ordered[0][2] == found
+
+
+def test_bf16_rows_against_ml_dtypes():
+    given = rows(2, (300, 16), 0.1)
+    codes, scales, nans = quantize("bf16", given)
+    flushed = np.where(given & 0x7F800000, given, given & 0x80000000).astype(np.uint32)
+    other = flushed.view(np.float32).astype(ml_dtypes.bfloat16).view(np.uint16)
+    bad = other & 0x7F80 == 0x7F80
+    assert (codes == np.where(bad, 0x7FC0, other)).all() and nans == bad.sum() and not scales.any()
+    assert quantize("bf16", np.uint32([[0x7F7FFFFF]]))[2] == 1        # rounds past the largest
+
+
+def test_checksum():
+    assert checksum(b"123456789") == 0xDF and checksum(bytes(10)) != 0     # the catalogue's check value
+
+
+def test_bytes_of_a_block():
+    """Every byte of what was written where docs/kvcache.md draws it, and no other."""
+    config = KvCache(blocks=4, block_tokens=4, layers=2, kv_heads=2, head_dim=24, format="fp8", beat=16, lanes=8)
+    store = Store(config)
+    k, v = rows(3, (3, 2, 24)), rows(4, (3, 2, 24))
+    store.write([(1, 3, 1), (3, 0, 2)], 1, k, v)
+    image = store.pool.reshape(-1)
+    expected = np.zeros_like(image)
+    for token, (block, slot) in enumerate([(1, 3), (3, 0), (3, 1)]):
+        for head in range(2):
+            segment = ((block * 2 + 1) * 2 + head) * (16 + 4 * 32 + 4 * 32)
+            for part, given in enumerate((k, v)):
+                codes, scale, _ = quantize("fp8", given[token, head])
+                at = segment + 16 + part * 128 + slot * 32
+                expected[at:at + 24] = codes
+                at = segment + 4 * slot + 2 * part
+                expected[at:at + 2] = scale, checksum([scale, *codes])
+    assert (image == expected).all() and store.address(3, 1, 1) == 15 * 272
+
+
+@pytest.mark.parametrize("format", ["bf16", "fp8"])
+def test_beats_of_a_stream(format):
+    """As many as the controller says, each with its place, scales of other slots left out."""
+    config = KvCache(blocks=8, block_tokens=16, layers=2, kv_heads=3, head_dim=64, format=format, beat=32)
+    store, ranges = Store(config), [(5, 3, 13), (2, 0, 16), (7, 0, 2)]
+    store.pool[:] = np.random.default_rng(5).integers(0, 256, store.pool.shape)
+    beats = store.stream(ranges, 1, 0b101)
+    assert len(beats) == 2 * sum(config.segment_beats(slots) for *_, slots in ranges)
+    assert [beat.head for beat in beats] == [0] * (len(beats) // 2) + [2] * (len(beats) // 2)
+    assert [n for n, beat in enumerate(beats) if beat.first] == [0, len(beats) // 2]
+    assert [n for n, beat in enumerate(beats) if beat.last] == [len(beats) // 2 - 1, len(beats) - 1]
+    assert [n for n, beat in enumerate(beats) if beat.end] == [len(beats) - 1]
+    parts = [beat.part for beat in beats[:config.segment_beats(13)]]
+    assert parts == sorted(parts) and parts.count(Part.SCALES) == config.scale_beats
+    if format == "fp8":
+        scales = b"".join(beat.data for beat in beats[:config.scale_beats])
+        assert scales == bytes(12) + store.pool[5, 1, 0, 12:64].tobytes()
+    last = beats[-config.row_beats:]
+    at = 32 * (config.scale_beats + 17 * config.row_beats)
+    assert b"".join(beat.data for beat in last) == store.pool[7, 1, 2, at:at + 32 * config.row_beats].tobytes()
+    assert [beat.slot for beat in last] == [1] * config.row_beats and last[0].part == Part.V
+
+
+def test_moves_take_used_slots_alone():
+    config = KvCache(blocks=4, block_tokens=4, head_dim=64, beat=32)
+    store, rng = Store(config), np.random.default_rng(6)
+    store.pool[:] = rng.integers(0, 256, store.pool.shape)
+    before = store.pool.copy()
+    store.move(Move.COPY, 1, 2, 3)
+    changed = store.pool != before
+    assert not changed[[0, 1, 3]].any()
+    segment, row = store.pool[2, 0, 0], 64
+    assert (segment[:12] == before[1, 0, 0, :12]).all() and (segment[12:32] == before[2, 0, 0, 12:32]).all()
+    for start in (32, 32 + 4 * row):
+        assert (segment[start:start + 3 * row] == before[1, 0, 0, start:start + 3 * row]).all()
+        assert (segment[start + 3 * row:start + 4 * row] == before[2, 0, 0, start + 3 * row:start + 4 * row]).all()
+    store.move(Move.OUT, 2, 700, 4)
+    store.pool[3] = 0
+    store.move(Move.IN, 700, 3, 4)
+    assert (store.pool[3, ..., :16] == store.pool[2, ..., :16]).all()
+    assert (store.pool[3, ..., 32:] == store.pool[2, ..., 32:]).all()
+
+
+@pytest.mark.parametrize("line, sentence", [
+    ("lanes = 16\nhead_dim = 40", r"kvcache.lanes = 16: must divide head_dim = 40"),
+    ("lanes = 64\nhead_dim = 64\nformat = 'bf16'", r"kvcache.lanes = 64: must not fill more than a beat of 64 bytes"),
+    ("buffer = 64", r"kvcache.buffer = 64: must hold two bursts of 64 beats"),
+    ("blocks = 65536\nlayers = 256\nkv_heads = 16\naddress_bits = 32",
+     r"kvcache.address_bits = 32: must reach 566935683072 bytes of blocks"),
+])
+def test_configurations_that_cannot_be(tmp_path, line, sentence):
+    (tmp_path / "chip.toml").write_text(f"[kvcache]\n{line}\n")
+    with pytest.raises(ConfigError, match=sentence):
+        load(tmp_path / "chip.toml")
+
+

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The control of the KV cache: commands in, tables in memories, completions out."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Shape, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, stream
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from golden.paging import (
@@ -17,6 +17,7 @@ from golden.paging import (
     Status,
 )
 from hw.emit import Block
+from hw.kvcache.counters import Counters
 from hw.kvcache.hashes import Hashes
 from hw.kvcache.names import Names
 from hw.kvcache.ports import COMMAND, OPERAND, completion, event, move, range_
@@ -27,6 +28,7 @@ from hw.kvcache.swaps import Swaps
 from hw.kvcache.tables import ON_BLOCKS, Rows, among
 from hw.kvcache.tokens import Tokens
 from hw.kvcache.walks import Walks
+from hw.stream import Buffer
 
 __all__ = ["Controller"]
 
@@ -34,14 +36,17 @@ ON_SEQUENCES = (Opcode.ATTACH, Opcode.APPEND, Opcode.COMMIT, Opcode.FORK, Opcode
                 Opcode.TRUNCATE, Opcode.WINDOW, Opcode.FREE, Opcode.PREEMPT, Opcode.SWAP_OUT, Opcode.SWAP_IN)
 WHEN_QUIET = (Opcode.TRUNCATE, Opcode.WINDOW, Opcode.FREE, Opcode.PREEMPT, Opcode.SWAP_OUT)
 WHEREVER = (Opcode.FREE, Opcode.PREEMPT, Opcode.SWAP_IN)    # the sequence may be in host memory
+WITH_OPERANDS = (Opcode.LOOKUP, Opcode.ATTACH)
 GAUGES = ("free", "free_min", "head", "tail", "wasted_slots")
 
 
 class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings, Block):
     """Carries out commands one after the other, as `golden.kvcache` says.
 
-    A new block costs two cycles, a cached one that it replaces three more; `FORK` and all that drops blocks
-    take one a cycle.
+    A command's row of the table of sequences, and what else is known to be needed, is read as the command is
+    taken; judged in the cycle after (`CHECK`); and what the command does begins in the third (`BEGIN`).
+    `docs/kvcache.md` has the cycles of each. Some completions leave while the tables are still brought up to
+    date; the next command waits for that.
 
     Parameters
     ----------
@@ -101,8 +106,8 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
             config.sequences)
         self.entries = Rows(m, "entries", ceil_log2(config.blocks), config.sequences << self.entry_bits)
         self.blocks = Rows(m, "blocks", data.StructLayout({
-            "ref": config.ref_bits, "hashed": 1, "pinned": 1, "listed": 1, "tenant": config.tenant_bits}),
-            config.blocks)
+            "ref": config.ref_bits, "hashed": 1, "pinned": 1, "tenant": config.tenant_bits,
+            "first": 1, "last": 1}), config.blocks)     # of the free list, when `ATTACH` took the block off it
         self.next, self.prev, self.younger, self.older = (
             Rows(m, name, ceil_log2(config.blocks), config.blocks) for name in ("next", "prev", "younger", "older"))
         self.hashes = Rows(m, "hashes", config.hash_bits, config.blocks)
@@ -111,8 +116,6 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         # The free list
         self.head, self.tail = Signal(block), Signal(block)
         self.count, self.fewest = Signal(block), Signal(block)
-        with m.If(self.count < self.fewest):
-            m.d.sync += self.fewest.eq(self.count)
 
         # The command
         self.word = Signal(COMMAND)
@@ -120,42 +123,41 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         self.opcode, self.tag, self.tenant = header.opcode, header.tag, header.tenant[:config.tenant_bits]
         self.gen = header.gen
         self.sid = self.word[32:32 + max(ceil_log2(config.sequences), 1)]
+        self.number = Signal(64)                                        # of commands
         self.seq = Signal.like(self.sequences.row)
+        self.verdict = Signal(Status)                                   # on the command's sequence
+        self.held = Signal(17)                                          # entries of the sequence
         self.left = Signal(17)                                          # operands to come
         self.index, self.end = Signal(17), Signal(17)                   # entries
         self.need = Signal(17)                                          # blocks to pop
-        self.length = Signal(length)                                    # that of the sequence afterwards
+        self.length = Signal(26)                                        # that of the sequence afterwards
         self.got, self.copied = Signal(16), Signal()
-        self.idle, self.step = Signal(17), Signal(17)
-        self.missed, self.unpins = Signal(), Signal()
+        self.step, self.beyond = Signal(17), Signal()
         self.first, self.slots, self.sinks = Signal(21), Signal(21), Signal(21)
         self.checks, self.heads, self.beats = Signal(), Signal(config.kv_heads), Signal(40)
         self.last, self.found, self.gone = Signal(block), Signal(block), Signal(block)
         self.former = Signal(config.tenant_bits)                        # owner of the block that is gone
         self.key = Signal(config.hash_bits)
+        self.done, self.refused, self.payload = Signal(), Signal(Status), Signal(48)
 
-        self.counters = {name: Signal(64, name=f"count_{name}") for name in COUNTERS if name not in GAUGES}
-        self.wasted = Signal(32)
-        gauges = {"free": self.count, "free_min": self.fewest, "wasted_slots": self.wasted,
-                  "head": Mux(self.count == 0, 0, self.head), "tail": Mux(self.count == 0, 0, self.tail)}
-        self.readings = Array(self.counters.get(name, gauges.get(name)) for name in COUNTERS)
-        self.done, self.refused, self.payload = Signal(), Signal(8), Signal(48)
+        self.tailed = Signal()
+        self._count(m)
         self._complete(m)
-
+        self._listen(m)
+        self._take(m)
+        self._prepare(m)
         with m.FSM(init="SWEEP"):
             self._sweep(m)
             self._idle(m)
             self._check(m)
+            self._begin(m)
             self._append(m)
             self._pop(m)
             self._forget(m)
-            self._find(m)
-            self._attach(m)
-            self._commit(m)
+            self._prefix(m)
             self._walk(m)
             self._swap(m)
             self._named(m)
-            self._lookup(m)
             self._stream(m)
             self._stat(m)
             self._undo(m)
@@ -189,40 +191,58 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
     def _waste(self, length):
         return (-Value.cast(length))[:self.shift] if self.shift else 0
 
-    def _done(self, m, opcode, **payload):
+    def _done(self, m, opcode, then="IDLE", **payload):
         packed = Signal(data.StructLayout(PAYLOADS[opcode]), name="packed") if PAYLOADS[opcode] else Signal(1)
         m.d.comb += [packed[name].eq(value) for name, value in payload.items()]
         m.d.comb += self.done.eq(1), self.payload.eq(packed)
-        m.next = "IDLE"
+        m.next = then
 
     def _fail(self, m, status, shortfall=0, undo=False):
         """Refuse the command, once its operands are gone."""
-        m.d.comb += self.refused.eq(status), self.payload.eq(shortfall)
+        m.d.comb += self.refused.eq(status), self.payload.eq(shortfall), self.flush.eq(1)
         m.next = "UNDO" if undo else "DRAIN"
 
     def _complete(self, m):
-        """The completion, what is counted, and the first error."""
-        with m.If(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
-        with m.If(self.done | (self.refused != Status.OK)):
-            m.d.sync += [self.o.valid.eq(1), self.o.payload.tag.eq(self.tag), self.o.payload.status.eq(self.refused),
-                         self.o.payload.payload.eq(self.payload)]
+        """The completion, and the first error."""
+        m.submodules.completions = buffer = Buffer(completion())
+        connect(m, buffer.o, flipped(self.o))
+        self.vacant = buffer.i.ready
+        m.d.comb += [
+            buffer.i.valid.eq(self.done | (self.refused != Status.OK)), buffer.i.payload.tag.eq(self.tag),
+            buffer.i.payload.status.eq(self.refused), buffer.i.payload.payload.eq(self.payload)]
+        went, refused = Signal(), Signal(Status)                        # a cycle later
+        m.d.sync += went.eq(self.done), refused.eq(self.refused)
+        with m.If(went & (self.count < self.fewest)):
+            m.d.sync += self.fewest.eq(self.count)
+        with m.If(self.clear):
+            m.d.sync += self.error.eq(0)
+        with m.Elif((refused != Status.OK) & (self.error.status == Status.OK)):
+            named = among(self.opcode, ON_SEQUENCES) | (self.opcode == Opcode.ALLOC_SEQ)
+            m.d.sync += [self.error.status.eq(refused), self.error.opcode.eq(self.opcode),
+                         self.error.sid.eq(Mux(named, self.word[32:48], 0)), self.error.number.eq(self.number)]
+
+    def _count(self, m):
+        """Counters and gauges."""
+        config = self.config
+        bits = {"cow_bytes": config.copy_bytes(config.block_tokens).bit_length(), "stream_beats": 48,
+                "query_tokens": 16 + self.shift, "hit_tokens": config.block_tokens.bit_length()}
+        m.submodules.counters = self.counters = Counters(tuple(
+            (name, 0 if name in (*GAUGES, "commands") else bits.get(name, 1)) for name in COUNTERS))
+        self.wasted, self.change = Signal(32), Signal(signed(self.shift + 2))
+        m.d.sync += self.change.eq(0), self.wasted.eq(self.wasted + self.change)
         for status in Status:
             if status != Status.OK:
                 with m.If(self.refused == status):
                     self._add(m, f"error_{status.name.lower()}")
         with m.If(self.refused == Status.OUT_OF_BLOCKS):
             self._add(m, "oom")
-        with m.If(self.clear):
-            m.d.sync += self.error.eq(0)
-        with m.Elif((self.refused != Status.OK) & (self.error.status == Status.OK)):
-            m.d.sync += [self.error.status.eq(self.refused), self.error.opcode.eq(self.opcode),
-                         self.error.sid.eq(Mux(
-                             among(self.opcode, ON_SEQUENCES) | (self.opcode == Opcode.ALLOC_SEQ),
-                             self.word[32:48], 0)), self.error.number.eq(self.counters["commands"])]
 
     def _add(self, m, name, value=1):
-        m.d.sync += self.counters[name].eq(self.counters[name] + value)
+        m.d.comb += self.counters.add[name].eq(value)
+
+    def _wastes(self, m, after, before):
+        """Slots that hold nothing change in number."""
+        m.d.sync += self.change.eq(Value.cast(after).as_unsigned() - before if self.shift else 0)
 
     def _foreign(self, row):
         """Whether a block is another tenant's."""
@@ -240,7 +260,7 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
             with m.If(at < self.buckets):
                 m.d.comb += self.ends.write(at, 0)
             with m.If(at < config.blocks):
-                m.d.comb += self.blocks.write(at, self._row(m, self.blocks, listed=(at != 0) & (at < self.pool)))
+                m.d.comb += self.blocks.write(at, 0)
                 with m.If(~forgets):
                     m.d.comb += self.next.write(at, at + 1), self.prev.write(at, at - 1)
             with m.If((at < config.sequences) & ~forgets):
@@ -254,26 +274,27 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
                         self.tail, self.count, self.fewest))]
                     m.next = "IDLE"
         with m.State("CLEARED"):
-            m.d.comb += self.events.valid.eq(1), self.events.payload.kind.eq(Event.CLEARED)
-            with m.If(self.events.ready):
+            with m.If(self._tell(m, Event.CLEARED)):
                 m.d.sync += forgets.eq(0)
                 self._done(m, Opcode.RESET_PREFIX)
 
     def _idle(self, m):
-        count = self._given(Opcode.ATTACH)
-        incoming = data.View(count.shape(), self.i.payload[:Shape.cast(count.shape()).width])
+        incoming = data.View(data.StructLayout(HEADER | ARGUMENTS[Opcode.ATTACH]), self.i.payload[:85])
         looked = data.View(data.StructLayout(HEADER | ARGUMENTS[Opcode.LOOKUP]), self.i.payload[:48])
+        commit = data.View(data.StructLayout(HEADER | ARGUMENTS[Opcode.COMMIT]), self.i.payload[:128])
         with m.State("IDLE"):
+            m.d.comb += [*self.entries.read(self._entry(commit.sid[:len(self.sid)], commit.index)),
+                         *self.ends.read(self._bucket(commit.hash))]
             with m.If(self.retire.valid):
                 m.d.comb += self.sequences.read(self.retire.payload)
                 m.next = "RETIRE"
-            with m.Elif(self.i.valid & (~self.o.valid | self.o.ready)):
-                m.d.comb += self.i.ready.eq(1), self.sequences.read(self.i.payload[32:])
+            with m.Elif(self.i.valid & self.vacant):
+                m.d.comb += self.i.ready.eq(1), self.sequences.read(commit.sid)
                 m.d.sync += [
-                    self.word.eq(self.i.payload), self.got.eq(0), self.copied.eq(0),
+                    self.word.eq(self.i.payload), self.got.eq(0), self.copied.eq(0), self.missed.eq(0),
+                    self.number.eq(self.number + 1),
                     self.left.eq(Mux(incoming.opcode == Opcode.ATTACH, incoming.count,
-                                     Mux(incoming.opcode == Opcode.LOOKUP, looked.count, 0)))]
-                self._add(m, "commands")
+                                     Mux(looked.opcode == Opcode.LOOKUP, looked.count, 0)))]
                 m.next = "CHECK"
         with m.State("RETIRE"):
             m.d.comb += self.retire.ready.eq(1)
@@ -288,25 +309,68 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
                 m.d.sync += self.left.eq(self.left - 1)
 
     def _check(self, m):
-        """The sequence's row is there: what is refused for it, and the first step of all others."""
+        """The sequence's row is there: what is refused for it, and what all commands reckon with."""
         config, row = self.config, self.sequences.row
         known, sequenced, quiet, wherever = Signal(), Signal(), Signal(), Signal()
-        status = Signal(8)
-        named = self._given(Opcode.APPEND).sid
+        append, attach, window = (self._given(opcode) for opcode in (Opcode.APPEND, Opcode.ATTACH, Opcode.WINDOW))
         m.d.comb += [
             known.eq(among(self.opcode, Opcode) & (self._view(HEADER).tenant >> config.tenant_bits == 0)),
             sequenced.eq(among(self.opcode, ON_SEQUENCES)),
             quiet.eq(among(self.opcode, WHEN_QUIET)),
             wherever.eq(among(self.opcode, WHEREVER)),
-            status.eq(self._refusal(
-                row, named, quiet & (row.inflight != 0) | ~wherever & (row.state == State.SWAPPED))),
+        ]
+        status = self._refusal(row, append.sid, quiet & (row.inflight != 0) | ~wherever & (row.state == State.SWAPPED))
+        held, more = Signal(17), Signal(25)
+        bottom, seen, upper = Signal(17), Signal(22), Signal(17)
+        m.d.comb += [
+            held.eq(self._entries(row.length)),
+            more.eq(Mux(self.opcode == Opcode.ATTACH, attach.tokens + (attach.count << self.shift), append.tokens)),
+            bottom.eq(self._entries(window.sinks)), seen.eq(window.computed + 1 - window.window),
+            upper.eq(Mux(seen[-1], 0, seen[:-1] >> self.shift)),
         ]
         with m.State("CHECK"):
-            m.d.sync += self.seq.eq(row), self.length.eq(row.length)
-            with m.If(~known):
-                self._fail(m, Status.BAD_CFG)
-            with m.Elif(sequenced & (status != Status.OK)):
-                self._fail(m, status)
+            m.d.sync += [
+                self.seq.eq(row), self.held.eq(held), self.length.eq(row.length + more),
+                self.verdict.eq(Mux(~known, Status.BAD_CFG, Mux(sequenced, status, Status.OK))),
+                self.beyond.eq((row.length >> self.shift) <= self._given(Opcode.COMMIT).index)]
+            m.next = "BEGIN"
+
+            # From entry to entry
+            m.d.sync += self.index.eq(0), self.end.eq(0)
+            with m.Switch(self.opcode):
+                with m.Case(Opcode.FORK):
+                    m.d.sync += self.end.eq(held)
+                    m.d.comb += self.sequences.read(self._given(Opcode.FORK).target)
+                with m.Case(Opcode.SWAP_OUT, Opcode.SWAP_IN):
+                    m.d.sync += self.end.eq(held)
+                with m.Case(Opcode.FREE, Opcode.PREEMPT):
+                    m.d.sync += self.index.eq(held), self.end.eq(Mux(row.state == State.SWAPPED, held, 0))
+                with m.Case(Opcode.TRUNCATE):
+                    m.d.sync += self.index.eq(held), self.end.eq(self._entries(self._given(Opcode.TRUNCATE).length))
+                with m.Case(Opcode.WINDOW):
+                    m.d.sync += self.index.eq(upper), self.end.eq(Mux(bottom < upper, bottom, upper))
+                with m.Case(Opcode.APPEND, Opcode.ATTACH):
+                    m.d.sync += self.index.eq(held), self.end.eq(held)
+                    m.d.comb += self.entries.read(self._entry(self.sid, row.length >> self.shift))
+                with m.Case(Opcode.COMMIT):
+                    self._probe(m, self.entries.row)
+                with m.Case(*ON_BLOCKS):
+                    named = self._given(Opcode.PIN)
+                    self._probe(m, Mux(named.by_hash != 0, self.ends.row.head, named.block))
+                with m.Case(Opcode.STAT):
+                    with m.If(known):
+                        self._begin_stat(m)
+
+            with m.If(among(self.opcode, WITH_OPERANDS)):
+                m.d.comb += self.takes.eq(1)
+
+    def _begin(self, m):
+        """The first step of all commands."""
+        with m.State("BEGIN"):
+            with m.If(among(self.opcode, WITH_OPERANDS)):
+                m.d.comb += self.takes.eq(1)
+            with m.If(self.verdict != Status.OK):
+                self._fail(m, self.verdict)
             with m.Else(), m.Switch(self.opcode):
                 for opcode, begin in (
                         (Opcode.ALLOC_SEQ, self._begin_alloc), (Opcode.APPEND, self._begin_append),
@@ -315,11 +379,11 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
                         (Opcode.WRITE, self._begin_write), (Opcode.TRUNCATE, self._begin_truncate),
                         (Opcode.WINDOW, self._begin_window), (Opcode.SWAP_OUT, self._begin_swap_out),
                         (Opcode.SWAP_IN, self._begin_swap_in), (Opcode.LOOKUP, self._begin_lookup),
-                        (Opcode.RESET_PREFIX, self._begin_reset), (Opcode.STAT, self._begin_stat)):
+                        (Opcode.RESET_PREFIX, self._begin_reset)):
                     with m.Case(opcode):
-                        begin(m, self._given(opcode), row)
+                        begin(m, self._given(opcode), self.seq)
                 with m.Case(Opcode.FREE, Opcode.PREEMPT):
-                    self._drop(m, row, 0)
+                    self._drop(m, 0)
                 with m.Case(*ON_BLOCKS):
                     self._begin_named(m, self._given(Opcode.PIN))
 
@@ -347,8 +411,8 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
             self._done(m, Opcode.ALLOC_SEQ, gen=gen)
 
     def _begin_reset(self, m, given, row):
-        m.d.sync += self.forgets.eq(1)
-        m.next = "SWEEP"
         with m.If(self.count != self.pool - 1):
-            m.d.sync += self.forgets.eq(0)
             self._fail(m, Status.BUSY)
+        with m.Else():
+            m.d.sync += self.forgets.eq(1)
+            m.next = "SWEEP"

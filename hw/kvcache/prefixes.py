@@ -1,96 +1,158 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cached blocks for a new sequence, all or none."""
 
-from amaranth.hdl import Signal
+from amaranth.hdl import Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.wiring import connect, flipped
 
 from golden.paging import Opcode, Status
+from hw.stream import Buffer
 
 __all__ = ["Prefixes"]
 
 
 class Prefixes:
-    """`ATTACH`."""
+    """`LOOKUP` and `ATTACH`: their operands pass a pipeline, one a cycle.
+
+    One is taken, and its bucket read; then its block, or the bucket's oldest; then that is judged. While a
+    bucket's list is followed to another block, those behind wait.
+    """
+
+    def _take(self, m):
+        """The pipeline, while `takes`, up to what is known of the block; `flush` empties it."""
+        config, block = self.config, range(self.config.blocks)
+        operand = data.StructLayout({"valid": 1, "hash": config.hash_bits, "block": block, "null": 1, "outside": 1})
+        self.takes, self.flush = Signal(), Signal()
+        asked, self.judged = Signal(operand), Signal(operand)   # its bucket was read; its block was read
+        by_hash, looks, none = Signal(), Signal(), Signal()
+        bucket_tail, same = Signal(block), Signal()
+        self.row, self.prior, self.later = Signal(self.blocks.row.shape()), Signal(block), Signal(block)
+        self.goes_on, self.missing, self.missed = Signal(), Signal(), Signal()
+        self.blocked, self.ended = Signal(), Signal()
+        probe = Signal(block)
+
+        # What was read, unless the operand ahead has changed it in that cycle
+        again, follows, precedes = Signal(), Signal(), Signal()
+        self.written, late = (Signal(self.blocks.row.shape(), name=name) for name in ("written", "late_row"))
+        self.writes, self.unlinks = Signal(), Signal()
+        late_prior, late_later = Signal(block), Signal(block)
+
+        m.submodules.hit_buffer = self.hit = Buffer(block)
+        connect(m, self.hit.o, flipped(self.hits))
+        m.d.comb += [
+            looks.eq(self.opcode == Opcode.LOOKUP), by_hash.eq(looks | self._given(Opcode.ATTACH).by_hash),
+            self.row.eq(Mux(again, late, self.blocks.row)),
+            self.later.eq(Mux(follows, late_later, self.next.row)),
+            self.prior.eq(Mux(precedes, late_prior, self.prev.row)),
+            same.eq(self._same(self.blocks.row, self.judged.hash) & ~none),
+            self.goes_on.eq(self.judged.valid & by_hash & ~same & ~none & (self.found != bucket_tail)),
+            self.missing.eq(by_hash & ~same),
+            self.blocked.eq(self.goes_on | self.judged.valid & looks & same & ~self.hit.i.ready),
+            self.ended.eq((self.left == 0) & ~asked.valid),
+            probe.eq(Mux(self.goes_on, self.younger.row, Mux(by_hash, self.ends.row.head, asked.block))),
+        ]
+        with m.If(self.takes):
+            with m.If(self.goes_on | ~self.blocked):
+                self._probe(m, probe)
+                m.d.sync += [
+                    again.eq(self.writes & (probe == self.found)), late.eq(self.written),
+                    follows.eq(self.unlinks & (probe == self.prior) & (self.found != self.head)),
+                    precedes.eq(self.unlinks & (probe == self.later) & (self.found != self.tail)),
+                    late_later.eq(self.later), late_prior.eq(self.prior)]
+            with m.If(~self.blocked):
+                payload, comes = self.operands.payload, self.operands.valid & (self.left != 0)
+                m.d.comb += [*self.ends.read(self._bucket(payload)), self.operands.ready.eq(self.left != 0)]
+                m.d.sync += [
+                    self.left.eq(self.left - comes), self.judged.eq(asked),
+                    none.eq(self.ends.row.head == 0), bucket_tail.eq(self.ends.row.tail),
+                    asked.valid.eq(comes & ~self.missed), asked.hash.eq(payload), asked.block.eq(payload),
+                    asked.null.eq(~by_hash & (payload == 0)), asked.outside.eq(~by_hash & (payload >= self.pool))]
+        with m.If(self.flush):
+            m.d.sync += asked.valid.eq(0), self.judged.valid.eq(0)
+
+    def _begin_lookup(self, m, given, row):
+        m.d.sync += self.need.eq(0)
+        self._add(m, "lookups")
+        self._add(m, "query_tokens", given.count << self.shift)
+        m.next = "PREFIX"
+        with m.If(given.count == 0):
+            self._done(m, Opcode.LOOKUP)
 
     def _begin_attach(self, m, given, row):
-        total, entries = Signal(26), Signal(26)
-        m.d.comb += [total.eq(row.length + given.tokens + (given.count << self.shift)),
-                     entries.eq(self._entries(row.length))]
-        m.d.sync += [self.length.eq(total), self.need.eq(self._entries(total) - entries - given.count),
-                     self.index.eq(entries), self.end.eq(entries), self.idle.eq(0)]
-        m.next = "ATTACH"
+        m.d.sync += self.need.eq(self._entries(self.length) - self.held - given.count)
+        m.next = "PREFIX"
         with m.If(self._waste(row.length) != 0):
             self._fail(m, Status.OUT_OF_RANGE)
-        with m.Elif(self._entries(total) > self.config.table):
+        with m.Elif(self._too_long()):
             self._fail(m, Status.OUT_OF_SEQ_TABLE)
+        with m.Elif(given.count == 0):
+            m.next = "FITS"
 
-    def _attach(self, m):
-        """Entries beyond the length are nobody's: hits wait there until all of them are known to be sound.
+    def _prefix(self, m):
+        """Judge a block.
 
-        References are taken at once, and given back if one is not; blocks leave the free list at the end.
+        `ATTACH` takes references and leaves the free list at once, and undoes all that if a later block is
+        refused. Until then entries beyond the length are nobody's.
         """
-        row, given, step = self.blocks.row, self._given(Opcode.ATTACH), self.step
-        with m.State("ATTACH"):
-            block = self.operands.payload[:16]
-            with m.If(self.left == 0):
-                m.next = "FITS"
-            with m.Elif(self.operands.valid):
-                m.d.comb += self.operands.ready.eq(1)
-                m.d.comb += self.blocks.read(block)
-                m.d.sync += self.left.eq(self.left - 1), self.key.eq(self.operands.payload)
-                m.next = "FIND"
-                with m.If(~given.by_hash):
-                    m.d.sync += self.found.eq(block)
-                    m.next = "HIT"
-                    with m.If(block == 0):
-                        m.d.comb += self.entries.write(self._entry(self.sid, self.index), 0)
-                        m.d.sync += self.index.eq(self.index + 1), self.seq.holes.eq(1)
-                        m.next = "ATTACH"
-                    with m.Elif(block >= self.pool):
-                        self._fail(m, Status.OUT_OF_RANGE, undo=True)
-        with m.State("HIT"):
-            with m.If(self._foreign(row)):
-                self._fail(m, Status.XSEQ, undo=True)
-            with m.Elif(~row.hashed):
-                self._fail(m, Status.STALE_GEN, undo=True)
-            with m.Elif(row.ref.all()):
-                self._fail(m, Status.REF_OVERFLOW, undo=True)
+        row, judged, hit = self.row, self.judged, Signal()
+        free = row.ref == 0
+        m.d.comb += [
+            self.written.eq(row), self.written.ref.eq(row.ref + 1),
+            self.written.first.eq(Mux(free, self.found == self.head, row.first)),
+            self.written.last.eq(Mux(free, self.found == self.tail, row.last))]
+        with m.State("PREFIX"):
+            m.d.comb += self.takes.eq(1)
+            with m.If(self.opcode == Opcode.LOOKUP):
+                m.d.comb += hit.eq(judged.valid & ~self.missing), self.hit.i.valid.eq(hit)
+                m.d.comb += self.hit.i.payload.eq(self.found)
+                with m.If(judged.valid & self.missing & ~self.goes_on):
+                    m.d.comb += self.flush.eq(1)
+                    m.d.sync += self.missed.eq(1)
+                with m.If(hit & ~self.blocked):
+                    m.d.sync += self.got.eq(self.got + 1), self.need.eq(self.need + free)
+                    self._add(m, "hit_tokens", self.config.block_tokens)
+                with m.If(self.ended & ~self.blocked):
+                    self._done(m, Opcode.LOOKUP, hits=Mux(hit, self.got + 1, self.got),
+                               idle=Mux(hit & free, self.need + 1, self.need))
             with m.Else():
-                m.d.comb += self.blocks.write(self.found, self._row(m, self.blocks, row, ref=row.ref + 1))
-                m.d.comb += self.entries.write(self._entry(self.sid, self.index), self.found)
-                m.d.sync += self.index.eq(self.index + 1), self.idle.eq(self.idle + (row.ref == 0))
-                m.next = "ATTACH"
+                with m.If(self.ended & ~self.blocked):
+                    m.next = "FITS"
+                with m.If(judged.valid & ~self.goes_on):
+                    m.d.sync += self.index.eq(self.index + 1)
+                    with m.If(judged.null):
+                        m.d.comb += self.entries.write(self._entry(self.sid, self.index), 0)
+                        m.d.sync += self.seq.holes.eq(1)
+                    with m.Elif(judged.outside):
+                        self._fail(m, Status.OUT_OF_RANGE, undo=True)
+                    with m.Elif(self.missing):
+                        self._fail(m, Status.STALE_GEN, undo=True)
+                    with m.Elif(self._foreign(row)):
+                        self._fail(m, Status.XSEQ, undo=True)
+                    with m.Elif(~row.hashed):
+                        self._fail(m, Status.STALE_GEN, undo=True)
+                    with m.Elif(row.ref.all()):
+                        self._fail(m, Status.REF_OVERFLOW, undo=True)
+                    with m.Else():
+                        m.d.comb += [*self.blocks.write(self.found, self.written), self.writes.eq(1),
+                                     *self.entries.write(self._entry(self.sid, self.index), self.found)]
+                        with m.If(free):
+                            m.d.comb += self.unlinks.eq(1)
+                            self._unlink(m, self.found, self.prior, self.later)
+                    with m.If(self.refused != Status.OK):
+                        m.d.sync += self.index.eq(self.index)
         with m.State("FITS"):
-            short = Signal(18)
-            m.d.comb += short.eq(self.need + self.idle)
-            m.d.sync += step.eq(self.end)
-            with m.If(short > self.count):
-                self._fail(m, Status.OUT_OF_BLOCKS, (short - self.count)[:18], undo=True)
-            with m.Elif(self.idle != 0):
-                m.next = "LEAVE"
+            with m.If(self.need > self.count):
+                self._fail(m, Status.OUT_OF_BLOCKS, (self.need - self.count)[:17], undo=True)
             with m.Elif(self.need != 0):
                 m.next = "POP"
             with m.Else():
-                m.next = "GROWN"
-        with m.State("LEAVE"):
-            m.d.comb += self.entries.read(self._entry(self.sid, step))
-            m.next = "LEAVING"
-            with m.If(step == self.index):
-                m.next = "GROWN"
-                with m.If(self.need != 0):
-                    m.next = "POP"
-        with m.State("LEAVING"):
-            block = self.entries.row
-            m.d.comb += self.blocks.read(block), self.next.read(block), self.prev.read(block)
-            m.d.sync += self.found.eq(block), step.eq(step + 1)
-            m.next = "LEFT"
-        with m.State("LEFT"):
-            with m.If((self.found != 0) & row.listed):
-                self._unlink(m, self.found)
-                m.d.comb += self.blocks.write(self.found, self._row(m, self.blocks, row, listed=0))
-            m.next = "LEAVE"
+                self._grown(m)
 
     def _undo(self, m):
-        """Give back the references of entries `end` to `index`."""
+        """Give back the references of entries `end` to `index`, the last one first.
+
+        A block whose only one that was goes back where it was on the free list: its own links still say where.
+        """
         row = self.blocks.row
         with m.State("UNDO"):
             m.d.comb += self.entries.read(self._entry(self.sid, self.index - 1))
@@ -99,10 +161,19 @@ class Prefixes:
             with m.If(self.index == self.end):
                 m.next = "DRAIN"
         with m.State("UNDOING"):
-            m.d.comb += self.blocks.read(self.entries.row)
-            m.d.sync += self.found.eq(self.entries.row)
+            self._probe(m, self.entries.row)
             m.next = "UNDONE"
         with m.State("UNDONE"):
+            m.next = "UNDO"
             with m.If(self.found != 0):
                 m.d.comb += self.blocks.write(self.found, self._row(m, self.blocks, row, ref=row.ref - 1))
-            m.next = "UNDO"
+                with m.If(row.ref == 1):
+                    m.d.sync += self.count.eq(self.count + 1)
+                    with m.If(row.first):
+                        m.d.sync += self.head.eq(self.found)
+                    with m.Else():
+                        m.d.comb += self.next.write(self.prev.row, self.found)
+                    with m.If(row.last):
+                        m.d.sync += self.tail.eq(self.found)
+                    with m.Else():
+                        m.d.comb += self.prev.write(self.next.row, self.found)

@@ -12,12 +12,13 @@ __all__ = ["Readings"]
 class Readings:
     """`STAT`."""
 
-    def _begin_stat(self, m, given, row):
+    def _begin_stat(self, m):
+        given = self._given(Opcode.STAT)
         m.d.comb += [*self.sequences.read(given.index), *self.blocks.read(given.index), *self.next.read(given.index),
                      *self.hashes.read(given.index)]
         with m.Switch(given.table):
             with m.Case(Table.COUNTER):
-                self._value(m, given, self.readings[given.index])
+                self._value(m, given, self._reading(m, given.index))
                 with m.If(given.index >= len(COUNTERS)):
                     self._fail(m, Status.OUT_OF_RANGE)
             with m.Case(Table.SEQUENCE, Table.ENTRY):
@@ -65,7 +66,19 @@ class Readings:
                 self._value(m, given, packed(
                     Table.BLOCK, ref=row.ref, hashed=row.hashed, pinned=row.pinned,
                     tenant=Mux(owned, row.tenant, 0),
-                    next=Mux(row.listed & (given.index != self.tail), self.next.row, 0)))
+                    next=Mux((row.ref == 0) & (given.index != self.tail), self.next.row, 0)))
+
+    def _reading(self, m, index):
+        """A counter or a gauge."""
+        empty, value = self.count == 0, Signal(64, name="reading")
+        m.d.comb += self.counters.index.eq(index), value.eq(self.counters.value)
+        gauges = {"commands": self.number, "free": self.count, "free_min": self.fewest, "wasted_slots": self.wasted,
+                  "head": Mux(empty, 0, self.head), "tail": Mux(empty, 0, self.tail)}
+        with m.Switch(index):
+            for name, gauge in gauges.items():
+                with m.Case(COUNTERS.index(name)):
+                    m.d.comb += value.eq(gauge)
+        return value
 
     def _value(self, m, given, value):
         wide = Signal(64, name="wide")

@@ -12,11 +12,11 @@ class Swaps:
     """`SWAP_OUT` and `SWAP_IN`."""
 
     def _begin_swap_out(self, m, given, row):
-        m.d.sync += self.index.eq(0), self.end.eq(self._entries(row.length))
+        m.d.sync += self.length.eq(row.length)
         m.next = "OUT"
 
     def _begin_swap_in(self, m, given, row):
-        m.d.sync += self.index.eq(0), self.end.eq(self._entries(row.length)), self.need.eq(0), self.step.eq(0)
+        m.d.sync += self.need.eq(0), self.step.eq(0)
         m.next = "COUNT"
         with m.If(row.state != State.SWAPPED):
             self._fail(m, Status.BAD_SEQ)
@@ -64,7 +64,7 @@ class Swaps:
             with m.If(self.index == self.end):
                 m.d.comb += self.sequences.write(self.sid, self._row(
                     m, self.sequences, self.seq, state=State.RUNNING))
-                m.d.sync += self.wasted.eq(self.wasted + self._waste(self.seq.length))
+                self._wastes(m, self._waste(self.seq.length), 0)
                 self._done(m, Opcode.SWAP_IN, blocks=self.got)
         with m.State("INCOMING"):
             m.next = "POP"

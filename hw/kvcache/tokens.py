@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """New tokens: slots in the last block, or in new ones off the free list."""
 
-from amaranth.hdl import Signal
+from amaranth.hdl import Mux, Signal
 
 from golden.paging import Move, Opcode, State, Status
 
@@ -11,49 +11,48 @@ __all__ = ["Tokens"]
 class Tokens:
     """`APPEND`, and how all commands take new blocks."""
 
+    def _too_long(self):
+        """Whether a sequence's table has too few entries for its new length."""
+        return self.length > self.config.table * self.config.block_tokens
+
     def _begin_append(self, m, given, row):
-        total, need = Signal(22), Signal(17)
-        m.d.comb += total.eq(row.length + given.tokens), need.eq(self._entries(total) - self._entries(row.length))
-        m.d.sync += [self.length.eq(total), self.need.eq(need), self.index.eq(self._entries(row.length))]
-        with m.If(self._entries(total) > self.config.table):
+        tailed = (given.tokens != 0) & (self._waste(row.length) != 0)
+        m.d.comb += self.blocks.read(self.entries.row), self.hashes.read(self.entries.row)
+        m.d.sync += [self.last.eq(self.entries.row), self.need.eq(self._entries(self.length) - self.held),
+                     self.tailed.eq(tailed)]
+        m.next = "HELD"
+        with m.If(self._too_long()):
             self._fail(m, Status.OUT_OF_SEQ_TABLE)
-        with m.Elif((given.tokens != 0) & (self._waste(row.length) != 0)):
-            m.d.comb += self.entries.read(self._entry(self.sid, row.length >> self.shift))
-            m.next = "TAIL"
-        with m.Elif(need > self.count):
-            self._fail(m, Status.OUT_OF_BLOCKS, need - self.count)
-        with m.Elif(need == 0):
-            self._done(m, Opcode.APPEND)
-        with m.Else():
-            m.next = "POP"
+        with m.Elif(tailed & (self.entries.row == 0)):
+            self._fail(m, Status.NULL_DEREF)
 
     def _append(self, m):
         """The last block is not full: may it be written in place?"""
-        row, need = self.blocks.row, Signal(17)
-        shared = Signal()
-        m.d.comb += shared.eq(row.ref > 1), need.eq(self.need + shared)
-        with m.State("TAIL"):
-            m.d.comb += self.blocks.read(self.entries.row), self.hashes.read(self.entries.row)
-            m.d.sync += self.last.eq(self.entries.row)
-            m.next = "HELD"
-            with m.If(self.entries.row == 0):
-                self._fail(m, Status.NULL_DEREF)
+        row, shared, short, lacking = self.blocks.row, Signal(), Signal(), Signal(17)
+        m.d.comb += [
+            shared.eq(self.tailed & (row.ref > 1)),
+            short.eq(Mux(shared, self.need >= self.count, self.need > self.count)),
+            lacking.eq(Mux(shared, self.need - self.count + 1, self.need - self.count)),
+        ]
         with m.State("HELD"):
-            m.d.sync += self.copied.eq(shared)
-            with m.If(need > self.count):
-                self._fail(m, Status.OUT_OF_BLOCKS, need - self.count)
+            m.d.comb += [*self.ends.read(self._bucket(self.hashes.row)), *self.younger.read(self.last),
+                         *self.older.read(self.last)]
+            m.d.sync += [self.copied.eq(shared), self.key.eq(self.hashes.row), self.gone.eq(self.last),
+                         self.former.eq(row.tenant)]
+            with m.If(short):
+                self._fail(m, Status.OUT_OF_BLOCKS, lacking)
             with m.Elif(shared):
                 m.d.comb += self.blocks.write(self.last, self._row(m, self.blocks, row, ref=row.ref - 1))
-                m.d.sync += self.need.eq(need), self.index.eq(self.index - 1)
-                m.next = "POP"
-            with m.Elif(row.hashed):
-                m.d.comb += self.blocks.write(self.last, self._row(m, self.blocks, row, hashed=0))
-                m.d.sync += self.key.eq(self.hashes.row), self.gone.eq(self.last), self.former.eq(row.tenant)
-                m.next = "FORGET"
-            with m.Elif(self.need != 0):
+                m.d.sync += self.need.eq(self.need + 1), self.index.eq(self.index - 1)
                 m.next = "POP"
             with m.Else():
-                self._grown(m)
+                with m.If(self.need == 0):
+                    self._grown(m)
+                with m.Else():
+                    m.next = "POP"
+                with m.If(self.tailed & row.hashed):
+                    m.d.comb += self.blocks.write(self.last, self._row(m, self.blocks, row, hashed=0))
+                    m.next = "FORGOTTEN"
 
     def _grown(self, m):
         """Store the new length; the command is done."""
@@ -61,19 +60,21 @@ class Tokens:
         with m.If(self.length != seq.length):
             m.d.comb += self.sequences.write(self.sid, self._row(
                 m, self.sequences, seq, length=self.length, state=State.RUNNING))
-        m.d.sync += self.wasted.eq(self.wasted + self._waste(self.length) - self._waste(seq.length))
+        self._wastes(m, self._waste(self.length), self._waste(seq.length))
         self._done(m, Opcode.APPEND, blocks=self.got, copied=self.copied)
 
     def _pop(self, m):
         """Take `need` blocks off the free list, for the entries from `index` on."""
         config, row = self.config, self.blocks.row
         with m.State("POP"):
-            m.d.comb += self.next.read(self.head), self.blocks.read(self.head), self.hashes.read(self.head)
+            m.d.comb += [rows.read(self.head) for rows in (
+                self.next, self.blocks, self.hashes, self.younger, self.older)]
             m.next = "POPPED"
         with m.State("POPPED"):
             m.d.comb += [
-                self.blocks.write(self.head, self._row(m, self.blocks, ref=1, tenant=self.tenant)),
-                self.entries.write(self._entry(self.sid, self.index), self.head)]
+                *self.blocks.write(self.head, self._row(m, self.blocks, ref=1, tenant=self.tenant)),
+                *self.entries.write(self._entry(self.sid, self.index), self.head),
+                *self.ends.read(self._bucket(self.hashes.row))]
             m.d.sync += [
                 self.found.eq(self.head), self.head.eq(self.next.row), self.count.eq(self.count - 1),
                 self.index.eq(self.index + 1), self.need.eq(self.need - 1), self.got.eq(self.got + 1),
@@ -89,7 +90,7 @@ class Tokens:
                 m.next = "GROWN"
             with m.If(row.hashed):
                 self._add(m, "evictions")
-                m.next = "FORGET"
+                m.next = "FORGOTTEN"
         with m.State("COPY"):
             slots = self.seq.length[:self.shift] if self.shift else 0
             m.d.comb += [

@@ -172,6 +172,10 @@ class KvCache(Section):
         the port busy.
     transfers : int
         Transfers, of at most a block each, that are under way at a time.
+    host_blocks : int
+        Slots of host memory, each for a block.
+    patience : int
+        Cycles after which a memory that owes an answer is given up.
     address_bits : int
         Of a byte in memory.
     """
@@ -191,6 +195,8 @@ class KvCache(Section):
     lanes: int = Field(8, ge=1, le=64)
     buffer: int = Field(256, ge=16, le=4096)
     transfers: int = Field(16, ge=4, le=64)
+    host_blocks: int = Field(1024, ge=1, le=1 << 24)
+    patience: int = Field(10000, ge=100, le=1 << 24)
     address_bits: int = Field(40, ge=32, le=64)
 
     @field_validator("block_tokens", "beat", "lanes", "buffer")
@@ -237,9 +243,10 @@ class KvCache(Section):
     @classmethod
     def _blocks_fit(cls, bits, info):
         if {"blocks", "layers", "kv_heads", "head_dim", "format"} <= set(info.data):
-            pool = info.data["blocks"] * cls.model_construct(**info.data).block_bytes
-            if pool >> bits:
-                raise ValueError(f"must reach {pool} bytes of blocks")
+            most = max(info.data["blocks"], info.data["host_blocks"])
+            needed = most * cls.model_construct(**info.data).block_bytes
+            if needed >> bits:
+                raise ValueError(f"must reach {needed} bytes of blocks")
         return bits
 
     @field_validator("format", "policy")

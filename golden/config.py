@@ -168,8 +168,7 @@ class KvCache(Section):
     lanes : int
         Elements of new keys and values that are quantized in a cycle.
     buffer : int
-        Beats that may be asked for ahead of their use. It takes the memory's latency and two bursts to keep
-        the port busy.
+        Beats that may be asked for ahead of their use: the memory's latency, and more.
     transfers : int
         Transfers, of at most a block each, that are under way at a time.
     host_blocks : int
@@ -232,13 +231,6 @@ class KvCache(Section):
             raise ValueError(f"must not fill more than a beat of {beat} bytes")
         return lanes
 
-    @field_validator("buffer")
-    @classmethod
-    def _buffer_holds_bursts(cls, buffer, info):
-        if buffer < 2 * (burst := min(256, 4096 // info.data.get("beat", 64))):
-            raise ValueError(f"must hold two bursts of {burst} beats")
-        return buffer
-
     @field_validator("address_bits")
     @classmethod
     def _blocks_fit(cls, bits, info):
@@ -271,6 +263,11 @@ class KvCache(Section):
     def scale_beats(self):
         """Beats of a segment's scales: each row's, with its checksum."""
         return -(-2 * self.block_tokens * KV_FORMATS[self.format][1] // self.beat)
+
+    @property
+    def burst(self):
+        """Beats of a burst at most: as AXI4 has it, and so that the buffer holds four."""
+        return min(256, 4096 // self.beat, self.buffer // 4)
 
     @property
     def segments(self):

@@ -13,10 +13,10 @@ from amaranth.utils import ceil_log2
 from hw.emit import Block
 from hw.stream import DeepQueue, Queue
 
-__all__ = ["Axi4", "Bursts", "Port", "Reads", "Writes", "longest", "read_beat", "reading", "run", "write_beat",
+__all__ = ["Axi4", "Bursts", "Port", "Reads", "Writes", "read_beat", "reading", "run", "write_beat",
            "writing"]
 
-PAGE = 4096         # bytes; no burst crosses a multiple of it
+PAGE = 4096
 INCR = 1
 SLVERR = 2          # this and DECERR, above it, are errors
 OUTSTANDING = 16    # bursts that wait for their response
@@ -43,11 +43,6 @@ class Axi4(wiring.Signature):
             "rid": In(id_bits), "rdata": In(8 * beat), "rresp": In(2), "rlast": In(1), "rvalid": In(1),
             "rready": Out(1),
         })
-
-
-def longest(beat):
-    """Beats of the longest burst."""
-    return min(PAGE // beat, 256)
 
 
 def run(address, most, tag=0):
@@ -95,7 +90,7 @@ class Bursts(Block):
     most : int
         Beats of a run.
     longest : int
-        A power of two, at most `longest(beat)`.
+        A power of two, at most 256, and at most 4 KiB of beats: so no burst crosses one.
     tag : int
         Bits that go along with a run.
 
@@ -146,7 +141,7 @@ class Reads(Block):
     beat : int
         Bytes.
     depth : int
-        Beats that are kept or under way; two of the longest bursts and the memory's latency for one a cycle.
+        Beats that are kept or under way; two bursts and the memory's latency for one a cycle.
 
     Members
     -------

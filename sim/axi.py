@@ -59,8 +59,8 @@ class Memory:
         Probability with which each channel stalls or idles in a cycle.
     shuffled : bool
         Reads of different ids overtake each other.
-    errors : dict of range to int
-        Responses other than OKAY, by address.
+    errors : dict of (str, range) to int
+        Responses other than OKAY, by channel, "r" or "b", and address.
     deaf : dict of str to int
         From which cycle on a channel does not move any more.
 
@@ -149,21 +149,23 @@ class Memory:
         end = address + beats * self.beat
         assert address % self.beat == 0 and address // PAGE == (end - 1) // PAGE, f"burst {address:#x} to {end:#x}"
         assert end <= len(self.data), f"{address:#x} is beyond the memory"
-        response = max((code for where, code in self.errors.items()
-                        if where.start < end and address < where.stop), default=OKAY)
-        return id, address, beats, response
+        return id, address, beats
+
+    def _response(self, way, first, last):
+        return next((code for (each, where), code in self.errors.items()
+                     if each == way and where.start <= last and first < where.stop), OKAY)
 
     def _word(self, at):
         return int.from_bytes(self.data[at:at + self.beat], "little")
 
     def _take_ar(self):
-        id, address, beats, _ = self._burst("ar")
+        id, address, beats = self._burst("ar")
         early = self.rng.random() < 0.5
         self.reads.append((id, beats))
         for n in range(beats):
             at = address + n * self.beat
-            response = next((code for where, code in self.errors.items() if at in where), OKAY)
-            self.due.append((id, at, self._word(at) if early else None, response, int(n == beats - 1)))
+            self.due.append((id, at, self._word(at) if early else None, self._response("r", at, at),
+                             int(n == beats - 1)))
         self.timing.read(address, beats)
 
     def _next_r(self):
@@ -179,8 +181,8 @@ class Memory:
         return id, self._word(at) if data is None else data, response, last
 
     def _take_aw(self):
-        id, address, beats, response = self._burst("aw")
-        self.bursts.append({"id": id, "address": address, "beats": beats, "response": response, "data": [],
+        id, address, beats = self._burst("aw")
+        self.bursts.append({"id": id, "address": address, "beats": beats, "data": [],
                             "early": self.rng.random() < 0.5})
 
     def _take_w(self):
@@ -206,4 +208,4 @@ class Memory:
         burst = self.bursts.popleft()
         if not burst["early"]:
             self._store(burst["data"])
-        return burst["id"], burst["response"]
+        return burst["id"], self._response("b", burst["address"], burst["data"][-1][0])

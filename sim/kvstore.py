@@ -46,7 +46,7 @@ class Job:
     dram : golden.config.Dram or None
         In place of the latency.
     stall : float
-    errors : dict of range to int
+    errors : dict of (str, range) to int
     deaf : dict of str to int
         As of `sim.axi.Memory`.
     interrupted : int

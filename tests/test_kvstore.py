@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The KV cache's memory: rows rounded as fractions say, and every byte where it belongs."""
 
+import os
 from fractions import Fraction
 
 import ml_dtypes
@@ -10,7 +11,12 @@ import pytest
 from golden.config import ConfigError, KvCache, load
 from golden.formats import E4M3, decode
 from golden.kvstore import Store, checksum, quantize
-from golden.paging import Move, Part
+from golden.paging import Move, Opcode, Part, Status, unpack
+from sim.axi import DECERR, SLVERR
+from sim.kvstore import Script, run, traffic
+
+DEEP = "DEEP" in os.environ
+FAULT = {"status": 8, "sid": 16, "place": 32, "host": 1, "write": 1}
 
 
 def rows(seed, shape, special=0.0):
@@ -128,7 +134,6 @@ def test_moves_take_used_slots_alone():
 @pytest.mark.parametrize("line, sentence", [
     ("lanes = 16\nhead_dim = 40", r"kvcache.lanes = 16: must divide head_dim = 40"),
     ("lanes = 64\nhead_dim = 64\nformat = 'bf16'", r"kvcache.lanes = 64: must not fill more than a beat of 64 bytes"),
-    ("buffer = 64", r"kvcache.buffer = 64: must hold two bursts of 64 beats"),
     ("blocks = 65536\nlayers = 256\nkv_heads = 16\naddress_bits = 32",
      r"kvcache.address_bits = 32: must reach 566935683072 bytes of blocks"),
 ])
@@ -138,3 +143,82 @@ def test_configurations_that_cannot_be(tmp_path, line, sentence):
         load(tmp_path / "chip.toml")
 
 
+
+
+# RTL
+
+
+TINY = KvCache(blocks=18, table=6, block_tokens=4, tenant_bits=1, beat=32, patience=400)
+PADDED = KvCache(**TINY.model_dump() | {"head_dim": 24, "kv_heads": 3, "layers": 1, "beat": 16, "lanes": 4})
+CONFIGS = {
+    "fp8": TINY,
+    "bf16": KvCache(**TINY.model_dump() | {"format": "bf16", "kv_heads": 1}),
+    "padded": PADDED,
+}
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+@pytest.mark.parametrize("name", CONFIGS if DEEP else ["fp8"])
+def test_random_commands_on_rtl(name, stall):
+    """Completions, beats and all of memory are golden's, whatever overlaps."""
+    for seed in range(5 if DEEP else 1):
+        job = traffic(CONFIGS[name], f"{name} {seed}", 2000 if DEEP else 500, stall=stall, latency=1 if stall else 20)
+        assert len(job.beats) > 1000 and job.nans
+        run(job, seed=seed)
+
+
+def two_sequences(config=TINY):
+    """A script in which sequences 0 and 1 have six tokens each in blocks 1, 2 and 3, 4."""
+    script = Script(config, 7)
+    script.sequence(0, 6)
+    script.sequence(1, 6)
+    script.wait(quiet=True)
+    return script
+
+
+@pytest.mark.parametrize("response", [SLVERR, DECERR])
+def test_read_errors(response):
+    """Each beat that failed is flagged, and no other; the first names sequence and block."""
+    script, segment = two_sequences(), TINY.segment_beats(4) * TINY.beat
+    for sid in (0, 1, 0):
+        script.command(Opcode.STREAM, sid=sid, layer=1, heads=0b10)
+    start = script.store.address(4, 1, 1)
+    done = run(script.done(errors={("r", range(start, start + segment)): response}))
+    stream = TINY.segment_beats(4) + TINY.segment_beats(2)
+    assert done.flagged == list(range(stream + TINY.segment_beats(4), 2 * stream)) and not done.dead
+    assert unpack(FAULT, done.fault) == {"status": Status.BUS_ERR, "sid": 1, "place": 4, "host": 0, "write": 0}
+
+
+def test_write_errors():
+    script = Script(TINY, 8)
+    start = script.store.address(3, 0, 0)
+    script.sequence(0, 6)
+    script.sequence(1, 6)
+    script.command(Opcode.STREAM, sid=0, layer=0, heads=1)
+    done = run(script.done(errors={("b", range(start, start + 32)): SLVERR}))
+    assert not done.flagged
+    assert unpack(FAULT, done.fault) == {"status": Status.BUS_ERR, "sid": 1, "place": 3, "host": 0, "write": 1}
+
+
+@pytest.mark.parametrize("channel", ["ar", "r", "aw", "w", "b"])
+def test_a_memory_that_is_silent_is_given_up(channel):
+    """All commands complete and all beats come, those that are missing as errors."""
+    script = two_sequences()
+    for _ in range(3):
+        script.command(Opcode.STREAM, sid=0, layer=1, heads=0b11)
+        script.command(Opcode.WRITE, sid=0, layer=1, first=2, count=4)
+        script.command(Opcode.FORK, sid=0, target=2)
+        script.command(Opcode.APPEND, sid=2, tokens=1)
+        script.wait()
+        script.command(Opcode.FREE, sid=2)
+    done = run(script.done(deaf={channel: 1200}))
+    assert done.dead and unpack(FAULT, done.fault)["status"] == Status.BUS_ERR
+    assert done.flagged == list(range(done.flagged[0], len(script.job.beats)))
+
+
+@pytest.mark.parametrize("cycles", [1, 60, 400, *(range(401, 600, 7) if DEEP else ())])
+def test_reset_amid_transfers(cycles):
+    script = two_sequences()
+    for sid in (0, 1, 0):
+        script.command(Opcode.STREAM, sid=sid, layer=0, heads=0b11)
+    run(script.done(interrupted=cycles, stall=0.2), seed=cycles)

@@ -5,7 +5,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hw.axi import Reads, longest, reading
+from hw.axi import Reads, reading
 from hw.emit import Block
 from hw.kvcache.ports import beat, done, read
 from hw.kvcache.runs import Runs, Tags, address, most
@@ -51,7 +51,7 @@ class Reader(Block):
         names = ("sid", "head", "opens", "closes", "end", "entry")
         tag = data.StructLayout({name: read(config).members[name] for name in names})
         m.submodules.runs = runs = Runs(config)
-        m.submodules.reads = reads = Reads(address(config), config.beat, most(config), longest(config.beat),
+        m.submodules.reads = reads = Reads(address(config), config.beat, most(config), config.burst,
                                            config.buffer)
         m.submodules.tags = tags = Tags(config, tag)
         m.submodules.asked = asked = DeepQueue(tags.i.payload.shape(), config.transfers)

@@ -12,7 +12,7 @@ from collections import deque
 import cocotb
 from cocotb.triggers import RisingEdge
 
-__all__ = ["DECERR", "SLVERR", "Ideal", "Memory"]
+__all__ = ["DECERR", "SLVERR", "Ideal", "Memory", "peer"]
 
 OKAY, SLVERR, DECERR = 0, 2, 3
 PAGE = 4096
@@ -209,3 +209,18 @@ class Memory:
         if not burst["early"]:
             self._store(burst["data"])
         return burst["id"], self._response("b", burst["address"], burst["data"][-1][0])
+
+
+def peer(dut, prefix, data, stall=0.0):
+    """cocotbext-axi's `AxiRam` in place of a `Memory`: somebody else's reading of the standard."""
+    from cocotbext.axi import AxiBus, AxiRam
+
+    ram = AxiRam(AxiBus.from_prefix(dut, f"{prefix}_"), dut.clk, dut.rst, mem=data)
+    rng = random.Random(f"{cocotb.RANDOM_SEED} {prefix}")
+    for side in ram.write_if, ram.read_if:
+        side.log.setLevel("WARNING")
+    if stall:
+        writes, reads = ram.write_if, ram.read_if
+        for channel in writes.aw_channel, writes.w_channel, writes.b_channel, reads.ar_channel, reads.r_channel:
+            channel.set_pause_generator(iter(lambda: rng.random() < stall, None))
+    return ram

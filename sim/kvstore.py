@@ -49,6 +49,8 @@ class Job:
     errors : dict of (str, range) to int
     deaf : dict of str to int
         As of `sim.axi.Memory`.
+    peer : bool
+        The memory is cocotbext-axi's.
     interrupted : int
         Cycles after which a reset cuts everything short, to begin again.
     """
@@ -65,6 +67,7 @@ class Job:
     stall: float = 0.0
     errors: dict = field(default_factory=dict)
     deaf: dict = field(default_factory=dict)
+    peer: bool = False
     interrupted: int = 0
 
     @property

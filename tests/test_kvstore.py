@@ -167,6 +167,14 @@ def test_random_commands_on_rtl(name, stall):
         run(job, seed=seed)
 
 
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+def test_a_peer_of_others(stall):
+    """The same against cocotbext-axi's memory."""
+    job = traffic(TINY, "peer", 1000 if DEEP else 300, stall=stall)
+    job.peer = True
+    run(job)
+
+
 def two_sequences(config=TINY):
     """A script in which sequences 0 and 1 have six tokens each in blocks 1, 2 and 3, 4."""
     script = Script(config, 7)

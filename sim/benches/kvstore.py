@@ -9,7 +9,7 @@ import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from golden.paging import Opcode
-from sim.axi import Ideal, Memory
+from sim.axi import Ideal, Memory, peer
 from sim.kvcache import unpacked
 from sim.kvstore import Run, Wait
 from sim.stream import Sink, Source, check_stalls, reset
@@ -67,9 +67,12 @@ async def replay(dut):
     dut.clear.value = 0
     dut.pool.value, dut.lru_tail.value = config.blocks, config.policy == "lru_tail"
     dut.base.value, dut.host_base.value = 0, job.host_page
-    timing = Ideal(job.latency)
-    memory = Memory(dut, "axi", image, timing=timing, stall=job.stall, shuffled=bool(job.stall),
-                    errors=job.errors, deaf=job.deaf)
+    if job.peer:
+        peer(dut, "axi", image, job.stall)
+        memory = None
+    else:
+        memory = Memory(dut, "axi", image, timing=Ideal(job.latency), stall=job.stall, shuffled=bool(job.stall),
+                        errors=job.errors, deaf=job.deaf)
     await reset(dut)
 
     async def until(what, progress):
@@ -105,7 +108,7 @@ async def replay(dut):
             await until(lambda count=streamed: len(completions.items) == len(done) and len(beats.items) >= count,
                         lambda: (len(completions.items), len(beats.items)))
             if entry.quiet:
-                await until(lambda: not int(dut.busy.value), lambda: len(memory.cycles["w"]) + len(memory.cycles["r"]))
+                await until(lambda: not int(dut.busy.value), lambda: int(dut.axi__wdata.value))
             await ClockCycles(dut.clk, 12)          # the last stream retires
             continue
         send(entry)
@@ -113,7 +116,7 @@ async def replay(dut):
         command, word, _ = entry
         if command.opcode == Opcode.STREAM and not word >> 8 & 0xFF:
             streamed += word >> 16
-    cycles = memory.cycle
+    cycles = beats.cycle
 
     for number, ((command, word), found) in enumerate(zip(done, completions.items, strict=True)):
         assert found == word, f"{number}: {command}: {unpacked(command, word)}, found {unpacked(command, found)}"
@@ -133,7 +136,8 @@ async def replay(dut):
         assert not wrong, f"{len(wrong)} bytes of memory differ, the first at {wrong[0]:#x}"
     if job.stall and len(job.log) > 200:
         check_stalls(rows, beats, completions)
-        memory.check_stalls()
+        if memory:
+            memory.check_stalls()
     Path(os.environ["RUN"]).write_bytes(pickle.dumps(Run(
-        commands.cycles, completions.cycles, beats.cycles, memory.cycles, memory.reads, flagged,
-        int(dut.fault.value), int(dut.dead.value), cycles)))
+        commands.cycles, completions.cycles, beats.cycles, memory.cycles if memory else {},
+        memory.reads if memory else [], flagged, int(dut.fault.value), int(dut.dead.value), cycles)))

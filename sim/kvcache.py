@@ -30,6 +30,7 @@ from sw.kvcache import Host, chain
 
 __all__ = ["Job", "Player", "Step", "TraceError", "play", "read", "replay", "unpacked"]
 
+PATIENCE = 500      # cycles that the RTL waits for an operand
 PEOPLE = {"op", "seq", "target", "expect", "about", "tenant", "gen", "salt", "hold"}
 """Keys of a step that are not arguments of its command as they are."""
 
@@ -77,8 +78,8 @@ class Job:
     stall : float
         Probability with which each port idles or stalls in a cycle.
     seed : int
-    interrupted : int
-        Cycles after which a reset cuts everything short, to begin again from the first command.
+    interrupted : tuple of int
+        After so many cycles each a reset cuts everything short, to begin again from the first command.
     """
 
     config: KvCache
@@ -88,7 +89,7 @@ class Job:
     error: dict | None = None
     stall: float = 0.0
     seed: int = 0
-    interrupted: int = 0
+    interrupted: tuple = ()
 
     @property
     def built(self):
@@ -115,7 +116,7 @@ def replay(job, waves=False):
     with tempfile.TemporaryDirectory() as folder:
         given, cycles = Path(folder) / "job", Path(folder) / "cycles"
         given.write_bytes(pickle.dumps(job))
-        simulate(Rtl(job.built), "sim.benches.kvcache", seed=job.seed, waves=waves,
+        simulate(Rtl(job.built, PATIENCE), "sim.benches.kvcache", seed=job.seed, waves=waves,
                  env={"JOB": given, "CYCLES": cycles}, x_initial="unique")
         return pickle.loads(cycles.read_bytes())
 
@@ -219,7 +220,7 @@ class Player:
         self._compare({"status": "OK"} | step.get("expect", {}), done)
         return done
 
-    def job(self, stall=0.0, seed=0, interrupted=0):
+    def job(self, stall=0.0, seed=0, interrupted=()):
         """All that was done, for `replay`."""
         return Job(self.config, self.log, self.controller.events, self.controller.moves, self.controller.error,
                    stall, seed, interrupted)
@@ -236,6 +237,8 @@ class Player:
             self._stat(tenant, Table.BLOCK, index)
             self._stat(tenant, Table.HASH, index)
             self._stat(tenant, Table.HASH, index, high=1)
+        for tenant, hash in sorted(self.controller.cached):
+            self.run(Command(Opcode.LOOKUP, {"tenant": tenant, "count": 1}, (hash,)))
         for index in range(len(COUNTERS)):
             self._stat(0, Table.COUNTER, index)
 

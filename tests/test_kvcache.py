@@ -11,10 +11,25 @@ from naive_kvcache import Naive
 
 from golden.config import KV_POLICIES, KvCache
 from golden.kvcache import Controller
-from golden.paging import ARGUMENTS, HEADER, PAYLOADS, SHORTFALL, Command, Opcode, State, Status, pack, unpack
+from golden.paging import (
+    ARGUMENTS,
+    COUNTERS,
+    HEADER,
+    PAYLOADS,
+    SHORTFALL,
+    Command,
+    Opcode,
+    State,
+    Status,
+    Table,
+    pack,
+    unpack,
+)
+from hw.kvcache.controller import Controller as Rtl
 from scripts import simulate
 from scripts.benches.kvcache import commands
-from sim.kvcache import Player, TraceError, play, read, replay
+from sim.kvcache import PATIENCE, Player, TraceError, play, read, replay
+from sim.run import simulate as simulation
 from sim.traffic import Coverage, draw
 from sw.kvcache import chain
 
@@ -171,16 +186,16 @@ def test_random_commands(capsys):
     assert not coverage.missing()
 
 
-def record(config, seed, count):
+def record(config, seed, count, retires=True):
     """The `Player` of random commands, and what they covered."""
     rng, player, coverage = random.Random(seed), Player({}, config), Coverage()
     while len(player.log) < count:
         command = draw(rng, player.controller)
-        if isinstance(command, int):
+        if not isinstance(command, int):
+            player.run(command, coverage)
+        elif retires:
             player.controller.retire(command)
             player.log.append(command)
-        else:
-            player.run(command, coverage)
     player.dump()
     return player, coverage
 
@@ -207,11 +222,205 @@ def test_traces_on_rtl(path):
     replay(player.job())
 
 
-@pytest.mark.parametrize("cycles", [1, 20, 100, *range(101, 400 if DEEP else 105)])
-def test_reset_amid_commands(cycles):
+def test_reset_amid_commands():
     """Wherever a reset falls, everything begins anew."""
-    player, _ = record(SMALL, "reset", 300)
-    replay(player.job(interrupted=cycles, seed=cycles))
+    player, _ = record(SMALL, "reset", 300, retires=False)
+    replay(player.job(interrupted=tuple(range(1, 800) if DEEP else range(1, 400, 9))))
+
+
+def world():
+    """Sequences of two tenants in all states: shared, cached, pinned, windowed, streaming, swapped; a pool that is
+    used up but for two blocks.
+    """
+    player = Player({}, SMALL.model_copy(update={"sequences": 9}))
+
+    def run(opcode, operands=(), **arguments):
+        assert not player.run(Command(opcode, arguments, tuple(operands)))[0].status
+
+    for sid, tenant, tokens in ((0, 0, 10), (2, 1, 9), (3, 0, 9), (4, 0, 4), (5, 0, 6), (6, 1, 2)):
+        run(Opcode.ALLOC_SEQ, sid=sid, tenant=tenant)
+        run(Opcode.APPEND, sid=sid, tenant=tenant, tokens=tokens)
+    for sid, tenant, hash in ((0, 0, 16), (2, 1, 32), (4, 0, 48)):
+        run(Opcode.COMMIT, sid=sid, tenant=tenant, hash=hash)
+    run(Opcode.FORK, sid=0, target=1)
+    run(Opcode.WINDOW, sid=3, computed=9, window=2)
+    run(Opcode.STREAM, sid=4, heads=1)
+    run(Opcode.SWAP_OUT, sid=5, slot=0)
+    run(Opcode.PIN, by_hash=1, hash=16)
+    run(Opcode.PIN, by_hash=1, hash=32, tenant=1)
+    run(Opcode.ALLOC_SEQ, sid=7, tenant=1)
+    run(Opcode.APPEND, sid=7, tenant=1, tokens=4)
+    run(Opcode.COMMIT, sid=7, tenant=1, hash=33)
+    run(Opcode.PREEMPT, sid=7, tenant=1)                            # its block is free and cached
+    run(Opcode.ALLOC_SEQ, sid=8)
+    run(Opcode.APPEND, sid=8, tokens=4 * (len(player.controller.free) - 2))
+    return player
+
+
+def tables_read(player):
+    """All tables, read by commands; what these answer."""
+    begin = len(player.log)
+    player.dump()
+    return [(command, completion.word, hits) for command, completion, hits, _ in player.log[begin:]
+            if command.arguments.get("table") != Table.COUNTER]
+
+
+SEQUENCE_COMMANDS = [
+    (Opcode.ATTACH, {}), (Opcode.ATTACH, {"tokens": 1}), (Opcode.APPEND, {"tokens": 1}), (Opcode.COMMIT, {"hash": 5}),
+    (Opcode.FORK, {"target": 8}), (Opcode.STREAM, {"heads": 1}), (Opcode.WRITE, {"count": 1}),
+    (Opcode.TRUNCATE, {"length": 1}), (Opcode.WINDOW, {"computed": 1, "window": 1}), (Opcode.FREE, {}),
+    (Opcode.PREEMPT, {}), (Opcode.SWAP_OUT, {}), (Opcode.SWAP_IN, {})]
+
+REFUSED = [
+    *((Status.BAD_SEQ, opcode, {"sid": sid, **given}) for sid in (9, 1 << 15) for opcode, given in SEQUENCE_COMMANDS),
+    (Status.BAD_SEQ, Opcode.ALLOC_SEQ, {"sid": 9}), (Status.BAD_SEQ, Opcode.FORK, {"sid": 0, "target": 9}),
+    (Status.BAD_SEQ, Opcode.SWAP_IN, {"sid": 0}), (Status.BAD_SEQ, Opcode.STAT, {"table": 1, "index": 9}),
+    (Status.SEQ_IN_USE, Opcode.ALLOC_SEQ, {"sid": 0}), (Status.SEQ_IN_USE, Opcode.FORK, {"sid": 0, "target": 8}),
+    (Status.OUT_OF_BLOCKS, Opcode.APPEND, {"sid": 3, "tokens": 15}),
+    (Status.OUT_OF_BLOCKS, Opcode.APPEND, {"sid": 0, "tokens": 12}),            # as a copy needs one
+    (Status.OUT_OF_BLOCKS, Opcode.ATTACH, {"sid": 7, "tenant": 1, "tokens": 9}),
+    (Status.OUT_OF_BLOCKS, Opcode.ATTACH, {"sid": 7, "tenant": 1, "tokens": 8, "by_hash": 1}, 33),
+    (Status.OUT_OF_SEQ_TABLE, Opcode.APPEND, {"sid": 0, "tokens": 15}),
+    (Status.OUT_OF_SEQ_TABLE, Opcode.APPEND, {"sid": 0, "tokens": (1 << 20) - 1}),
+    (Status.OUT_OF_SEQ_TABLE, Opcode.ATTACH, {"sid": 4, "tokens": 21}),
+    (Status.OUT_OF_SEQ_TABLE, Opcode.ATTACH, {"sid": 4, "by_hash": 1}, *[48] * 6),
+    (Status.OUT_OF_RANGE, Opcode.ATTACH, {"sid": 0, "by_hash": 1}, 48),         # its last block is not full
+    (Status.OUT_OF_RANGE, Opcode.ATTACH, {"sid": 4}, 1, 18), (Status.OUT_OF_RANGE, Opcode.ATTACH, {"sid": 4}, 1 << 16),
+    (Status.OUT_OF_RANGE, Opcode.COMMIT, {"sid": 0, "index": 2}),
+    (Status.OUT_OF_RANGE, Opcode.COMMIT, {"sid": 0, "index": 3}),
+    (Status.OUT_OF_RANGE, Opcode.COMMIT, {"sid": 0, "index": (1 << 16) - 1}),
+    (Status.OUT_OF_RANGE, Opcode.STREAM, {"sid": 0, "heads": 0}),
+    (Status.OUT_OF_RANGE, Opcode.STREAM, {"sid": 0, "heads": 4}),
+    (Status.OUT_OF_RANGE, Opcode.STREAM, {"sid": 0, "heads": 1, "layer": 2}),
+    (Status.OUT_OF_RANGE, Opcode.STREAM, {"sid": 0, "heads": 1, "first": 10}),
+    (Status.OUT_OF_RANGE, Opcode.STREAM, {"sid": 0, "heads": 1, "first": 9, "count": 2}),
+    (Status.OUT_OF_RANGE, Opcode.WRITE, {"sid": 0, "first": 10, "count": 1}),
+    (Status.OUT_OF_RANGE, Opcode.WRITE, {"sid": 0, "first": 9}),
+    (Status.OUT_OF_RANGE, Opcode.TRUNCATE, {"sid": 0, "length": 11}),
+    (Status.OUT_OF_RANGE, Opcode.WINDOW, {"sid": 0, "computed": 11, "window": 1}),
+    *((Status.OUT_OF_RANGE, opcode, {"block": 18}) for opcode in (Opcode.PIN, Opcode.UNPIN, Opcode.EVICT)),
+    *((Status.OUT_OF_RANGE, Opcode.STAT, {"table": table, "index": index}) for table, index in (
+        (0, len(COUNTERS)), (3, 18), (4, 18), (5, 0))),
+    (Status.OUT_OF_RANGE, Opcode.STAT, {"table": 2, "index": 0, "entry": 3}),
+    (Status.DOUBLE_FREE, Opcode.UNPIN, {"by_hash": 1, "hash": 48}), (Status.DOUBLE_FREE, Opcode.UNPIN, {"block": 2}),
+    *((Status.NULL_DEREF, opcode, {"block": 0}) for opcode in (Opcode.PIN, Opcode.UNPIN, Opcode.EVICT)),
+    (Status.NULL_DEREF, Opcode.COMMIT, {"sid": 3}), (Status.NULL_DEREF, Opcode.STREAM, {"sid": 3, "heads": 3}),
+    (Status.NULL_DEREF, Opcode.WRITE, {"sid": 3, "count": 1}), (Status.NULL_DEREF, Opcode.STAT, {"table": 3}),
+    *((Status.XSEQ, opcode, {"sid": 0, "tenant": 1, **given}) for opcode, given in SEQUENCE_COMMANDS),
+    *((Status.STALE_GEN, opcode, {"sid": 0, "gen": 2, **given}) for opcode, given in SEQUENCE_COMMANDS),
+    (Status.STALE_GEN, Opcode.PIN, {"block": 2}), (Status.STALE_GEN, Opcode.EVICT, {"block": 2}),
+    (Status.STALE_GEN, Opcode.PIN, {"by_hash": 1, "hash": 17}),
+    (Status.STALE_GEN, Opcode.EVICT, {"by_hash": 1, "hash": 16 + (1 << 63)}),
+    (Status.STALE_GEN, Opcode.ATTACH, {"sid": 4, "by_hash": 1}, 48, 17),
+    (Status.STALE_GEN, Opcode.ATTACH, {"sid": 4}, 2),
+    (Status.REF_OVERFLOW, Opcode.PIN, {"by_hash": 1, "hash": 16}),
+    (Status.WRITE_SHARED, Opcode.COMMIT, {"sid": 0, "hash": 17}),
+    (Status.WRITE_SHARED, Opcode.WRITE, {"sid": 0, "count": 1}),                # cached
+    (Status.WRITE_SHARED, Opcode.WRITE, {"sid": 0, "first": 9, "count": 1}),    # of two sequences
+    *((Status.BUSY, opcode, {"sid": 4, "length": 1, "window": 1, "computed": 1}) for opcode in (
+        Opcode.TRUNCATE, Opcode.WINDOW, Opcode.FREE, Opcode.PREEMPT, Opcode.SWAP_OUT)),
+    *((Status.BUSY, opcode, {"sid": 5, **given}) for opcode, given in SEQUENCE_COMMANDS
+      if opcode not in (Opcode.FREE, Opcode.PREEMPT, Opcode.SWAP_IN)),
+    (Status.BUSY, Opcode.RESET_PREFIX, {}),
+    *((Status.BAD_CFG, opcode, {}) for opcode in (0, 20, 255)),
+    *((Status.BAD_CFG, opcode, {"tenant": 2}) for opcode in Opcode),
+    (Status.BAD_CFG, Opcode.WINDOW, {"sid": 0, "computed": 9}),
+    (Status.BAD_CFG, Opcode.STREAM, {"sid": 0, "heads": 1, "window": 1}),
+]
+
+
+def test_refused_commands_change_nothing():
+    """Every error, on the RTL: the tables read before and after are equal."""
+    player = world()
+    before = tables_read(player)
+    for status, opcode, given, *operands in REFUSED:
+        given = {name: value for name, value in given.items() if name in {**HEADER, **ARGUMENTS.get(opcode, {})}}
+        if operands:
+            given["count"] = len(operands)
+        assert player.run(Command(opcode, given, tuple(operands)))[0].status == status, (status, opcode, given)
+        if DEEP:
+            assert tables_read(player) == before
+    assert tables_read(player) == before
+    assert {status for status, *_ in REFUSED} == Coverage.STATUSES - {Status.OK}
+    replay(player.job())
+
+
+def test_more_references_than_a_block_counts():
+    """`FORK` and `ATTACH` give back what they took before they met the block that has too many."""
+    player = world()
+    for sid in 5, 8:
+        player.run(Command(Opcode.FREE, {"sid": sid}))
+    for sid in 5, 8:
+        player.run(Command(Opcode.ALLOC_SEQ, {"sid": sid}))
+    held = player.controller.cached[0, 48][0]
+    idle = player.controller.cached[1, 33][0]
+    player.run(Command(Opcode.ATTACH, {"sid": 8, "count": 6}, (held,) * 6))
+    player.run(Command(Opcode.ATTACH, {"sid": 5, "count": 6}, (held,) * 6))
+    before = tables_read(player)
+    for opcode, given, operands in (
+            (Opcode.ATTACH, {"sid": 4, "count": 3}, (held,) * 3),
+            (Opcode.ATTACH, {"sid": 4, "count": 5}, (0, held, 0, held, held))):
+        assert player.run(Command(opcode, given, operands))[0].status == Status.REF_OVERFLOW
+        assert tables_read(player) == before
+    assert player.run(Command(Opcode.ATTACH, {"sid": 7, "tenant": 1, "count": 3}, (idle, idle, held)))[0].status == (
+        Status.XSEQ)
+    player.run(Command(Opcode.FREE, {"sid": 1}))
+    before = tables_read(player)
+    assert player.run(Command(Opcode.FORK, {"sid": 8, "target": 1}))[0].status == Status.REF_OVERFLOW
+    assert tables_read(player) == before
+    replay(player.job())
+
+
+def trespasses(controller, tenant):
+    """All that a tenant might try on what is another's, and how each try must end."""
+    own = next(sid for sid, each in enumerate(controller.sequences)
+               if each.state in (State.RUNNING, State.PREEMPTED) and each.tenant == tenant and not each.length % 4)
+    named = (Opcode.PIN, Opcode.UNPIN, Opcode.EVICT)
+    for sid, each in enumerate(controller.sequences):
+        if each.state != State.CLOSED and each.tenant != tenant:
+            for opcode, given in SEQUENCE_COMMANDS:
+                for gen in 0, each.gen:
+                    yield Status.XSEQ, opcode, {"sid": sid, "gen": gen, **given}, ()
+            yield Status.SEQ_IN_USE, Opcode.ALLOC_SEQ, {"sid": sid}, ()
+            yield Status.SEQ_IN_USE, Opcode.FORK, {"sid": own, "target": sid}, ()
+            yield Status.XSEQ, Opcode.STAT, {"table": Table.SEQUENCE, "index": sid}, ()
+            yield Status.XSEQ, Opcode.STAT, {"table": Table.ENTRY, "index": sid}, ()
+    mine = [copies[0] for (owner, _), copies in controller.cached.items() if owner == tenant]
+    for block, each in enumerate(controller.blocks):
+        if (each.ref or each.hash is not None) and each.tenant != tenant:
+            for opcode in named:
+                yield Status.XSEQ, opcode, {"block": block}, ()
+            for ahead in [], mine[:1]:
+                yield Status.XSEQ, Opcode.ATTACH, {"sid": own}, (*ahead, block)
+            for table, high in (Table.BLOCK, 0), (Table.HASH, 0), (Table.HASH, 1):
+                yield Status.XSEQ, Opcode.STAT, {"table": table, "index": block, "high": high}, ()
+            if each.hash is not None:
+                for opcode in named:
+                    yield Status.STALE_GEN, opcode, {"by_hash": 1, "hash": each.hash}, ()
+                yield Status.STALE_GEN, Opcode.ATTACH, {"sid": own, "by_hash": 1}, (each.hash,)
+                yield Status.OK, Opcode.LOOKUP, {}, (each.hash,)
+    yield Status.BUSY, Opcode.RESET_PREFIX, {}, ()
+
+
+def test_tenants_are_isolated():
+    """Whatever a tenant tries on what is another's is refused with its code and changes nothing, on the RTL."""
+    player = world()
+    before = tables_read(player)
+    for tenant in 0, 1:
+        for status, opcode, given, operands in list(trespasses(player.controller, tenant)):
+            given = given | {"tenant": tenant} | ({"count": len(operands)} if operands else {})
+            completion, hits = player.run(Command(opcode, given, operands))
+            assert (completion.status, hits) == (status, []), (opcode, given)
+            if DEEP:
+                assert tables_read(player) == before
+    assert tables_read(player) == before
+    replay(player.job())
+
+
+def test_operands_that_do_not_come():
+    """A command that waits for them is given up; what it did is undone, and others go on."""
+    config = Player({}, SMALL).job().built
+    assert simulation(Rtl(config, PATIENCE), "sim.benches.kvcache_operands", x_initial="unique") == 1
 
 
 def test_cycles():

@@ -51,6 +51,8 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
     Parameters
     ----------
     config : golden.config.KvCache
+    patience : int
+        Cycles in which the next operand must come; a command whose operands do not is refused with `BUS_ERR`.
 
     Members
     -------
@@ -74,8 +76,8 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         The policy: whether all blocks join the tail of the free list. Steady, too.
     """
 
-    def __init__(self, config):
-        self.config = config
+    def __init__(self, config, patience=1 << 16):
+        self.config, self.patience = config, patience
         block = range(config.blocks)
         super().__init__({
             "i": In(stream.Signature(COMMAND)),
@@ -123,7 +125,7 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         self.opcode, self.tag, self.tenant = header.opcode, header.tag, header.tenant[:config.tenant_bits]
         self.gen = header.gen
         self.sid = self.word[32:32 + max(ceil_log2(config.sequences), 1)]
-        self.number = Signal(64)                                        # of commands
+        self.number = Signal(64, init=1)                                # of this command or, after it, of the next
         self.seq = Signal.like(self.sequences.row)
         self.verdict = Signal(Status)                                   # on the command's sequence
         self.held = Signal(17)                                          # entries of the sequence
@@ -214,6 +216,9 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         m.d.sync += went.eq(self.done), refused.eq(self.refused)
         with m.If(went & (self.count < self.fewest)):
             m.d.sync += self.fewest.eq(self.count)
+        with m.If(went | (refused != Status.OK)):
+            m.d.sync += self.number.eq(Cat(
+                (self.number[:32] + 1)[:32], Mux(self.number[:32].all(), self.number[32:] + 1, self.number[32:])))
         with m.If(self.clear):
             m.d.sync += self.error.eq(0)
         with m.Elif((refused != Status.OK) & (self.error.status == Status.OK)):
@@ -292,7 +297,6 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
                 m.d.comb += self.i.ready.eq(1), self.sequences.read(commit.sid)
                 m.d.sync += [
                     self.word.eq(self.i.payload), self.got.eq(0), self.copied.eq(0), self.missed.eq(0),
-                    self.number.eq(self.number + 1),
                     self.left.eq(Mux(incoming.opcode == Opcode.ATTACH, incoming.count,
                                      Mux(looked.opcode == Opcode.LOOKUP, looked.count, 0)))]
                 m.next = "CHECK"

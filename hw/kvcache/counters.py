@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the KV-cache controller counts."""
 
-from amaranth.hdl import Array, Module, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
@@ -44,8 +44,10 @@ class Counters(Block):
             value = Signal(64, name=name) if bits else 0
             values.append(value)
             if bits:
-                with m.If(added[name] != 0):
-                    m.d.sync += value.eq(value + added[name])
+                more, low, high = added[name], Signal(33, name=f"{name}_low"), Signal(32, name=f"{name}_high")
+                m.d.comb += low.eq(value[:32] + more[:32]), high.eq(value[32:] + more[32:])
+                with m.If(more != 0):
+                    m.d.sync += value.eq(Cat(low[:32], Mux(low[32], high + 1, high)))   # no carry runs through all
         m.d.comb += self.value.eq(Array(values)[self.index])
 
         return m

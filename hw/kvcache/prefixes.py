@@ -67,6 +67,12 @@ class Prefixes:
                     none.eq(self.ends.row.head == 0), bucket_tail.eq(self.ends.row.tail),
                     asked.valid.eq(comes & ~self.missed), asked.hash.eq(payload), asked.block.eq(payload),
                     asked.null.eq(~by_hash & (payload == 0)), asked.outside.eq(~by_hash & (payload >= self.pool))]
+        # Whether an operand that was announced does not come
+        wait = Signal(range(self.patience))
+        self.late = wait == self.patience - 1
+        m.d.sync += wait.eq(Mux((self.left != 0) & ~self.operands.valid & ~self.late, wait + 1, 0))
+        with m.If(self.late):
+            m.d.sync += self.left.eq(0)
         with m.If(self.flush):
             m.d.sync += asked.valid.eq(0), self.judged.valid.eq(0)
 
@@ -140,6 +146,8 @@ class Prefixes:
                             self._unlink(m, self.found, self.prior, self.later)
                     with m.If(self.refused != Status.OK):
                         m.d.sync += self.index.eq(self.index)
+            with m.If(self.late):
+                self._fail(m, Status.BUS_ERR, undo=True)
         with m.State("FITS"):
             with m.If(self.need > self.count):
                 self._fail(m, Status.OUT_OF_BLOCKS, (self.need - self.count)[:17], undo=True)

@@ -23,12 +23,10 @@ class Swaps:
 
     def _swap(self, m):
         """Entries from the first to the last; for `SWAP_IN` twice, as it must know how many blocks it takes."""
-        size, given, entry = self.config.block_tokens, self._given(Opcode.SWAP_OUT), Signal(17, name="swapped")
-        host, left, slots = Signal(32), Signal(21), Signal(range(size + 1))
-        m.d.comb += [
-            entry.eq(self.index - (self.opcode == Opcode.SWAP_IN)),     # whose index has moved on
-            host.eq(given.slot + entry), left.eq(self.seq.length - (entry << self.shift)),
-            slots.eq(Mux(left < size, left, size))]
+        size, given = self.config.block_tokens, self._given(Opcode.SWAP_OUT)
+        host, last, slots = Signal(32), Signal(), Signal(range(size + 1))       # of the entry that is read
+        partial = self.seq.length[:self.shift] if self.shift else 0
+        m.d.comb += slots.eq(Mux(last & (partial != 0), partial, size))
 
         def move(kind, source, target):
             payload = self.moves.payload
@@ -37,6 +35,7 @@ class Swaps:
 
         def read(index, state):
             m.d.comb += self.entries.read(self._entry(self.sid, index))
+            m.d.sync += host.eq(given.slot + index), last.eq(index + 1 == self.held)
             m.next = state
 
         with m.State("OUT"):

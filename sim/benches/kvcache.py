@@ -40,10 +40,13 @@ async def replay(dut):
     dut.clear.value = 0
     dut.pool.value, dut.lru_tail.value = job.config.blocks, job.config.policy == "lru_tail"
     await reset(dut)
-    if job.interrupted:
-        commands.send([entry[0].word for entry in job.log if isinstance(entry, tuple)])
-        operands.send([each for entry in job.log if isinstance(entry, tuple) for each in entry[0].operands])
-        await ClockCycles(dut.clk, job.interrupted)
+    everything = [entry[:2] for entry in job.log if isinstance(entry, tuple)]
+    for cycles in job.interrupted:
+        commands.send([command.word for command, _ in everything])
+        operands.send([each for command, _ in everything for each in command.operands])
+        await ClockCycles(dut.clk, cycles)
+        said = sinks["o"].items
+        assert said == [completion.word for _, completion in everything[:len(said)]], f"up to cycle {cycles}"
         for source in commands, operands:
             source.queue.clear()
             source.busy = source.valid.value = 0

@@ -232,12 +232,12 @@ def world():
     """Sequences of two tenants in all states: shared, cached, pinned, windowed, streaming, swapped; a pool that is
     used up but for two blocks.
     """
-    player = Player({}, SMALL.model_copy(update={"sequences": 9}))
+    player = Player({}, SMALL)
 
     def run(opcode, operands=(), **arguments):
         assert not player.run(Command(opcode, arguments, tuple(operands)))[0].status
 
-    for sid, tenant, tokens in ((0, 0, 10), (2, 1, 9), (3, 0, 9), (4, 0, 4), (5, 0, 6), (6, 1, 2)):
+    for sid, tenant, tokens in ((0, 0, 10), (2, 1, 13), (3, 0, 9), (4, 0, 4), (5, 0, 6)):
         run(Opcode.ALLOC_SEQ, sid=sid, tenant=tenant)
         run(Opcode.APPEND, sid=sid, tenant=tenant, tokens=tokens)
     for sid, tenant, hash in ((0, 0, 16), (2, 1, 32), (4, 0, 48)):
@@ -248,12 +248,12 @@ def world():
     run(Opcode.SWAP_OUT, sid=5, slot=0)
     run(Opcode.PIN, by_hash=1, hash=16)
     run(Opcode.PIN, by_hash=1, hash=32, tenant=1)
-    run(Opcode.ALLOC_SEQ, sid=7, tenant=1)
-    run(Opcode.APPEND, sid=7, tenant=1, tokens=4)
-    run(Opcode.COMMIT, sid=7, tenant=1, hash=33)
-    run(Opcode.PREEMPT, sid=7, tenant=1)                            # its block is free and cached
-    run(Opcode.ALLOC_SEQ, sid=8)
-    run(Opcode.APPEND, sid=8, tokens=4 * (len(player.controller.free) - 2))
+    run(Opcode.ALLOC_SEQ, sid=6, tenant=1)
+    run(Opcode.APPEND, sid=6, tenant=1, tokens=4)
+    run(Opcode.COMMIT, sid=6, tenant=1, hash=33)
+    run(Opcode.PREEMPT, sid=6, tenant=1)                            # its block is free and cached
+    run(Opcode.ALLOC_SEQ, sid=7)
+    run(Opcode.APPEND, sid=7, tokens=4 * (len(player.controller.free) - 2))
     return player
 
 
@@ -267,19 +267,19 @@ def tables_read(player):
 
 SEQUENCE_COMMANDS = [
     (Opcode.ATTACH, {}), (Opcode.ATTACH, {"tokens": 1}), (Opcode.APPEND, {"tokens": 1}), (Opcode.COMMIT, {"hash": 5}),
-    (Opcode.FORK, {"target": 8}), (Opcode.STREAM, {"heads": 1}), (Opcode.WRITE, {"count": 1}),
+    (Opcode.FORK, {"target": 7}), (Opcode.STREAM, {"heads": 1}), (Opcode.WRITE, {"count": 1}),
     (Opcode.TRUNCATE, {"length": 1}), (Opcode.WINDOW, {"computed": 1, "window": 1}), (Opcode.FREE, {}),
     (Opcode.PREEMPT, {}), (Opcode.SWAP_OUT, {}), (Opcode.SWAP_IN, {})]
 
 REFUSED = [
-    *((Status.BAD_SEQ, opcode, {"sid": sid, **given}) for sid in (9, 1 << 15) for opcode, given in SEQUENCE_COMMANDS),
-    (Status.BAD_SEQ, Opcode.ALLOC_SEQ, {"sid": 9}), (Status.BAD_SEQ, Opcode.FORK, {"sid": 0, "target": 9}),
-    (Status.BAD_SEQ, Opcode.SWAP_IN, {"sid": 0}), (Status.BAD_SEQ, Opcode.STAT, {"table": 1, "index": 9}),
-    (Status.SEQ_IN_USE, Opcode.ALLOC_SEQ, {"sid": 0}), (Status.SEQ_IN_USE, Opcode.FORK, {"sid": 0, "target": 8}),
+    *((Status.BAD_SEQ, opcode, {"sid": sid, **given}) for sid in (8, 1 << 15) for opcode, given in SEQUENCE_COMMANDS),
+    (Status.BAD_SEQ, Opcode.ALLOC_SEQ, {"sid": 8}), (Status.BAD_SEQ, Opcode.FORK, {"sid": 0, "target": 8}),
+    (Status.BAD_SEQ, Opcode.SWAP_IN, {"sid": 0}), (Status.BAD_SEQ, Opcode.STAT, {"table": 1, "index": 8}),
+    (Status.SEQ_IN_USE, Opcode.ALLOC_SEQ, {"sid": 0}), (Status.SEQ_IN_USE, Opcode.FORK, {"sid": 0, "target": 7}),
     (Status.OUT_OF_BLOCKS, Opcode.APPEND, {"sid": 3, "tokens": 15}),
     (Status.OUT_OF_BLOCKS, Opcode.APPEND, {"sid": 0, "tokens": 12}),            # as a copy needs one
-    (Status.OUT_OF_BLOCKS, Opcode.ATTACH, {"sid": 7, "tenant": 1, "tokens": 9}),
-    (Status.OUT_OF_BLOCKS, Opcode.ATTACH, {"sid": 7, "tenant": 1, "tokens": 8, "by_hash": 1}, 33),
+    (Status.OUT_OF_BLOCKS, Opcode.ATTACH, {"sid": 6, "tenant": 1, "tokens": 9}),
+    (Status.OUT_OF_BLOCKS, Opcode.ATTACH, {"sid": 6, "tenant": 1, "tokens": 8, "by_hash": 1}, 33),
     (Status.OUT_OF_SEQ_TABLE, Opcode.APPEND, {"sid": 0, "tokens": 15}),
     (Status.OUT_OF_SEQ_TABLE, Opcode.APPEND, {"sid": 0, "tokens": (1 << 20) - 1}),
     (Status.OUT_OF_SEQ_TABLE, Opcode.ATTACH, {"sid": 4, "tokens": 21}),
@@ -348,13 +348,13 @@ def test_refused_commands_change_nothing():
 def test_more_references_than_a_block_counts():
     """`FORK` and `ATTACH` give back what they took before they met the block that has too many."""
     player = world()
-    for sid in 5, 8:
+    for sid in 5, 7:
         player.run(Command(Opcode.FREE, {"sid": sid}))
-    for sid in 5, 8:
+    for sid in 5, 7:
         player.run(Command(Opcode.ALLOC_SEQ, {"sid": sid}))
     held = player.controller.cached[0, 48][0]
     idle = player.controller.cached[1, 33][0]
-    player.run(Command(Opcode.ATTACH, {"sid": 8, "count": 6}, (held,) * 6))
+    player.run(Command(Opcode.ATTACH, {"sid": 7, "count": 6}, (held,) * 6))
     player.run(Command(Opcode.ATTACH, {"sid": 5, "count": 6}, (held,) * 6))
     before = tables_read(player)
     for opcode, given, operands in (
@@ -362,11 +362,11 @@ def test_more_references_than_a_block_counts():
             (Opcode.ATTACH, {"sid": 4, "count": 5}, (0, held, 0, held, held))):
         assert player.run(Command(opcode, given, operands))[0].status == Status.REF_OVERFLOW
         assert tables_read(player) == before
-    assert player.run(Command(Opcode.ATTACH, {"sid": 7, "tenant": 1, "count": 3}, (idle, idle, held)))[0].status == (
+    assert player.run(Command(Opcode.ATTACH, {"sid": 6, "tenant": 1, "count": 3}, (idle, idle, held)))[0].status == (
         Status.XSEQ)
     player.run(Command(Opcode.FREE, {"sid": 1}))
     before = tables_read(player)
-    assert player.run(Command(Opcode.FORK, {"sid": 8, "target": 1}))[0].status == Status.REF_OVERFLOW
+    assert player.run(Command(Opcode.FORK, {"sid": 7, "target": 1}))[0].status == Status.REF_OVERFLOW
     assert tables_read(player) == before
     replay(player.job())
 

@@ -125,7 +125,6 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         self.opcode, self.tag, self.tenant = header.opcode, header.tag, header.tenant[:config.tenant_bits]
         self.gen = header.gen
         self.sid = self.word[32:32 + max(ceil_log2(config.sequences), 1)]
-        self.number = Signal(64, init=1)                                # of this command or, after it, of the next
         self.seq = Signal.like(self.sequences.row)
         self.verdict = Signal(Status)                                   # on the command's sequence
         self.held = Signal(17)                                          # entries of the sequence
@@ -216,15 +215,12 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         m.d.sync += went.eq(self.done), refused.eq(self.refused)
         with m.If(went & (self.count < self.fewest)):
             m.d.sync += self.fewest.eq(self.count)
-        with m.If(went | (refused != Status.OK)):
-            m.d.sync += self.number.eq(Cat(
-                (self.number[:32] + 1)[:32], Mux(self.number[:32].all(), self.number[32:] + 1, self.number[32:])))
         with m.If(self.clear):
             m.d.sync += self.error.eq(0)
         with m.Elif((refused != Status.OK) & (self.error.status == Status.OK)):
             named = among(self.opcode, ON_SEQUENCES) | (self.opcode == Opcode.ALLOC_SEQ)
             m.d.sync += [self.error.status.eq(refused), self.error.opcode.eq(self.opcode),
-                         self.error.sid.eq(Mux(named, self.word[32:48], 0)), self.error.number.eq(self.number)]
+                         self.error.sid.eq(Mux(named, self.word[32:48], 0)), self.error.number.eq(self.counters.commands)]
 
     def _count(self, m):
         """Counters and gauges."""
@@ -232,7 +228,7 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         bits = {"cow_bytes": config.copy_bytes(config.block_tokens).bit_length(), "stream_beats": 48,
                 "query_tokens": 16 + self.shift, "hit_tokens": config.block_tokens.bit_length()}
         m.submodules.counters = self.counters = Counters(tuple(
-            (name, 0 if name in (*GAUGES, "commands") else bits.get(name, 1)) for name in COUNTERS))
+            (name, 0 if name in GAUGES else bits.get(name, 1), int(name == "commands")) for name in COUNTERS))
         self.wasted, self.change = Signal(32), Signal(signed(self.shift + 2))
         m.d.sync += self.change.eq(0), self.wasted.eq(self.wasted + self.change)
         for status in Status:
@@ -241,6 +237,8 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
                     self._add(m, f"error_{status.name.lower()}")
         with m.If(self.refused == Status.OUT_OF_BLOCKS):
             self._add(m, "oom")
+        with m.If(self.done | (self.refused != Status.OK)):
+            self._add(m, "commands")        # which begins with 1: a command counts itself
 
     def _add(self, m, name, value=1):
         m.d.comb += self.counters.add[name].eq(value)

@@ -18,7 +18,9 @@ class Readings:
                      *self.hashes.read(given.index)]
         with m.Switch(given.table):
             with m.Case(Table.COUNTER):
-                self._value(m, given, self._reading(m, given.index))
+                m.next = "CHECK"
+                with m.If(self.counters.settled):
+                    self._value(m, given, self._reading(m, given.index))
                 with m.If(given.index >= len(COUNTERS)):
                     self._fail(m, Status.OUT_OF_RANGE)
             with m.Case(Table.SEQUENCE, Table.ENTRY):
@@ -72,7 +74,7 @@ class Readings:
         """A counter or a gauge."""
         empty, value = self.count == 0, Signal(64, name="reading")
         m.d.comb += self.counters.index.eq(index), value.eq(self.counters.value)
-        gauges = {"commands": self.number, "free": self.count, "free_min": self.fewest, "wasted_slots": self.wasted,
+        gauges = {"free": self.count, "free_min": self.fewest, "wasted_slots": self.wasted,
                   "head": Mux(empty, 0, self.head), "tail": Mux(empty, 0, self.tail)}
         with m.Switch(index):
             for name, gauge in gauges.items():

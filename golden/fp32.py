@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """FP32 arithmetic as every FP32 unit of the chip does it, on arrays of uint32 codes.
 
-IEEE 754-2019 binary32, round to nearest, ties to even, but for three rules:
+IEEE 754-2019 binary32, round to nearest, ties to even, but for two rules:
 
 - a subnormal operand is zero of the same sign, and so is a result whose magnitude, rounded to 24 bits
   without regard to the exponent, is below 2**-126;
-- every NaN that comes out is 0x7FC00000;
-- an exact zero sum is +0, that of two negative zeros too.
+- every NaN that comes out is 0x7FC00000.
 """
 
 import numpy as np
@@ -45,7 +44,7 @@ def add(a, b):
     total = np.where(opposite, top - aligned, top + aligned)
 
     result = _round(big & SIGN != 0, total, big_lsb - 30)
-    result = np.where(total == 0, np.uint32(0), result)
+    result = np.where(total == 0, a & b & SIGN, result)
     result = np.where(_is_inf(big), big, result)
     return np.where(_is_nan(a) | _is_nan(b) | (_is_inf(a) & _is_inf(b) & opposite), NAN, result)
 

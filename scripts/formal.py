@@ -4,18 +4,23 @@
     scripts/formal.py                   # everything
     scripts/formal.py --quick           # the small blocks, within a minute
     scripts/formal.py --block walker    # blocks whose name begins so
+    scripts/formal.py --write           # the results of the last runs into docs/formal.md
 
 Exits with 1 unless every property holds.
 """
 
 import argparse
+import json
 import sys
 import time
+from dataclasses import asdict
 
 from hw.flow.figures import dump, figure
-from sim.formal.prove import prove
+from sim.formal.prove import Result, prove
 from sim.formal.tasks import QUICK, TASKS
+from sim.run import ROOT
 
+KEPT, PAGE = ROOT / "build" / "formal" / "results.json", ROOT / "docs" / "formal.md"
 HEADER = ("block", "property", "engine", "depth", "s", "result")
 
 
@@ -24,8 +29,13 @@ def main(argv=None):
     parser.add_argument("--block", default="", metavar="PREFIX", help="only blocks whose module is called so")
     parser.add_argument("--quick", action="store_true", help="small blocks only")
     parser.add_argument("--timeout", type=int, default=1200, metavar="S", help="for each run (default 1200)")
+    parser.add_argument("--write", action="store_true", help="write the last results into docs/formal.md")
     parser.add_argument("--json", action="store_true", help="print figures as JSON")
     arguments = parser.parse_args(argv)
+    if arguments.write:
+        before, mark, _ = PAGE.read_text().partition("<!-- scripts/formal.py --write -->\n")
+        PAGE.write_text(before + mark + "\n" + "\n".join(summary(_kept())) + "\n")
+        return
     tasks = [task for task in (QUICK if arguments.quick else TASKS) if task.block.name.startswith(arguments.block)]
     if not tasks:
         sys.exit(f"formal: no block is called {arguments.block}...; there are "
@@ -38,8 +48,30 @@ def main(argv=None):
             results += prove(task, timeout=arguments.timeout)
         except RuntimeError as error:
             sys.exit(f"formal: {error}")
+    fresh = {result.block for result in results}
+    KEPT.parent.mkdir(parents=True, exist_ok=True)
+    KEPT.write_text(json.dumps([asdict(result) for result in results + [
+        result for result in _kept() if result.block not in fresh]], indent=1))
     print(dump(figures(results)) if arguments.json else "\n".join(table(results)))
     sys.exit(not all(result.good for result in results))
+
+
+def _kept():
+    return [Result(**fields) for fields in json.loads(KEPT.read_text())] if KEPT.exists() else []
+
+
+def summary(results):
+    """Lines of Markdown: of each block in `TASKS`, how many properties came to which end."""
+    yield "| block | contract | proven for ever | up to a depth | reached | open |"
+    yield "|---|---|---|---|---|---|"
+    for task in TASKS:
+        mine = [result for result in results if result.block == task.block.name]
+        if mine:
+            proven, bounded, reached, rest = (sum(result.verdict in verdicts for result in mine) for verdicts in (
+                ("proven",), ("holds",), ("reached",), ("failed", "unreached", "unknown")))
+            depth = f" ({task.depth} cycles)" if bounded else ""
+            yield (f"| `{task.block.name}` | `{task.contract.__name__}` | {proven} | {bounded}{depth} | {reached} | "
+                   f"{rest} |")
 
 
 def table(results):

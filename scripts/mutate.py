@@ -38,21 +38,23 @@ def main(argv=None):
     def progress(text):
         print(f"{time.monotonic() - start:7.0f} s  {text}", file=sys.stderr, flush=True)
 
-    known = json.loads(kept.read_text()) if kept.exists() else {"mutants": [], "bugs": []}
+    def known():
+        return json.loads(kept.read_text()) if kept.exists() else {"mutants": [], "bugs": []}
+
     if not arguments.write:
         FOLDER.mkdir(parents=True, exist_ok=True)
         if not arguments.bugs:
-            fresh = run(FOLDER, progress, arguments.block)
-            labels = {verdict.label for verdict in fresh}
-            others = [verdict for verdict in known["mutants"] if verdict["label"] not in labels]
-            known["mutants"] = others + list(map(asdict, fresh))
+            fresh = list(map(asdict, run(FOLDER, progress, arguments.block)))
+            labels = {fields["label"] for fields in fresh}
+            others = [fields for fields in known()["mutants"] if fields["label"] not in labels]
+            kept.write_text(json.dumps({**known(), "mutants": others + fresh}, indent=1))
         if not arguments.block:
-            known["bugs"] = []
+            fresh = []
             for number, bug in enumerate(BUGS):
                 progress(bug.name)
-                known["bugs"].append(caught(number))
-        kept.write_text(json.dumps(known, indent=1))
-    verdicts, bugs = [Verdict(**fields) for fields in known["mutants"]], known["bugs"]
+                fresh.append(caught(number))
+            kept.write_text(json.dumps({**known(), "bugs": fresh}, indent=1))
+    verdicts, bugs = [Verdict(**fields) for fields in known()["mutants"]], known()["bugs"]
     if arguments.write:
         before, mark, _ = PAGE.read_text().partition("<!-- scripts/mutate.py --write -->\n")
         PAGE.write_text(before + mark + "\n" + "\n".join(page(verdicts, bugs)) + "\n")

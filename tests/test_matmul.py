@@ -129,6 +129,23 @@ def test_order_and_shape_change_no_bit(family):
     assert np.array_equal(one.y, other.y) and np.array_equal(one.y, third.y)
 
 
+def test_zeros_keep_their_signs():
+    """A sum of nothing is +0, negative after a negative scale, and stays so where nothing is added to it."""
+    rng = np.random.default_rng(10)
+    gemms = [gemm(rng, (4, 9, 20), y_format=y_format, options=options) for y_format in golden.RESULT_FORMATS
+             for options in ((), ("row_scales",), ("row_scales", "bias"), ("column_scales", "c"))]
+    for each in gemms:
+        each.a[:] = 0
+        for zeros in (each.bias, each.c):
+            if zeros is not None:
+                zeros[..., ::2] = -0.0
+    runs, _ = run(Job(Matmul(**NANO), gemms))
+    plain, scaled, biased, _ = (np.signbit(one.y.view(np.float32)) for one in runs[:4])
+    negative = gemms[1].row_scales[:, None] < 0
+    assert not plain.any() and negative.any() and (scaled == negative).all()
+    assert (biased[:, ::2] == (gemms[2].row_scales[:, None] < 0)).all()
+
+
 def test_golden_rounds_where_it_says():
     """Each step of the drain against fractions, rounded to nearest even once."""
     rng = np.random.default_rng(9)

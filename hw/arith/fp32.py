@@ -175,7 +175,7 @@ class Add(Block):
             lost.append(places[n] & before[:1 << n].any())
             m.d.comb += shifted.eq(Mux(places[n], before[1 << n:], before))
         opposite = a.sign ^ b.sign
-        sign = register(m, big.sign & big.exponent.any(), "sign")               # two zeros make +0
+        sign = register(m, a.sign & b.sign | big.sign & big.exponent.any(), "sign")     # -0 + -0 alone is -0
         nan = register(m, big.is_nan | (a.exponent.all() & b.exponent.all() & opposite), "nan")
         infinite = register(m, big.exponent.all(), "infinite")
         subtract = register(m, opposite, "subtract")

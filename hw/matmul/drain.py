@@ -44,7 +44,7 @@ class Lane(Part):
     row_scale, column_scale, bias, c : In(32)
         FP32; 1.0 and -0.0 change nothing.
     format : In(3)
-        Output format, a value of `golden.families.FORMAT_CODES`.
+        Output format, a value of `golden.families.FORMAT_CODES`, a cycle before the last step: it comes from afar.
     o : Out(32), nan : Out(1)
         The code, from bit 0, and whether the result is NaN.
     """
@@ -82,7 +82,7 @@ class Lane(Part):
             column.a.eq(row.o), column.b.eq(self.column_scale),
             bias.a.eq(column.o), bias.b.eq(self.bias),
             c.a.eq(bias.o), c.b.eq(self.c),
-            convert.i.eq(c.o), convert.format.eq(self.format),
+            convert.i.eq(c.o), convert.format.eq(register(m, self.format, "format")),
             self.o.eq(convert.o), self.nan.eq(convert.nan),
         ]
         return m
@@ -196,8 +196,7 @@ class Drain(Part):
         ]
         m.d.sync += [new.eq(old) for old, new in zip(stage, stage[1:], strict=False)]
 
-        by_row, by_column, by_bias, by_c, by_format = (
-            stage[1 + at[name]] for name in ("row", "column", "bias", "c", "convert"))
+        by_row, by_column, by_bias, by_c = (stage[1 + at[name]] for name in ("row", "column", "bias", "c"))
         m.d.comb += [
             self.row_read.half.eq(stage[at["row"]].half), self.row_read.row.eq(stage[at["row"]].row),
             self.column_read.half.eq(stage[at["column"]].half), self.column_read.group.eq(stage[at["column"]].group),
@@ -214,7 +213,7 @@ class Drain(Part):
                 lane.column_scale.eq(Mux(by_column.column_scaled, self.column_scales.word_select(n, 32), ONE)),
                 lane.bias.eq(Mux(by_bias.biased, self.bias.word_select(n, 32), MINUS_ZERO)),
                 lane.c.eq(Mux(by_c.accumulate, self.c.payload.data.word_select(n, 32), MINUS_ZERO)),
-                lane.format.eq(by_format.format),
+                lane.format.eq(stage[at["convert"]].format),
             ]
         m.d.sync += stage[2 + at["c"]].bad.eq(by_c.bad | by_c.accumulate & self.c.payload.bad)
 

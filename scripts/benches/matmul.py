@@ -169,17 +169,21 @@ def _errors(family, format, *, mx=False):
 
 def _emission(quick):
     """Time and modules of Verilog; they must not grow with copies."""
+    expected = None
     for macs, rows, cols, goal in ((1024, 2, 32, None), (4096, 4, 64, 15), (16384, 8, 128, 60)):
         if quick and macs == 16384:
             continue
         config = Matmul(rows=rows, cols=cols)
         before = time.process_time()
         children = _child_time()
-        modules = len(Verilog(Engine(config)).modules)
+        engine = len(Verilog(Engine(config)).modules)
         spent = time.process_time() - before + _child_time() - children
         if goal:
             yield figure(f"emit.cpu_s.{macs}", round(spent, 2), "s", "CPU, engine to Verilog", goal, "<=")
-        yield figure(f"emit.modules.{macs}", modules, "", "distinct modules of the engine")
+        array = len(Verilog(Array(config.family, config.lanes, rows, cols, config.groups)).modules)
+        yield figure(f"emit.modules.{macs}", array, "", "distinct modules of the array", expected, expected and "==")
+        yield figure(f"emit.modules_engine.{macs}", engine, "", "distinct modules of the engine; sizes may coincide")
+        expected = array
 
 
 def _child_time():

@@ -9,7 +9,8 @@ import cocotb
 from cocotb.triggers import RisingEdge
 
 import sim.matmul
-from sim.matmul import Board, Memory
+from hw.matmul.ports import Error
+from sim.matmul import READS, Board, Memory
 from sim.stream import reset
 
 BASES = 0x5A96_A000, 0xA569_5000     # operands lie up here, so that all bits of an address matter
@@ -30,8 +31,9 @@ async def mutants(dut):
         dut.mutant.value = number
         for n, job in enumerate(jobs):
             try:
-                cycles = await play(dut, job)
-                assert job.stall or cycles == due[n], f"GEMMs took {cycles} cycles, not {due[n]}"
+                cycles, errors = await play(dut, job)
+                assert errors == due[n][1], f"errors are {errors}, not {due[n][1]}"
+                assert job.stall or cycles == due[n][0], f"GEMMs took {cycles} cycles, not {due[n][0]}"
             except (AssertionError, LookupError, ValueError) as error:
                 found[number] = n, str(error).splitlines()[0]
                 break
@@ -39,7 +41,7 @@ async def mutants(dut):
 
 
 async def play(dut, job):
-    """Run a job from a reset on; return the cycles of its GEMMs."""
+    """Run a job from a reset on; return the cycles of its GEMMs, and their errors."""
     Far.base = BASES[job.seed % 2]
     board = Board(dut, job)
     dut.clear.value = 0
@@ -55,13 +57,28 @@ async def play(dut, job):
         board.step()
         assert board.quiet < QUIET, f"nothing moved for {QUIET} cycles"
     board.check()
-    errors = [n for n, run in enumerate(board.runs) if run.error]
-    assert not errors or job.broken or int(dut.error_tag.value) == errors[0], "error_tag is of another command"
+    errors = [run.error for run in board.runs]
+    first = next((n for n, error in enumerate(errors) if error), None)
+    assert first is None or job.broken or int(dut.error_tag.value) == first, "error_tag is of another command"
+    await clear(dut)
+    for name in READS:                              # a beat that nobody asked for
+        stray = board.port[name]
+        stray.payload.value, stray.valid.value = 1 << len(stray.payload) - 1, 1
+        await RisingEdge(dut.clk)
+        stray.valid.value = 0
+        await RisingEdge(dut.clk)
+        await RisingEdge(dut.clk)
+        assert int(dut.error.value) == Error.RESPONSE.value, f"a stray beat of {name} is no error"
+        await clear(dut)
+    return [run.cycles for run in board.runs], errors
+
+
+async def clear(dut):
     dut.clear.value = 1
     for _ in range(2):
         await RisingEdge(dut.clk)
+    dut.clear.value = 0
     assert not int(dut.error.value), "the error stays after clear"
-    return [run.cycles for run in board.runs]
 
 
 class Far(Memory):

@@ -61,6 +61,6 @@ TASKS = [
     Task(Walker(config("uni", cols=2, n_max=4)), WalkerRules),
     Task(Parameters(config(), 2), ParametersRules, depth=12),
     Task(Drain(config()), DrainRules, depth=18, cover=14, cut=("lane_*",)),
-    Task(Engine(TINY), EngineRules, depth=18, patience=120, cover=0, cut=ARITHMETIC),
-    Task(Engine(config()), EngineRules, depth=16, patience=60, cover=0, cut=ARITHMETIC, watched=WATCHED),
+    Task(Engine(TINY), EngineRules, depth=15, patience=100, cover=0, cut=ARITHMETIC),
+    Task(Engine(config()), EngineRules, depth=14, patience=60, cover=0, cut=ARITHMETIC, watched=WATCHED),
 ]

@@ -134,15 +134,17 @@ def jobs(config=CONFIG):
     small = [_gemm(config, rng, (2, 3, 3), n) for n in range(2 * len(refused))]
     fields = {2 * n + 1: each for n, each in enumerate(refused)}
     largest = [_gemm(config, rng, (config.m_max, config.n_max, config.k_max), 15)]
+    wide = _gemm(config, rng, (config.m_max, config.n_max, 2), 0)       # more results than can wait
     again = [_gemm(config, rng, (9, 7, 6), n) for n in (15, 3, 12, 15)]
     return [
         Job(config, good, queue=False),
         Job(config, good[::-1], latency=4),
         Job(config, good + largest, stall=0.5, seed=1),
         Job(config, small, commands=fields, stall=0.3, seed=2),
-        Job(config, good, stall=0.85, seed=3),
+        Job(config, [*good[:3], wide], stall=0.85, seed=3),
         *(Job(config, again, queue=False, stall=stall, seed=n, broken={(port, 2): change})
           for n, port in enumerate(reads(config)) for change, stall in ((-1, 0), (2, 0.4))),
+        Job(config, again * 2, stall=0.3, seed=4, broken={("weights", 5): -1, ("activations", 20): 1}),
     ]
 
 
@@ -153,7 +155,9 @@ def _gemm(config, rng, shape, number):
     a_format, w_format = (names[number % len(names)] for names in (family.activations, family.weights))
     options = {name: (rng.standard_normal(sizes[name]) * 4).astype(np.float32)
                for bit, name in enumerate(PARAMETERS) if number >> bit & 1}
-    return Gemm(_codes(rng, a_format, (m, k)), _codes(rng, w_format, (n, k)), a_format, w_format,
+    a = _codes(rng, a_format, (m, k))
+    a[m // 2:m // 2 + m // 4] = 0       # sums of nothing
+    return Gemm(a, _codes(rng, w_format, (n, k)), a_format, w_format,
                 RESULT_FORMATS[number % len(RESULT_FORMATS)], **options)
 
 

@@ -28,6 +28,7 @@ from hw.kvcache.swaps import Swaps
 from hw.kvcache.tables import ON_BLOCKS, Rows, among
 from hw.kvcache.tokens import Tokens
 from hw.kvcache.walks import Walks
+from hw.ram import Ram
 from hw.stream import Buffer
 
 __all__ = ["Controller"]
@@ -103,17 +104,18 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         self.buckets = 1 << ceil_log2(config.blocks)
 
         # Tables
-        self.sequences = Rows(m, "sequences", data.StructLayout({
+        self.sequences = self._table(m, "sequences", data.StructLayout({
             "state": 2, "tenant": config.tenant_bits, "gen": 8, "length": length, "inflight": 4, "holes": 1}),
             config.sequences)
-        self.entries = Rows(m, "entries", ceil_log2(config.blocks), config.sequences << self.entry_bits)
-        self.blocks = Rows(m, "blocks", data.StructLayout({
+        self.entries = self._table(m, "entries", ceil_log2(config.blocks), config.sequences << self.entry_bits)
+        self.blocks = self._table(m, "blocks", data.StructLayout({
             "ref": config.ref_bits, "hashed": 1, "pinned": 1, "tenant": config.tenant_bits,
             "first": 1, "last": 1}), config.blocks)     # of the free list, when `ATTACH` took the block off it
         self.next, self.prev, self.younger, self.older = (
-            Rows(m, name, ceil_log2(config.blocks), config.blocks) for name in ("next", "prev", "younger", "older"))
-        self.hashes = Rows(m, "hashes", config.hash_bits, config.blocks)
-        self.ends = Rows(m, "ends", data.StructLayout({"head": block, "tail": block}), self.buckets)
+            self._table(m, name, ceil_log2(config.blocks), config.blocks)
+            for name in ("next", "prev", "younger", "older"))
+        self.hashes = self._table(m, "hashes", config.hash_bits, config.blocks)
+        self.ends = self._table(m, "ends", data.StructLayout({"head": block, "tail": block}), self.buckets)
 
         # The free list
         self.head, self.tail = Signal(block), Signal(block)
@@ -122,8 +124,8 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         # The command
         self.word = Signal(COMMAND)
         header = self._view(HEADER)
-        self.opcode, self.tag, self.tenant = header.opcode, header.tag, header.tenant[:config.tenant_bits]
-        self.gen = header.gen
+        self.opcode = header.opcode[:ceil_log2(max(Opcode) + 1)]        # `_check` looks at the other bits
+        self.tag, self.tenant, self.gen = header.tag, header.tenant[:config.tenant_bits], header.gen
         self.sid = self.word[32:32 + max(ceil_log2(config.sequences), 1)]
         self.seq = Signal.like(self.sequences.row)
         self.verdict = Signal(Status)                                   # on the command's sequence
@@ -142,12 +144,13 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         self.done, self.refused, self.payload = Signal(), Signal(Status), Signal(48)
 
         self.tailed = Signal()
+        self.further, self.lost, self.objection = Signal(), Signal(), Signal(Status)   # of a block that is named
         self._count(m)
         self._complete(m)
         self._listen(m)
         self._take(m)
         self._prepare(m)
-        with m.FSM(init="SWEEP"):
+        with m.FSM(init="SWEEP") as self.fsm:
             self._sweep(m)
             self._idle(m)
             self._check(m)
@@ -155,6 +158,7 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
             self._append(m)
             self._pop(m)
             self._forget(m)
+            self._commit(m)
             self._prefix(m)
             self._walk(m)
             self._swap(m)
@@ -163,6 +167,11 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
             self._stat(m)
             self._undo(m)
         return m
+
+    def _table(self, m, name, shape, depth):
+        """Rows in a memory of their own."""
+        m.submodules[name] = ram = Ram(Shape.cast(shape).width, max(depth, 2))
+        return Rows(ram, shape)
 
     # Words
 
@@ -218,9 +227,11 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         with m.If(self.clear):
             m.d.sync += self.error.eq(0)
         with m.Elif((refused != Status.OK) & (self.error.status == Status.OK)):
-            named = among(self.opcode, ON_SEQUENCES) | (self.opcode == Opcode.ALLOC_SEQ)
-            m.d.sync += [self.error.status.eq(refused), self.error.opcode.eq(self.opcode),
-                         self.error.sid.eq(Mux(named, self.word[32:48], 0)), self.error.number.eq(self.counters.commands)]
+            opcode = self._view(HEADER).opcode
+            named = among(opcode, ON_SEQUENCES) | (opcode == Opcode.ALLOC_SEQ)
+            m.d.sync += [self.error.status.eq(refused), self.error.opcode.eq(opcode),
+                         self.error.sid.eq(Mux(named, self.word[32:48], 0)),
+                         self.error.number.eq(self.counters.commands)]
 
     def _count(self, m):
         """Counters and gauges."""
@@ -256,8 +267,8 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
     def _sweep(self, m):
         """After reset all is free; the same states forget all hashes."""
         config = self.config
-        at, forgets = Signal(range(max(self.buckets, config.sequences) + 1)), Signal()
-        self.forgets = forgets
+        self.swept, self.forgets = Signal(range(max(self.buckets, config.sequences) + 1)), Signal()
+        at, forgets = self.swept, self.forgets
         with m.State("SWEEP"):
             m.d.sync += at.eq(at + 1)
             with m.If(at < self.buckets):
@@ -312,11 +323,11 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
 
     def _check(self, m):
         """The sequence's row is there: what is refused for it, and what all commands reckon with."""
-        config, row = self.config, self.sequences.row
+        config, row, header = self.config, self.sequences.row, self._view(HEADER)
         known, sequenced, quiet, wherever = Signal(), Signal(), Signal(), Signal()
         append, attach, window = (self._given(opcode) for opcode in (Opcode.APPEND, Opcode.ATTACH, Opcode.WINDOW))
         m.d.comb += [
-            known.eq(among(self.opcode, Opcode) & (self._view(HEADER).tenant >> config.tenant_bits == 0)),
+            known.eq(among(header.opcode, Opcode) & (header.tenant >> config.tenant_bits == 0)),
             sequenced.eq(among(self.opcode, ON_SEQUENCES)),
             quiet.eq(among(self.opcode, WHEN_QUIET)),
             wherever.eq(among(self.opcode, WHEREVER)),
@@ -334,7 +345,9 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
             m.d.sync += [
                 self.seq.eq(row), self.held.eq(held), self.length.eq(row.length + more),
                 self.verdict.eq(Mux(~known, Status.BAD_CFG, Mux(sequenced, status, Status.OK))),
-                self.beyond.eq((row.length >> self.shift) <= self._given(Opcode.COMMIT).index)]
+                self.beyond.eq((row.length >> self.shift) <= self._given(Opcode.COMMIT).index),
+                self.looks.eq(self.opcode == Opcode.LOOKUP),
+                self.by_hash.eq((self.opcode == Opcode.LOOKUP) | attach.by_hash)]
             m.next = "BEGIN"
 
             # From entry to entry
@@ -350,7 +363,7 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
                 with m.Case(Opcode.TRUNCATE):
                     m.d.sync += self.index.eq(held), self.end.eq(self._entries(self._given(Opcode.TRUNCATE).length))
                 with m.Case(Opcode.WINDOW):
-                    m.d.sync += self.index.eq(upper), self.end.eq(Mux(bottom < upper, bottom, upper))
+                    m.d.sync += self.index.eq(upper), self.end.eq(bottom)
                 with m.Case(Opcode.APPEND, Opcode.ATTACH):
                     m.d.sync += self.index.eq(held), self.end.eq(held)
                     m.d.comb += self.entries.read(self._entry(self.sid, row.length >> self.shift))

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cached blocks: a bucket for the hashes that end alike, with a list of its blocks, the oldest first."""
 
-from amaranth.hdl import Mux, Signal, Value
+from amaranth.hdl import Mux, Value
 from amaranth.lib.wiring import connect, flipped
 from amaranth.utils import ceil_log2
 
 from golden.paging import Event, Opcode, Status
 from hw.kvcache.ports import event
-from hw.kvcache.tables import ON_BLOCKS, among
 from hw.stream import Buffer
 
 __all__ = ["Hashes"]
@@ -38,23 +37,24 @@ class Hashes:
         m.submodules.told = self.told = Buffer(event(self.config))
         connect(m, self.told.o, flipped(self.events))
 
+    def _leave(self, m):
+        """Take the block that is `gone`, with hash `key`, out of its bucket."""
+        first, last = self.ends.row.head == self.gone, self.ends.row.tail == self.gone
+        with m.If(first | last):
+            m.d.comb += self.ends.write(self._bucket(self.key), self._row(
+                m, self.ends, head=Mux(first, Mux(last, 0, self.younger.row), self.ends.row.head),
+                tail=Mux(last, Mux(first, 0, self.older.row), self.ends.row.tail)))
+        with m.If(~first):
+            m.d.comb += self.younger.write(self.older.row, self.younger.row)
+        with m.If(~last):
+            m.d.comb += self.older.write(self.younger.row, self.older.row)
+
     def _forget(self, m):
-        """Take a block with hash `key` out of its bucket, then go on with what the command wants."""
-        gone, first, last = self.gone, Signal(), Signal()
-        m.d.comb += first.eq(self.ends.row.head == gone), last.eq(self.ends.row.tail == gone)
+        """A block is no longer cached; go on with what the command wants."""
         with m.State("FORGOTTEN"), m.If(self._tell(
-                m, Event.REMOVED, block=gone, tenant=self.former, hash=self.key)):
-            with m.If(first | last):
-                m.d.comb += self.ends.write(self._bucket(self.key), self._row(
-                    m, self.ends, head=Mux(first, Mux(last, 0, self.younger.row), self.ends.row.head),
-                    tail=Mux(last, Mux(first, 0, self.older.row), self.ends.row.tail)))
-            with m.If(~first):
-                m.d.comb += self.younger.write(self.older.row, self.younger.row)
-            with m.If(~last):
-                m.d.comb += self.older.write(self.younger.row, self.older.row)
-            with m.If(among(self.opcode, ON_BLOCKS)):
-                self._done(m, Opcode.EVICT, block=gone)
-            with m.Elif(self.copied & (self.got == 1)):
+                m, Event.REMOVED, block=self.gone, tenant=self.former, hash=self.key)):
+            self._leave(m)
+            with m.If(self.copied & (self.got == 1)):
                 m.next = "COPY"
             with m.Elif(self.opcode == Opcode.SWAP_IN):
                 m.next = "ARRIVED"
@@ -73,10 +73,8 @@ class Hashes:
         with m.Elif(self.found == 0):
             self._fail(m, Status.NULL_DEREF)
         with m.Elif(block.hashed):
-            with m.If(self.hashes.row == key):
-                self._done(m, Opcode.COMMIT, block=self.found)
-            with m.Else():
-                self._fail(m, Status.WRITE_SHARED)
+            m.d.sync += self.lost.eq(self.hashes.row != key)
+            m.next = "AGAIN"
         with m.Else(), m.If(self._tell(m, Event.STORED, block=self.found, tenant=self.tenant, hash=key)):
             m.d.comb += [
                 *self.blocks.write(self.found, self._row(m, self.blocks, block, hashed=1)),
@@ -86,3 +84,10 @@ class Hashes:
             with m.If(~empty):
                 m.d.comb += self.younger.write(ends.tail, self.found), self.older.write(self.found, ends.tail)
             self._done(m, Opcode.COMMIT, block=self.found)
+
+    def _commit(self, m):
+        with m.State("AGAIN"):
+            with m.If(self.lost):
+                self._fail(m, Status.WRITE_SHARED)
+            with m.Else():
+                self._done(m, Opcode.COMMIT, block=self.found)

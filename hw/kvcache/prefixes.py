@@ -23,8 +23,10 @@ class Prefixes:
         config, block = self.config, range(self.config.blocks)
         operand = data.StructLayout({"valid": 1, "hash": config.hash_bits, "block": block, "null": 1, "outside": 1})
         self.takes, self.flush = Signal(), Signal()
-        asked, self.judged = Signal(operand), Signal(operand)   # its bucket was read; its block was read
-        by_hash, looks, none = Signal(), Signal(), Signal()
+        self.asked, self.judged = Signal(operand), Signal(operand)      # its bucket was read; its block was read
+        asked = self.asked
+        self.by_hash, self.looks, none = Signal(), Signal(), Signal()
+        by_hash, looks = self.by_hash, self.looks
         bucket_tail, same = Signal(block), Signal()
         self.row, self.prior, self.later = Signal(self.blocks.row.shape()), Signal(block), Signal(block)
         self.goes_on, self.missing, self.missed = Signal(), Signal(), Signal()
@@ -40,7 +42,6 @@ class Prefixes:
         m.submodules.hit_buffer = self.hit = Buffer(block)
         connect(m, self.hit.o, flipped(self.hits))
         m.d.comb += [
-            looks.eq(self.opcode == Opcode.LOOKUP), by_hash.eq(looks | self._given(Opcode.ATTACH).by_hash),
             self.row.eq(Mux(again, late, self.blocks.row)),
             self.later.eq(Mux(follows, late_later, self.next.row)),
             self.prior.eq(Mux(precedes, late_prior, self.prev.row)),
@@ -66,11 +67,11 @@ class Prefixes:
                     self.left.eq(self.left - comes), self.judged.eq(asked),
                     none.eq(self.ends.row.head == 0), bucket_tail.eq(self.ends.row.tail),
                     asked.valid.eq(comes & ~self.missed), asked.hash.eq(payload), asked.block.eq(payload),
-                    asked.null.eq(~by_hash & (payload == 0)), asked.outside.eq(~by_hash & (payload >= self.pool))]
+                    asked.null.eq(payload == 0), asked.outside.eq(payload >= self.pool)]
         # Whether an operand that was announced does not come
-        wait = Signal(range(self.patience))
-        self.late = wait == self.patience - 1
-        m.d.sync += wait.eq(Mux((self.left != 0) & ~self.operands.valid & ~self.late, wait + 1, 0))
+        self.waited = Signal(range(self.patience))
+        self.late = self.waited == self.patience - 1
+        m.d.sync += self.waited.eq(Mux((self.left != 0) & ~self.operands.valid & ~self.late, self.waited + 1, 0))
         with m.If(self.late):
             m.d.sync += self.left.eq(0)
         with m.If(self.flush):
@@ -101,14 +102,16 @@ class Prefixes:
         refused. Until then entries beyond the length are nobody's.
         """
         row, judged, hit = self.row, self.judged, Signal()
-        free = row.ref == 0
+        free, null, outside, sound = row.ref == 0, Signal(), Signal(), Signal()
         m.d.comb += [
+            null.eq(judged.null & ~self.by_hash), outside.eq(judged.outside & ~self.by_hash),
+            sound.eq(null | ~(outside | self.missing | self._foreign(row) | ~row.hashed | row.ref.all())),
             self.written.eq(row), self.written.ref.eq(row.ref + 1),
             self.written.first.eq(Mux(free, self.found == self.head, row.first)),
             self.written.last.eq(Mux(free, self.found == self.tail, row.last))]
         with m.State("PREFIX"):
             m.d.comb += self.takes.eq(1)
-            with m.If(self.opcode == Opcode.LOOKUP):
+            with m.If(self.looks):
                 m.d.comb += hit.eq(judged.valid & ~self.missing), self.hit.i.valid.eq(hit)
                 m.d.comb += self.hit.i.payload.eq(self.found)
                 with m.If(judged.valid & self.missing & ~self.goes_on):
@@ -123,29 +126,19 @@ class Prefixes:
             with m.Else():
                 with m.If(self.ended & ~self.blocked):
                     m.next = "FITS"
-                with m.If(judged.valid & ~self.goes_on):
-                    m.d.sync += self.index.eq(self.index + 1)
-                    with m.If(judged.null):
-                        m.d.comb += self.entries.write(self._entry(self.sid, self.index), 0)
-                        m.d.sync += self.seq.holes.eq(1)
-                    with m.Elif(judged.outside):
-                        self._fail(m, Status.OUT_OF_RANGE, undo=True)
-                    with m.Elif(self.missing):
-                        self._fail(m, Status.STALE_GEN, undo=True)
-                    with m.Elif(self._foreign(row)):
-                        self._fail(m, Status.XSEQ, undo=True)
-                    with m.Elif(~row.hashed):
-                        self._fail(m, Status.STALE_GEN, undo=True)
-                    with m.Elif(row.ref.all()):
-                        self._fail(m, Status.REF_OVERFLOW, undo=True)
-                    with m.Else():
-                        m.d.comb += [*self.blocks.write(self.found, self.written), self.writes.eq(1),
-                                     *self.entries.write(self._entry(self.sid, self.index), self.found)]
-                        with m.If(free):
-                            m.d.comb += self.unlinks.eq(1)
-                            self._unlink(m, self.found, self.prior, self.later)
-                    with m.If(self.refused != Status.OK):
-                        m.d.sync += self.index.eq(self.index)
+                with m.If(judged.valid & ~self.goes_on & sound):
+                    m.d.comb += self.entries.write(self._entry(self.sid, self.index), Mux(null, 0, self.found))
+                    m.d.sync += self.index.eq(self.index + 1), self.seq.holes.eq(self.seq.holes | null)
+                    with m.If(~null):
+                        m.d.comb += *self.blocks.write(self.found, self.written), self.writes.eq(1)
+                    with m.If(~null & free):
+                        m.d.comb += self.unlinks.eq(1)
+                        self._unlink(m, self.found, self.prior, self.later)
+                with m.Elif(judged.valid & ~self.goes_on):
+                    self._fail(m, Mux(outside, Status.OUT_OF_RANGE, Mux(
+                        self.missing, Status.STALE_GEN, Mux(
+                            self._foreign(row), Status.XSEQ, Mux(
+                                ~row.hashed, Status.STALE_GEN, Status.REF_OVERFLOW)))), undo=True)
             with m.If(self.late):
                 self._fail(m, Status.BUS_ERR, undo=True)
         with m.State("FITS"):

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all parts of the controller stand on."""
 
-from amaranth.hdl import Shape
 from amaranth.lib import data
 
 from golden.paging import Opcode
-from hw.ram import Ram
 
 __all__ = ["ON_BLOCKS", "Rows", "among"]
 
@@ -13,10 +11,10 @@ ON_BLOCKS = (Opcode.PIN, Opcode.UNPIN, Opcode.EVICT)
 
 
 class Rows:
-    """A `Ram` of rows, read and written by one statement each."""
+    """A `hw.ram.Ram` of rows, read and written by one statement each."""
 
-    def __init__(self, m, name, shape, depth):
-        self.ram = m.submodules[name] = Ram(Shape.cast(shape).width, max(depth, 2))
+    def __init__(self, ram, shape):
+        self.ram = ram
         self.row = data.View(shape, self.ram.read_data) if isinstance(shape, data.Layout) else self.ram.read_data
 
     def read(self, address):

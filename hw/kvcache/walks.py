@@ -28,6 +28,9 @@ class Walks:
             self._fail(m, Status.OUT_OF_RANGE)
         with m.Elif(given.window == 0):
             self._fail(m, Status.BAD_CFG)
+        with m.Elif(self.end > self.index):
+            m.d.sync += self.end.eq(self.index), self.length.eq(row.length)
+            m.next = "WALK"
         with m.Else():
             self._drop(m, row.length)
 
@@ -46,7 +49,7 @@ class Walks:
         self.up, self.more, self.at = Signal(), Signal(), Signal(17)
         self.valid, self.entry = Signal(), Signal(17)                   # an entry comes out of its memory
         self.holds, self.block, self.newer = Signal(), Signal(block), Signal()  # a row does; it is out of date
-        self.unpins = Signal()
+        self.unpins, self.batch = Signal(), Signal(block)               # blocks that will lead the free list
         m.d.comb += [
             self.up.eq(self.opcode == Opcode.FORK), self.more.eq(self.index != self.end),
             self.at.eq(Mux(self.up, self.index, self.index - 1))]
@@ -65,7 +68,7 @@ class Walks:
         row, written, late = (Signal(self.blocks.row.shape(), name=name) for name in ("row", "written", "late"))
 
         # The free list
-        ahead, batch = Signal(), Signal(range(self.config.blocks))
+        ahead, batch = Signal(), self.batch
         first, cursor = Signal(range(self.config.blocks)), Signal(range(self.config.blocks))
         m.d.comb += [
             row.eq(Mux(self.newer, late, self.blocks.row)),
@@ -101,7 +104,7 @@ class Walks:
                         with m.Case(Opcode.FORK):
                             self._done(m, Opcode.FORK, then="WALKED", gen=gen)
                         with m.Case(Opcode.UNPIN):
-                            self._done(m, Opcode.UNPIN, then="WALKED", block=self.found)
+                            m.next = "WALKED"
                         with m.Default():
                             self._done(m, Opcode.FREE, then="WALKED", freed=Mux(last_ref, self.got + 1, self.got))
             with m.If(last_ref):

@@ -69,7 +69,7 @@ def commands():
 
     blocks = filled(0, 64)
     run(Opcode.ALLOC_SEQ, sid=1)
-    run(Opcode.COMMIT, "commit.again", 3, sid=0, index=0, hash=64)
+    run(Opcode.COMMIT, "commit.again", None, sid=0, index=0, hash=64)
     run(Opcode.APPEND, sid=1, tokens=size)
     run(Opcode.COMMIT, "commit", 3, sid=1, index=0, hash=1)
     run(Opcode.TRUNCATE, sid=1, length=size - 1)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from golden.families import FAMILIES
 from golden.paging import LENGTH
 
-__all__ = ["KV_FORMATS", "KV_POLICIES", "Chip", "ConfigError", "KvCache", "Matmul", "load"]
+__all__ = ["KV_FORMATS", "KV_POLICIES", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "load"]
 
 
 KV_FORMATS = {"bf16": (2, 0), "fp8": (1, 2)}
@@ -288,6 +288,54 @@ class KvCache(Section):
         return self.copy_bytes(self.block_tokens)
 
 
+class Dram(Section):
+    """A channel of DRAM behind the memory port, for simulations; times in nanoseconds.
+
+    By default LPDDR4-3200 as in JEDEC JESD209-4: two x16 channels of an 8 Gb die side by side, whose
+    bursts of 16 make a beat of 64 bytes in 5 ns; latencies of set A.
+
+    Attributes
+    ----------
+    part : str
+    cycle : float
+        Of the port: the time that a beat takes on the data bus.
+    banks, page : int
+        Banks, and bytes of a row.
+    rl, wl : float
+        From a command to its data.
+    trcd, trp, trpab, tras, trtp, twr, trrd, tfaw : float
+        Activation to command; precharge, of all banks; activation to precharge; read to precharge; end of a
+        write's data to precharge; between activations, of two banks and of five.
+    twtr, trtw : float
+        End of a write's data to a read; a read to a write.
+    trfc, trefi : float
+        A refresh of all banks, and between two.
+    queue : int
+        Beats among which the controller chooses: the oldest whose row is open, rows being opened ahead. Each
+        bank keeps the order of its beats.
+    """
+
+    part: str = "LPDDR4-3200, JESD209-4, 2 x16 channels, 8 Gb"
+    cycle: float = Field(5.0, gt=0)
+    banks: int = Field(8, ge=1, le=64)
+    page: int = Field(4096, ge=256, le=65536)
+    rl: float = Field(20.0, ge=0)
+    wl: float = Field(8.75, ge=0)
+    trcd: float = Field(18.0, ge=0)
+    trp: float = Field(18.0, ge=0)
+    trpab: float = Field(21.0, ge=0)
+    tras: float = Field(42.0, ge=0)
+    trtp: float = Field(7.5, ge=0)
+    twr: float = Field(18.0, ge=0)
+    trrd: float = Field(10.0, ge=0)
+    tfaw: float = Field(40.0, ge=0)
+    twtr: float = Field(10.0, ge=0)
+    trtw: float = Field(18.125, ge=0)
+    trfc: float = Field(180.0, ge=0)
+    trefi: float = Field(3904.0, gt=0)
+    queue: int = Field(64, ge=1, le=1024)
+
+
 class Chip(Section):
     """A whole chip.
 
@@ -297,11 +345,13 @@ class Chip(Section):
         By default that of the file.
     matmul : Matmul
     kvcache : KvCache
+    dram : Dram
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     matmul: Matmul = Field(default_factory=lambda: Matmul())
     kvcache: KvCache = Field(default_factory=lambda: KvCache())
+    dram: Dram = Field(default_factory=lambda: Dram())
 
 
 def load(path):
@@ -346,6 +396,8 @@ def _allowed(field):
     if field.annotation is int:
         low, high = (astuple(limit)[0] for limit in field.metadata)
         return f"an integer, {low} to {high}"
+    if field.annotation is float:
+        return "a number, not negative, and with a point"
     if field.annotation is bool:
         return "true or false"
     if field.annotation is str:

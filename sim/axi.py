@@ -70,6 +70,8 @@ class Memory:
         When each channel moved.
     reads : list of (id, beats)
         Bursts asked for.
+    returned : list of int
+        Ids of the beats read.
     """
 
     def __init__(self, dut, prefix, data, *, timing=None, stall=0.0, shuffled=False, errors=None, deaf=None):
@@ -81,7 +83,7 @@ class Memory:
         self.pins |= {f"{way}{name}": getattr(dut, f"{prefix}__{way}{name}")
                       for way in ("ar", "aw") for name in ("size", "burst")}
         self.beat = len(self.pins["wstrb"])
-        self.cycle, self.reads, self.cycles = 0, [], {way: [] for way in CHANNELS}
+        self.cycle, self.reads, self.returned, self.cycles = 0, [], [], {way: [] for way in CHANNELS}
         self.blocked, self.starved = dict.fromkeys(CHANNELS, 0), dict.fromkeys(CHANNELS, 0)
         self._reset()
         cocotb.start_soon(self._run())
@@ -101,10 +103,10 @@ class Memory:
     async def _run(self):
         while True:
             await RisingEdge(self.dut.clk)
+            self.cycle += 1
             if int(self.dut.rst.value):
                 self._reset()
                 continue
-            self.cycle += 1
             self.credit += self.timing.step()
             for way in "ar", "aw", "w":
                 if self._moves(way, self._get(f"{way}valid"), self.driven[f"{way}ready"]):
@@ -178,6 +180,7 @@ class Memory:
             place = ids.index(self.rng.choice(sorted(set(ids))))
         id, at, data, response, last = self.due[place]
         del self.due[place]
+        self.returned.append(id)
         return id, self._word(at) if data is None else data, response, last
 
     def _take_aw(self):

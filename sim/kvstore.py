@@ -86,12 +86,12 @@ class Run:
     channels : dict of str to list of int
         Cycles in which channels of the AXI port moved.
     reads : list of (id, beats)
-        Bursts read.
+        Bursts read; id 1 is the copier's.
+    returned : list of int
+        Ids of the beats that came back.
     flagged : list of int
         Beats that came out as errors.
     fault, dead : int
-    cycles : int
-        From reset until all was done.
     """
 
     commands: list
@@ -99,10 +99,10 @@ class Run:
     beats: list
     channels: dict
     reads: list
+    returned: list
     flagged: list
     fault: int
     dead: int
-    cycles: int
 
 
 class Script:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of the KV cache: cycles of commands on the RTL, area and longest path."""
+"""Figures of the KV cache: cycles of commands and streams on the RTL, area and longest path."""
 
 import contextlib
 import sys
@@ -11,6 +11,7 @@ from hw.flow import asic, liberty
 from hw.flow.figures import figure
 from hw.flow.report import critical
 from hw.kvcache.controller import Controller
+from scripts import streams
 from sim.kvcache import Player, replay
 from sim.run import ROOT
 
@@ -35,6 +36,7 @@ def measure(quick, library):
     for name, (cycles, goal) in found.items():
         yield figure(f"kvcache.cycles.{name}", cycles, "cycle",
                      "RTL, command accept to completion, ports never stall", goal, "<=")
+    yield from streams.measure(quick)
     yield from _areas(quick, library)
 
 

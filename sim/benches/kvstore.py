@@ -10,6 +10,7 @@ from cocotb.triggers import ClockCycles, RisingEdge
 
 from golden.paging import Opcode
 from sim.axi import Ideal, Memory, peer
+from sim.dram import Dram
 from sim.kvcache import unpacked
 from sim.kvstore import Run, Wait
 from sim.stream import Sink, Source, check_stalls, reset
@@ -71,7 +72,8 @@ async def replay(dut):
         peer(dut, "axi", image, job.stall)
         memory = None
     else:
-        memory = Memory(dut, "axi", image, timing=Ideal(job.latency), stall=job.stall, shuffled=bool(job.stall),
+        timing = Dram(job.dram, config.beat) if job.dram else Ideal(job.latency)
+        memory = Memory(dut, "axi", image, timing=timing, stall=job.stall, shuffled=bool(job.stall),
                         errors=job.errors, deaf=job.deaf)
     await reset(dut)
 
@@ -116,7 +118,6 @@ async def replay(dut):
         command, word, _ = entry
         if command.opcode == Opcode.STREAM and not word >> 8 & 0xFF:
             streamed += word >> 16
-    cycles = beats.cycle
 
     for number, ((command, word), found) in enumerate(zip(done, completions.items, strict=True)):
         assert found == word, f"{number}: {command}: {unpacked(command, word)}, found {unpacked(command, found)}"
@@ -138,6 +139,7 @@ async def replay(dut):
         check_stalls(rows, beats, completions)
         if memory:
             memory.check_stalls()
+    cycles, reads, returned = (memory.cycles, memory.reads, memory.returned) if memory else ({}, [], [])
     Path(os.environ["RUN"]).write_bytes(pickle.dumps(Run(
-        commands.cycles, completions.cycles, beats.cycles, memory.cycles if memory else {},
-        memory.reads if memory else [], flagged, int(dut.fault.value), int(dut.dead.value), cycles)))
+        commands.cycles, completions.cycles, beats.cycles, cycles, reads, returned, flagged,
+        int(dut.fault.value), int(dut.dead.value))))

@@ -137,6 +137,7 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         self.got, self.copied = Signal(16), Signal()
         self.step, self.beyond = Signal(17), Signal()
         self.first, self.slots, self.sinks = Signal(21), Signal(21), Signal(21)
+        self.rest = Signal(signed(22))                                  # slots from the first one on
         self.checks, self.heads, self.beats = Signal(), Signal(config.kv_heads), Signal(40)
         self.last, self.found, self.gone = Signal(block), Signal(block), Signal(block)
         self.former = Signal(config.tenant_bits)                        # owner of the block that is gone
@@ -348,6 +349,7 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
                 self.beyond.eq((row.length >> self.shift) <= self._given(Opcode.COMMIT).index),
                 self.looks.eq(self.opcode == Opcode.LOOKUP),
                 self.by_hash.eq((self.opcode == Opcode.LOOKUP) | attach.by_hash)]
+            self._measure(m, row)
             m.next = "BEGIN"
 
             # From entry to entry

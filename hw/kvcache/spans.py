@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slots in the order of attention."""
 
-from amaranth.hdl import Mux, Signal
+from amaranth.hdl import Mux, Signal, signed
 
-from golden.paging import Opcode, Status
+from golden.paging import LENGTH, Opcode, Status
 
 __all__ = ["Spans"]
 
@@ -11,14 +11,22 @@ __all__ = ["Spans"]
 class Spans:
     """`STREAM` and `WRITE`."""
 
+    def _measure(self, m, row):
+        """Which slots are meant, from the row as it comes out of its table."""
+        given, write = self._given(Opcode.STREAM), self._given(Opcode.WRITE)
+        writes = self.opcode == Opcode.WRITE
+        ahead, rest = Signal(signed(LENGTH + 2)), Signal(signed(LENGTH + 2))
+        first, count = Mux(writes, write.first, given.first), Mux(writes, write.count, given.count)
+        m.d.comb += ahead.eq(row.length - count), rest.eq(row.length - first)       # of the last ones; of all
+        m.d.sync += self.rest.eq(rest)
+        with m.If(~writes & given.window):
+            m.d.sync += [self.first.eq(Mux(ahead < 0, 0, ahead)), self.slots.eq(Mux(ahead < 0, row.length, count)),
+                         self.rest.eq(row.length)]
+        with m.Else():
+            m.d.sync += self.first.eq(first), self.slots.eq(Mux(writes | (count != 0), count, Mux(rest < 0, 0, rest)))
+
     def _begin_stream(self, m, given, row):
         config = self.config
-        first, count, seen = Signal(21), Signal(21), Signal(21)
-        m.d.comb += [
-            seen.eq(Mux(given.count < row.length, given.count, row.length)),
-            first.eq(Mux(given.window, row.length - seen, given.first)),
-            count.eq(Mux(given.window, seen, Mux(given.count != 0, given.count, Mux(
-                first < row.length, row.length - first, 0))))]
         with m.If(row.inflight.all()):
             self._fail(m, Status.BUSY)
         with m.Elif((given.layer >= config.layers) | (given.heads == 0) | (given.heads >> config.kv_heads != 0)):
@@ -26,22 +34,21 @@ class Spans:
         with m.Elif(given.window & (given.count == 0)):
             self._fail(m, Status.BAD_CFG)
         with m.Else():
-            sinks = Mux(given.sinks < first, given.sinks, first)
-            self._span(m, row, first, count, sinks, row.holes)
+            self._span(m, Mux(given.sinks < self.first, given.sinks, self.first), row.holes)
 
     def _begin_write(self, m, given, row):
         with m.If(given.layer >= self.config.layers):
             self._fail(m, Status.OUT_OF_RANGE)
         with m.Else():
-            self._span(m, row, given.first, given.count, 0, 1)
+            self._span(m, 0, 1)
 
-    def _span(self, m, row, first, count, sinks, checks):
+    def _span(self, m, sinks, checks):
         """Go through `sinks` slots and the ones from `first` on, once for each head; ahead of that once more,
         where an entry may be refused."""
-        m.d.sync += [self.first.eq(first), self.slots.eq(count), self.sinks.eq(sinks), self.checks.eq(checks),
+        m.d.sync += [self.sinks.eq(sinks), self.checks.eq(checks),
                      self.heads.eq(self._given(Opcode.STREAM).heads), self.beats.eq(0)]
         m.next = "SPAN"
-        with m.If((count == 0) | (first + count > row.length)):
+        with m.If((self.slots == 0) | (self.slots > self.rest)):
             self._fail(m, Status.OUT_OF_RANGE)
 
     def _stream(self, m):

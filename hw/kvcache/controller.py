@@ -63,7 +63,7 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         What follows `LOOKUP` and `ATTACH`: hashes or blocks.
     o : Out(stream.Signature(completion))
     hits : Out(stream.Signature)
-        Blocks that a `LOOKUP` finds, ahead of its completion.
+        Blocks that a `LOOKUP` finds, as many as its completion says.
     ranges, moves, events : Out(stream.Signature)
     retire : In(stream.Signature)
         A sequence of which a stream has ended.

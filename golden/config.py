@@ -300,7 +300,7 @@ class Dram(Section):
     cycle : float
         Of the port: the time that a beat takes on the data bus.
     banks, page : int
-        Banks, and bytes of a row.
+        Banks, a power of two, and bytes of a row.
     rl, wl : float
         From a command to its data.
     trcd, trp, trpab, tras, trtp, twr, trrd, tfaw : float
@@ -334,6 +334,13 @@ class Dram(Section):
     trfc: float = Field(180.0, ge=0)
     trefi: float = Field(3904.0, gt=0)
     queue: int = Field(64, ge=1, le=1024)
+
+    @field_validator("banks")
+    @classmethod
+    def _banks_are_bits(cls, banks):
+        if banks & (banks - 1):
+            raise ValueError("must be a power of two")
+        return banks
 
 
 class Chip(Section):

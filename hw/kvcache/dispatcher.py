@@ -92,11 +92,15 @@ class Dispatcher(Block):
         ]
         met = Cat((each.host == wanted.host) & (each.place == wanted.place) & (each.write | wanted.write)
                   & (each.first < wanted.end) & (wanted.first < each.end) for each in entries)
-        may, entry = Signal(), Signal(range(config.transfers))
-        m.d.comb += may.eq(valid & ~(met & taken).any() & ~taken.all())
-        for n in reversed(range(config.transfers)):
-            with m.If(~taken[n]):
-                m.d.comb += entry.eq(n)
+        may, entry, chosen = Signal(), Signal(range(config.transfers)), Signal()     # the entry that comes next
+        m.d.comb += may.eq(valid & ~(met & taken).any() & chosen)
+        others = Signal(config.transfers)
+        m.d.comb += others.eq(~(taken | Mux(chosen, 1 << entry, 0)))
+        with m.If(goes | ~chosen):
+            m.d.sync += chosen.eq(others.any())
+            for n in reversed(range(config.transfers)):
+                with m.If(others[n]):
+                    m.d.sync += entry.eq(n)
 
         # To whom it goes
         reads, writes, copies = self.reads, self.writes, self.copies

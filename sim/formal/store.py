@@ -15,8 +15,9 @@ class Transfers(Contract):
     def sound(self, config, ranges, moves):
         """Slots are some slots of a block that there is, and one comes after the other."""
         slots, move = ranges.payload, moves.payload
-        ends = {Move.COPY: (config.blocks, config.blocks), Move.OUT: (config.blocks, config.host_blocks),
-                Move.IN: (config.host_blocks, config.blocks)}
+        any_slot = 1 << 32          # of host memory: the host's word, so not to be trusted
+        ends = {Move.COPY: (config.blocks, config.blocks), Move.OUT: (config.blocks, any_slot),
+                Move.IN: (any_slot, config.blocks)}
         self.require("ranges hold", self.steady(ranges))
         self.require("moves hold", self.steady(moves))
         self.require("one at a time", ~(ranges.valid & moves.valid))
@@ -109,10 +110,13 @@ class DispatcherRules(Transfers):
         slots, order = Signal.like(ranges.payload), Signal.like(moves.payload)
         of_moves, full = Signal(), Signal()
         out = self.moves(reads) | self.moves(writes) | self.moves(copies)
+        beyond = of_moves & Mux(order.kind == Move.OUT, order.target >= config.host_blocks,
+                                (order.kind == Move.IN) & (order.source >= config.host_blocks))
         with m.If(self.moves(ranges) | self.moves(moves)):
             m.d.sync += slots.eq(ranges.payload), order.eq(moves.payload), of_moves.eq(moves.valid), full.eq(1)
-        with m.Elif(out):
+        with m.Elif(out | beyond):
             m.d.sync += full.eq(0)
+        self.promise("no move beyond host memory begins", ~(copies.valid & beyond))
         self.promise("ranges go to whom they concern, unchanged", sum(
             port.valid & ((port.payload.first != slots.first) | (port.payload.slots != slots.slots)
                           | (slots.write != kind)) for kind, port in enumerate((reads, writes))) == 0)

@@ -194,7 +194,7 @@ class KvCache(Section):
     lanes: int = Field(8, ge=1, le=64)
     buffer: int = Field(256, ge=16, le=4096)
     transfers: int = Field(16, ge=4, le=64)
-    host_blocks: int = Field(1024, ge=1, le=1 << 24)
+    host_blocks: int = Field(1024, ge=2, le=1 << 24)
     patience: int = Field(10000, ge=100, le=1 << 24)
     address_bits: int = Field(40, ge=32, le=64)
 
@@ -300,7 +300,7 @@ class Dram(Section):
     cycle : float
         Of the port: the time that a beat takes on the data bus.
     banks, page : int
-        Banks, and bytes of a row.
+        Banks, a power of two, and bytes of a row.
     rl, wl : float
         From a command to its data.
     trcd, trp, trpab, tras, trtp, twr, trrd, tfaw : float
@@ -334,6 +334,13 @@ class Dram(Section):
     trfc: float = Field(180.0, ge=0)
     trefi: float = Field(3904.0, gt=0)
     queue: int = Field(64, ge=1, le=1024)
+
+    @field_validator("banks")
+    @classmethod
+    def _banks_are_bits(cls, banks):
+        if banks & (banks - 1):
+            raise ValueError("must be a power of two")
+        return banks
 
 
 class Chip(Section):

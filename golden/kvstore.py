@@ -132,7 +132,12 @@ class Store:
                     self._put(self.pool[block, layer, head], part, slot, row[head])
 
     def move(self, kind, source, target, slots):
-        """Carry out one of the controller's `moves`: the first slots of a block, no other byte."""
+        """Carry out one of the controller's `moves`: the first slots of a block, no other byte.
+
+        A slot that host memory does not have is left alone, and what comes from it is lost.
+        """
+        if {Move.OUT: target, Move.IN: source}.get(kind, 0) >= self.config.host_blocks:
+            return
         blank = np.zeros_like(self.pool[0])
         old = self.host.get(source, blank) if kind == Move.IN else self.pool[source]
         new = self.host.setdefault(target, blank) if kind == Move.OUT else self.pool[target]

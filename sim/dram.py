@@ -17,14 +17,16 @@ class Bank:
 class Access:
     """A beat that is to be read or written."""
 
-    def __init__(self, number, row, write):
-        self.number, self.row, self.write = number, row, write
+    def __init__(self, number, bank, row, write):
+        self.number, self.bank, self.row, self.write = number, bank, row, write
+        self.missed = False
 
 
 class Dram:
     """Timing for `sim.axi.Memory`: a command for a column each cycle at most, and whatever opens rows ahead of it.
 
-    Consecutive pages lie in consecutive banks. Beats are read in the order of their rows' readiness and
+    Consecutive pages lie in different banks; so do, as bits of the row are folded into the bank's number, most
+    that are a power of two apart. Beats are read in the order of their rows' readiness and
     returned in the order asked. Writes are posted: they are gathered until there are half as many as the
     queue holds, or nothing is to be read.
 
@@ -78,11 +80,12 @@ class Dram:
         return count
 
     def _access(self, address, number, write):
-        page = address // self.config.page
-        access = Access(number, page // self.config.banks, write)
-        access.bank = self.banks[page % self.config.banks]
-        access.missed = False
-        return access
+        row, bank = divmod(address // self.config.page, self.config.banks)
+        folded = row
+        while folded:
+            bank ^= folded % self.config.banks
+            folded //= self.config.banks
+        return Access(number, self.banks[bank], row, write)
 
     def _turn(self):
         """Which way data go, and which accesses the controller sees."""

@@ -49,6 +49,8 @@ class Job:
     errors : dict of (str, range) to int
     deaf : dict of str to int
         As of `sim.axi.Memory`.
+    faulty : bool
+        Commands ask for what the data side refuses.
     peer : bool
         The memory is cocotbext-axi's.
     interrupted : int
@@ -67,6 +69,7 @@ class Job:
     stall: float = 0.0
     errors: dict = field(default_factory=dict)
     deaf: dict = field(default_factory=dict)
+    faulty: bool = False
     peer: bool = False
     interrupted: int = 0
 

@@ -36,13 +36,13 @@ def test_pages_in_order_are_opened_ahead():
 
 def test_another_row_of_a_bank_waits():
     """From activation to activation tRAS and tRP: 42 + 18, each in whole cycles."""
-    other = CONFIG.page * CONFIG.banks
+    other = CONFIG.page * CONFIG.banks + CONFIG.page        # row 1, bank 1 ^ 1
     times, _ = arrivals(CONFIG, (0, 1), (other, 1))
     assert times[1] - times[0] == 9 + 4
 
 
 def test_a_bank_that_waits_lets_others_pass():
-    other = CONFIG.page * CONFIG.banks
+    other = CONFIG.page * CONFIG.banks + CONFIG.page
     alone, _ = arrivals(CONFIG, (0, 32), (other, 32))
     filled, _ = arrivals(CONFIG, (0, 32), (other, 32), (CONFIG.page, 32))
     assert filled[-1] - alone[-1] < 32 - 8

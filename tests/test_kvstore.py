@@ -208,6 +208,17 @@ def test_write_errors():
     assert unpack(FAULT, done.fault) == {"status": Status.BUS_ERR, "sid": 1, "place": 3, "host": 0, "write": 1}
 
 
+def test_a_slot_that_host_memory_does_not_have():
+    """What goes there is dropped and reported; all else goes on."""
+    script = two_sequences()
+    script.command(Opcode.SWAP_OUT, sid=0, slot=TINY.host_blocks - 1)
+    script.command(Opcode.STREAM, sid=1, layer=0, heads=1)
+    done = run(script.done(faulty=True))
+    assert not done.flagged
+    assert unpack(FAULT, done.fault) == {"status": Status.OUT_OF_RANGE, "sid": 0, "place": TINY.host_blocks,
+                                         "host": 1, "write": 1}
+
+
 @pytest.mark.parametrize("channel", ["ar", "r", "aw", "w", "b"])
 def test_a_memory_that_is_silent_is_given_up(channel):
     """All commands complete and all beats come, those that are missing as errors."""

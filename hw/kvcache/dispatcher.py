@@ -68,8 +68,8 @@ class Dispatcher(Block):
         slots, order = Signal(range_(config), reset_less=True), Signal(move(config), reset_less=True)
         number = Signal(self.reads.payload.segment.shape(), reset_less=True)
         source = Signal(range(config.transfers), reset_less=True)
-        goes, ends = Signal(), Signal()
-        free = ~valid | ends
+        goes, ends, beyond = Signal(), Signal(), Signal()
+        free = ~valid | ends | beyond
         m.d.comb += self.ranges.ready.eq(free), self.moves.ready.eq(free)
         with m.If(free):
             given = self.ranges.payload
@@ -92,11 +92,19 @@ class Dispatcher(Block):
         ]
         met = Cat((each.host == wanted.host) & (each.place == wanted.place) & (each.write | wanted.write)
                   & (each.first < wanted.end) & (wanted.first < each.end) for each in entries)
-        may, entry = Signal(), Signal(range(config.transfers))
-        m.d.comb += may.eq(valid & ~(met & taken).any() & ~taken.all())
-        for n in reversed(range(config.transfers)):
-            with m.If(~taken[n]):
-                m.d.comb += entry.eq(n)
+        may, entry, chosen = Signal(), Signal(range(config.transfers)), Signal()     # the entry that comes next
+        m.d.comb += [
+            beyond.eq(valid & moves & ((order.kind == Move.OUT) & (order.target >= config.host_blocks)
+                                       | (order.kind == Move.IN) & (order.source >= config.host_blocks))),
+            may.eq(valid & ~beyond & ~(met & taken).any() & chosen),
+        ]
+        others = Signal(config.transfers)
+        m.d.comb += others.eq(~(taken | Mux(chosen, 1 << entry, 0)))
+        with m.If(goes | ~chosen):
+            m.d.sync += chosen.eq(others.any())
+            for n in reversed(range(config.transfers)):
+                with m.If(others[n]):
+                    m.d.sync += entry.eq(n)
 
         # To whom it goes
         reads, writes, copies = self.reads, self.writes, self.copies
@@ -128,6 +136,11 @@ class Dispatcher(Block):
                     self.error.status.eq(Status.BUS_ERR), self.error.sid.eq(failed.sid),
                     self.error.place.eq(failed.place), self.error.host.eq(failed.host),
                     self.error.write.eq(failed.write)]
+        with m.If(beyond & (self.error.status == Status.OK)):
+            m.d.sync += [
+                self.error.status.eq(Status.OUT_OF_RANGE), self.error.host.eq(1),
+                self.error.write.eq(order.kind == Move.OUT),
+                self.error.place.eq(Mux(order.kind == Move.OUT, order.target, order.source))]
         with m.If(self.clear):
             m.d.sync += self.error.eq(0)
         m.d.sync += taken.eq(taken & ~gone | Mux(goes, 1 << entry, 0))

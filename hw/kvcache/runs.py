@@ -33,7 +33,8 @@ def slots(config):
 
 
 class Runs(Block):
-    """The runs of some slots in the order of addresses: as few as there are gaps. A run a cycle, latency 1.
+    """The runs of some slots in the order of addresses: as few as there are gaps. A run a cycle, an item at
+    most every other cycle, latency 1.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ class Runs(Block):
             self.o.valid.eq(busy),
             self.o.payload.address.eq(at + begin), self.o.payload.beats.eq(beats),
             self.o.payload.final.eq(ends & (held.more == 0)), self.o.payload.tag.eq(held.tag),
-            self.i.ready.eq(~busy | self.o.ready & self.o.payload.final),
+            self.i.ready.eq(~busy),
         ]
 
         def start(first):
@@ -99,6 +100,7 @@ class Runs(Block):
                 at.eq(Mux(self.i.payload.host, self.host_base, self.base) + self.i.payload.segment * each)]
         with m.Elif(self.o.ready & ends):
             m.d.sync += held.more.eq(held.more - 1), at.eq(at + each), part.eq(start(held.first))
+            m.d.sync += busy.eq(~self.o.payload.final)
         with m.Elif(self.o.ready):
             m.d.sync += part.eq(Mux((part == Part.SCALES) & ~ahead, Part.K, Part.V))
         return m

@@ -14,6 +14,7 @@ WEIGHTS = {
     Opcode.STAT: 3}
 OPCODES, CHANCES = zip(*WEIGHTS.items(), strict=True)
 EPOCH = 3000        # commands after which everything is let go
+SPREAD = 0x9E37_79B9_7F4A_7C15      # so that every bit of a hash matters; some share a bucket nevertheless
 FOREIGN = 0.04      # how often a command names something that is not its own
 
 
@@ -59,7 +60,7 @@ def _pick(rng, some, end):
 
 def _hash(rng, index):
     """One of the few hashes that block `index` of a sequence may have."""
-    return 16 * index + rng.choice([0, 0, 1])
+    return (16 * index + rng.choice([0, 0, 1])) * SPREAD % (1 << 64)
 
 
 def _arguments(rng, controller, opcode, sid, sequence):

@@ -101,6 +101,7 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         self.shift = ceil_log2(config.block_tokens)
         block, length = range(config.blocks), range(config.table * config.block_tokens + 1)
         self.entry_bits = ceil_log2(config.table)
+        self.number = range(config.table + 2)                           # of entries
         self.buckets = 1 << ceil_log2(config.blocks)
 
         # Tables
@@ -129,16 +130,17 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         self.sid = self.word[32:32 + max(ceil_log2(config.sequences), 1)]
         self.seq = Signal.like(self.sequences.row)
         self.verdict = Signal(Status)                                   # on the command's sequence
-        self.held = Signal(17)                                          # entries of the sequence
-        self.left = Signal(17)                                          # operands to come
-        self.index, self.end = Signal(17), Signal(17)                   # entries
-        self.need = Signal(17)                                          # blocks to pop
+        self.held = Signal(self.number)                                 # entries of the sequence
+        self.left = Signal(16)                                          # operands to come
+        self.index, self.end = Signal(self.number), Signal(self.number) # entries
+        self.need = Signal(16)                                          # blocks to pop
         self.length = Signal(26)                                        # that of the sequence afterwards
         self.got, self.copied = Signal(16), Signal()
-        self.step, self.beyond = Signal(17), Signal()
-        self.first, self.slots, self.sinks = Signal(21), Signal(21), Signal(21)
+        self.step, self.beyond = Signal(self.number), Signal()
+        self.first, self.slots, self.sinks = Signal(21), Signal(21), Signal(length)
         self.rest = Signal(signed(22))                                  # slots from the first one on
-        self.checks, self.heads, self.beats = Signal(), Signal(config.kv_heads), Signal(40)
+        beats = 2 * config.table * config.kv_heads * config.segment_beats(config.block_tokens)  # with sinks, at most
+        self.checks, self.heads, self.beats = Signal(), Signal(config.kv_heads), Signal(range(beats + 1))
         self.last, self.found, self.gone = Signal(block), Signal(block), Signal(block)
         self.former = Signal(config.tenant_bits)                        # owner of the block that is gone
         self.key = Signal(config.hash_bits)
@@ -237,11 +239,12 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
     def _count(self, m):
         """Counters and gauges."""
         config = self.config
-        bits = {"cow_bytes": config.copy_bytes(config.block_tokens).bit_length(), "stream_beats": 48,
+        bits = {"cow_bytes": config.copy_bytes(config.block_tokens).bit_length(), "stream_beats": len(self.beats),
                 "query_tokens": 16 + self.shift, "hit_tokens": config.block_tokens.bit_length()}
         m.submodules.counters = self.counters = Counters(tuple(
             (name, 0 if name in GAUGES else bits.get(name, 1), int(name == "commands")) for name in COUNTERS))
-        self.wasted, self.change = Signal(32), Signal(signed(self.shift + 2))
+        self.wasted = Signal(range(config.sequences * config.block_tokens))
+        self.change = Signal(signed(self.shift + 2))
         m.d.sync += self.change.eq(0), self.wasted.eq(self.wasted + self.change)
         for status in Status:
             if status != Status.OK:
@@ -334,12 +337,13 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
             wherever.eq(among(self.opcode, WHEREVER)),
         ]
         status = self._refusal(row, append.sid, quiet & (row.inflight != 0) | ~wherever & (row.state == State.SWAPPED))
-        held, more = Signal(17), Signal(25)
-        bottom, seen, upper = Signal(17), Signal(22), Signal(17)
+        held, more = Signal(self.number), Signal(25)
+        bottom, seen, upper = Signal(self.number), Signal(22), Signal(self.number)
         m.d.comb += [
             held.eq(self._entries(row.length)),
             more.eq(Mux(self.opcode == Opcode.ATTACH, attach.tokens + (attach.count << self.shift), append.tokens)),
-            bottom.eq(self._entries(window.sinks)), seen.eq(window.computed + 1 - window.window),
+            bottom.eq(Mux(window.sinks > config.table * config.block_tokens, config.table,
+                          self._entries(window.sinks))), seen.eq(window.computed + 1 - window.window),
             upper.eq(Mux(seen[-1], 0, seen[:-1] >> self.shift)),
         ]
         with m.State("CHECK"):

@@ -143,7 +143,7 @@ class Prefixes:
                 self._fail(m, Status.BUS_ERR, undo=True)
         with m.State("FITS"):
             with m.If(self.need > self.count):
-                self._fail(m, Status.OUT_OF_BLOCKS, (self.need - self.count)[:17], undo=True)
+                self._fail(m, Status.OUT_OF_BLOCKS, (self.need - self.count)[:16], undo=True)
             with m.Elif(self.need != 0):
                 m.next = "POP"
             with m.Else():

@@ -53,7 +53,7 @@ class Spans:
 
     def _stream(self, m):
         config, row, size = self.config, self.blocks.row, self.config.block_tokens
-        at, left, leads = Signal(21), Signal(21), Signal()
+        at, left, leads = Signal.like(self.sinks), Signal.like(self.sinks), Signal()
         slot, slots, end = Signal(range(size)), Signal(range(size + 1)), Signal()
         block, given = self.ranges.payload.block, self._given(Opcode.STREAM)    # WRITE begins as STREAM does
         writes, opens = self.opcode == Opcode.WRITE, Signal()
@@ -69,7 +69,7 @@ class Spans:
             self.ranges.payload.opens.eq(opens), self.ranges.payload.closes.eq(end),
             self.ranges.payload.end.eq(end & (remaining == 0))]
         each = 2 * config.row_beats
-        total = Signal(48)
+        total = Signal.like(self.beats)
         m.d.comb += total.eq(self.beats * Mux(writes, config.kv_heads, 1))
 
         def advance():

@@ -28,7 +28,7 @@ class Tokens:
 
     def _append(self, m):
         """The last block is not full: may it be written in place?"""
-        row, shared, short, lacking = self.blocks.row, Signal(), Signal(), Signal(17)
+        row, shared, short, lacking = self.blocks.row, Signal(), Signal(), Signal(16)
         m.d.comb += [
             shared.eq(self.tailed & (row.ref > 1)),
             short.eq(Mux(shared, self.need >= self.count, self.need > self.count)),

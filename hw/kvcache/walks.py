@@ -46,8 +46,8 @@ class Walks:
     def _prepare(self, m):
         """Entries one after the other: read the entry, read its block's row, write that back."""
         block = range(self.config.blocks)
-        self.up, self.more, self.at = Signal(), Signal(), Signal(17)
-        self.valid, self.entry = Signal(), Signal(17)                   # an entry comes out of its memory
+        self.up, self.more, self.at = Signal(), Signal(), Signal(self.number)
+        self.valid, self.entry = Signal(), Signal(self.number)          # an entry comes out of its memory
         self.holds, self.block, self.newer = Signal(), Signal(block), Signal()  # a row does; it is out of date
         self.unpins, self.batch = Signal(), Signal(block)               # blocks that will lead the free list
         m.d.comb += [
@@ -64,7 +64,7 @@ class Walks:
 
     def _walk(self, m):
         given, up = self._given(Opcode.FORK), self.up
-        behind, overflow, last_ref = Signal(17), Signal(), Signal()     # entry of the row
+        behind, overflow, last_ref = Signal(self.number), Signal(), Signal()    # entry of the row
         row, written, late = (Signal(self.blocks.row.shape(), name=name) for name in ("row", "written", "late"))
 
         # The free list

@@ -13,6 +13,7 @@ the row's format becomes its NaN and is counted, and has no part in the scale.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -60,13 +61,20 @@ def quantize(format, rows):
     return codes.astype(np.uint8), scales.astype(np.uint8), int(bad.sum())
 
 
+def _remainder(byte):
+    for _ in range(8):
+        byte = byte << 1 ^ (0x100 | CRC if byte & 0x80 else 0)
+    return byte
+
+
+REMAINDERS = [_remainder(byte) for byte in range(256)]
+
+
 def checksum(data):
     """CRC-8/AUTOSAR of some bytes."""
     crc = 0xFF
     for byte in bytes(data):
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc << 1 ^ (CRC if crc & 0x80 else 0)) & 0xFF
+        crc = REMAINDERS[crc ^ byte]
     return crc ^ 0xFF
 
 
@@ -85,6 +93,8 @@ class Beat:
         Of this head's beats.
     end : bool
         The stream's last.
+    error : bool
+        The end of a row that does not fit its checksum.
     """
 
     data: bytes
@@ -94,6 +104,7 @@ class Beat:
     first: bool
     last: bool
     end: bool
+    error: bool
 
 
 class Store:
@@ -155,15 +166,18 @@ class Store:
                 segment = self.pool[block, layer, head].copy()
                 used = self._run(Part.SCALES, first, first + count)
                 segment[:used.start] = 0
-                segment[used.stop:config.scale_beats * config.beat] = 0
-                for part in Part:
-                    for slot in range(first, first + count) if part else [0] * bool(config.scale_beats):
-                        run = self._run(part, slot, slot + 1) if part else slice(0, config.scale_beats * config.beat)
-                        own += [(segment[at:at + config.beat].tobytes(), part, slot)
-                                for at in range(run.start, run.stop, config.beat)]
+                end = config.scale_beats * config.beat
+                segment[used.stop:end] = 0
+                own += [(segment[at:at + config.beat].tobytes(), Part.SCALES, 0, False)
+                        for at in range(0, end, config.beat)]
+                for part, slot in product((Part.K, Part.V), range(first, first + count)):
+                    run, fits = self._run(part, slot, slot + 1), self._fits(segment, part, slot)
+                    own += [(segment[at:at + config.beat].tobytes(), part, slot,
+                             not fits and at + config.beat == run.stop)
+                            for at in range(run.start, run.stop, config.beat)]
             final = len(own) - 1
-            beats += [Beat(*each, head, n == 0, n == final, n == final and head == last_head)
-                      for n, each in enumerate(own)]
+            beats += [Beat(*each, head, n == 0, n == final, n == final and head == last_head, error)
+                      for n, (*each, error) in enumerate(own)]
         return beats
 
     def _put(self, segment, part, slot, row):
@@ -176,6 +190,14 @@ class Store:
         if KV_FORMATS[self.config.format][1]:
             at = SCALES_BYTES * slot + 2 * (part == Part.V)
             segment[at:at + 2] = scale, checksum([scale, *data])
+
+    def _fits(self, segment, part, slot):
+        """Whether a row fits its checksum, if it has one."""
+        if not self.config.scale_beats:
+            return True
+        at, run = SCALES_BYTES * slot + 2 * (part == Part.V), self._run(part, slot, slot + 1)
+        data = segment[run.start:run.start + self.config.head_dim]
+        return checksum(segment[at:at + 1].tobytes() + data.tobytes()) == segment[at + 1]
 
     def _run(self, part, first, end):
         """Where the rows or scales of some slots lie in a segment."""

@@ -15,7 +15,7 @@ from golden.kvstore import Store
 from golden.paging import Command, Opcode, State, Status
 from sim.traffic import draw
 
-__all__ = ["Job", "Run", "Script", "Wait", "run", "traffic"]
+__all__ = ["Flip", "Job", "Run", "Script", "Wait", "run", "traffic"]
 
 PAGE = 4096
 QUIET = (Opcode.TRUNCATE, Opcode.WINDOW, Opcode.FREE, Opcode.PREEMPT, Opcode.SWAP_OUT)
@@ -28,6 +28,14 @@ class Wait:
     quiet: bool = False
 
 
+@dataclass(frozen=True)
+class Flip:
+    """Bits of a byte in memory turn over."""
+
+    address: int
+    mask: int
+
+
 @dataclass
 class Job:
     """What the RTL is to do and what must come of it.
@@ -35,7 +43,7 @@ class Job:
     Attributes
     ----------
     config : golden.config.KvCache
-    log : list of (Command, word of its completion, rows) or Wait
+    log : list of (Command, word of its completion, rows), Wait or Flip
         `rows`: numbers of `lanes` elements each, of a `WRITE`.
     beats : list of golden.kvstore.Beat, and sids : list of int
         All that streams read, and of which sequence.
@@ -155,6 +163,12 @@ class Script:
             while sequence.inflight:
                 self.controller.retire(sid)
         self.job.log.append(Wait(quiet))
+
+    def flip(self, address, mask):
+        """Bits of a byte of the pool turn over, everything being in memory."""
+        self.wait(quiet=True)
+        self.store.pool.reshape(-1)[address] ^= mask
+        self.job.log.append(Flip(address, mask))
 
     def sequence(self, sid, tokens, layers=None):
         """Open a sequence and write all of its tokens."""

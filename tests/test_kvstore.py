@@ -197,6 +197,22 @@ def test_read_errors(response):
     assert unpack(FAULT, done.fault) == {"status": Status.BUS_ERR, "sid": 1, "place": 4, "host": 0, "write": 0}
 
 
+@pytest.mark.parametrize("name", ["fp8", "padded"])
+def test_bits_that_turn_over(name):
+    """In a row, its scale or its checksum: the row's last beat is marked, and nothing else."""
+    config = CONFIGS[name]
+    script = two_sequences(config)
+    segment, row = script.store.address(4, 0, 1), config.scale_beats * config.beat
+    for at in segment + row, segment + 4 + 2, segment + 3:     # K of slot 0; V's scale of 1, V's checksum of 0
+        script.flip(at, 0x10)
+    for sid in (0, 1):
+        script.command(Opcode.STREAM, sid=sid, layer=0, heads=0b11)
+    job = script.done()
+    assert [(beat.part, beat.slot) for beat in job.beats if beat.error] == [(Part.K, 0), (Part.V, 0), (Part.V, 1)]
+    found = run(job)
+    assert unpack(FAULT, found.fault) == {"status": Status.ECC_UE, "sid": 1, "place": 4, "host": 0, "write": 0}
+
+
 def test_write_errors():
     script = Script(TINY, 8)
     start = script.store.address(3, 0, 0)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Copies of blocks, within the pool and to and from host memory."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from golden.paging import Move
+from golden.paging import Move, Status
 from hw.axi import Reads, Writes, reading, writing
 from hw.emit import Block
 from hw.kvcache.ports import copy, done
@@ -76,16 +76,18 @@ class Copier(Block):
             tag.tag.eq(given.source_entry), target.tag.eq(given.target_entry),
         ]
 
-        what, passes, failed = tags.o.payload, Signal(), Signal()
+        what, passes, failed, errs = tags.o.payload, Signal(), Signal(), Signal()
         m.d.comb += [
             passes.eq(reads.o.valid & tags.o.valid & writes.data.ready),
             reads.o.ready.eq(passes), tags.o.ready.eq(passes),
             writes.data.valid.eq(reads.o.valid & tags.o.valid),
             writes.data.payload.data.eq(reads.o.payload.data), writes.data.payload.strobe.eq(what.strobe),
             self.source_done.valid.eq(passes & what.last), self.source_done.tag.eq(what.tag),
-            self.source_done.error.eq(failed | reads.o.payload.error),
-            self.target_done.eq(writes.done),
+            errs.eq(failed | reads.o.payload.error),
+            self.source_done.status.eq(Mux(errs, Status.BUS_ERR, Status.OK)),
+            self.target_done.valid.eq(writes.done.valid), self.target_done.tag.eq(writes.done.tag),
+            self.target_done.status.eq(Mux(writes.done.error, Status.BUS_ERR, Status.OK)),
         ]
         with m.If(passes):
-            m.d.sync += failed.eq(~what.last & self.source_done.error)
+            m.d.sync += failed.eq(~what.last & errs)
         return m

@@ -130,10 +130,10 @@ class Dispatcher(Block):
             port = getattr(self, f"{name}_done")
             with m.If(port.valid):
                 m.d.comb += gone.bit_select(port.tag, 1).eq(1)
-            with m.If(port.valid & port.error & (self.error.status == Status.OK)):
+            with m.If(port.valid & (port.status != Status.OK) & (self.error.status == Status.OK)):
                 failed = entries[port.tag]
                 m.d.sync += [
-                    self.error.status.eq(Status.BUS_ERR), self.error.sid.eq(failed.sid),
+                    self.error.status.eq(port.status), self.error.sid.eq(failed.sid),
                     self.error.place.eq(failed.place), self.error.host.eq(failed.host),
                     self.error.write.eq(failed.write)]
         with m.If(beyond & (self.error.status == Status.OK)):

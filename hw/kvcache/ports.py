@@ -66,8 +66,8 @@ def copy(config):
 
 
 def done(config):
-    """An entry of the dispatcher, `tag`, is done."""
-    return data.StructLayout({"valid": 1, "tag": range(config.transfers), "error": 1})
+    """An entry of the dispatcher, `tag`, is done; `status`, a `golden.paging.Status`, says how it went."""
+    return data.StructLayout({"valid": 1, "tag": range(config.transfers), "status": 8})
 
 
 def fault():

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of K and V in the cache's format, as `golden.kvstore.quantize` defines it."""
 
-from functools import reduce
-from operator import xor
-
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from golden.formats import BF16, E4M3, FP32
-from golden.paging import CRC
 from hw.arith.convert import FromFp32
 from hw.arith.formats import Float
 from hw.arith.pipeline import register
 from hw.emit import Block
+from hw.kvcache.checksum import BEGIN, checksum
 from hw.ram import Ram
 from hw.stream import DeepQueue, Queue
 
@@ -147,8 +144,8 @@ class Quantizer(Block):
             m.d.sync += gathered.eq(beats.i.payload.data)
         if fmt is E4M3:
             crc, begun = Signal(8), Signal(8)
-            m.d.comb += begun.eq(Mux(at == 0, _checksum(m, Const(0xFF, 8), scale, "scale"), crc))
-            checked = _checksum(m, begun, word, "word")
+            m.d.comb += begun.eq(Mux(at == 0, checksum(m, BEGIN, scale, "scale"), crc))
+            checked = checksum(m, begun, word, "word")
             m.d.comb += beats.i.payload.scale.eq(scale), beats.i.payload.checksum.eq(~checked)
             with m.If(valid):
                 m.d.sync += crc.eq(checked)
@@ -166,18 +163,3 @@ def _largest(m, values):
             m.d.comb += larger.eq(Mux(pair[0] > pair[-1], pair[0], pair[-1]))
             values.append(larger)
     return values[0]
-
-
-def _checksum(m, crc, data, name):
-    """`crc` after the bytes of `data`, the lowest first: each bit is the parity of some of both."""
-    sources = [*crc, *data]
-    state = [1 << n for n in range(8)]                      # of each bit: on which sources it depends
-    for byte in range(len(data) // 8):
-        state = [each ^ 1 << 8 + 8 * byte + n for n, each in enumerate(state)]
-        for _ in range(8):
-            top = state[7]
-            state = [(state[n - 1] if n else 0) ^ (top if CRC >> n & 1 else 0) for n in range(8)]
-    result = Signal(8, name=f"checksum_{name}")
-    m.d.comb += result.eq(Cat(reduce(xor, (source for n, source in enumerate(sources) if mask >> n & 1))
-                              for mask in state))
-    return result

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streams: slots out of memory, to attention."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from golden.paging import Status
 from hw.axi import Reads, reading
 from hw.emit import Block
+from hw.kvcache.checksum import Checker
 from hw.kvcache.ports import beat, done, read
 from hw.kvcache.runs import Runs, Tags, address, most
 from hw.stream import DeepQueue, Queue
@@ -17,7 +19,8 @@ __all__ = ["Reader"]
 class Reader(Block):
     """Reads slots in the order in which they are asked for, a beat a cycle across segments, heads and streams.
 
-    A burst is asked for two cycles after its slots. Scales of slots that are not read come out as zeros, so
+    A burst is asked for two cycles after its slots. A beat with which a row ends that does not fit its checksum is
+    an error, as is one that the memory says is. Scales of slots that are not read come out as zeros, so
     that a stream's beats do not depend on what is being written beside it.
 
     Parameters
@@ -71,19 +74,36 @@ class Reader(Block):
             m.d.comb += port.first.eq(self.i.payload.first), port.slots.eq(self.i.payload.slots)
         m.d.comb += [asked.i.payload.tag[name].eq(self.i.payload[name]) for name in names]
 
-        what, passes, failed = tags.o.payload, Signal(), Signal()
+        # A register behind the memory, in which a beat waits for its row's checksum.
+        what, full, free, comes = tags.o.payload, Signal(), Signal(), Signal()
+        held = Signal(data.StructLayout({"data": 8 * config.beat, "error": 1, "what": tags.o.payload.shape()}),
+                      reset_less=True)
+        kept, corrupt = Signal(8 * config.beat), Signal()
         m.d.comb += [
-            self.o.valid.eq(reads.o.valid & tags.o.valid), passes.eq(self.o.valid & self.o.ready),
-            reads.o.ready.eq(passes), tags.o.ready.eq(passes),
-            o.data.eq(reads.o.payload.data & Cat(bit.replicate(8) for bit in what.strobe)),
-            o.error.eq(reads.o.payload.error),
+            free.eq(~full | self.o.ready), comes.eq(reads.o.valid & tags.o.valid),
+            reads.o.ready.eq(comes & free), tags.o.ready.eq(comes & free),
+            kept.eq(reads.o.payload.data & Cat(bit.replicate(8) for bit in what.strobe)),
+        ]
+        with m.If(free):
+            m.d.sync += full.eq(comes), held.data.eq(kept), held.error.eq(reads.o.payload.error), held.what.eq(what)
+        if config.scale_beats:
+            m.submodules.checker = checker = Checker(config)
+            m.d.comb += [
+                checker.take.eq(comes & free), checker.data.eq(kept), corrupt.eq(checker.corrupt),
+                checker.part.eq(what.part), checker.slot.eq(what.slot), checker.beat.eq(what.beat)]
+
+        what, passes, status, worst = held.what, Signal(), Signal(Status), Signal(Status)
+        m.d.comb += [
+            self.o.valid.eq(full), passes.eq(self.o.valid & self.o.ready),
+            o.data.eq(held.data), o.error.eq(held.error | corrupt),
             o.part.eq(what.part), o.slot.eq(what.slot), o.head.eq(what.tag.head), o.sid.eq(what.tag.sid),
             o.first.eq(what.first & what.tag.opens), o.last.eq(what.last & what.tag.closes),
             o.end.eq(what.last & what.tag.end),
             ended.i.valid.eq(passes & o.end), ended.i.payload.eq(o.sid),
-            self.done.valid.eq(passes & what.last), self.done.tag.eq(what.tag.entry),
-            self.done.error.eq(failed | o.error),
+            status.eq(Mux(worst != Status.OK, worst, Mux(held.error, Status.BUS_ERR, Mux(
+                corrupt, Status.ECC_UE, Status.OK)))),
+            self.done.valid.eq(passes & what.last), self.done.tag.eq(what.tag.entry), self.done.status.eq(status),
         ]
         with m.If(passes):
-            m.d.sync += failed.eq(~what.last & self.done.error)
+            m.d.sync += worst.eq(Mux(what.last, Status.OK, status))
         return m

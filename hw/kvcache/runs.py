@@ -11,7 +11,7 @@ from hw.axi import run
 from hw.emit import Block
 from hw.kvcache.ports import segment
 
-__all__ = ["SCALE", "Runs", "Tags", "address", "most", "slots"]
+__all__ = ["SCALE", "Runs", "Tags", "address", "beats", "most", "slots"]
 
 SCALE = 4       # bytes of scales and checksums of a token
 
@@ -24,6 +24,11 @@ def address(config):
 def most(config):
     """Beats of the longest run, a segment."""
     return config.segment_beats(config.block_tokens)
+
+
+def beats(config):
+    """Numbers of beats within a row, or within the scales of a segment."""
+    return range(max(config.row_beats, config.scale_beats, 2))
 
 
 def slots(config):
@@ -118,8 +123,9 @@ class Tags(Block):
     Members
     -------
     i : In(stream.Signature(struct(first, slots, more, tag)))
-    o : Out(stream.Signature(struct(part, slot, strobe, first, last, tag)))
-        `strobe`: bytes that belong to these slots. `first` and `last` of an item.
+    o : Out(stream.Signature(struct(part, slot, beat, strobe, first, last, tag)))
+        `beat` of the row or of the scales; `strobe`: bytes that belong to these slots; `first` and `last` of an
+        item.
     """
 
     def __init__(self, config, tag):
@@ -127,16 +133,16 @@ class Tags(Block):
         super().__init__({
             "i": In(stream.Signature(data.StructLayout({**slots(config), "tag": tag}))),
             "o": Out(stream.Signature(data.StructLayout({
-                "part": 2, "slot": range(config.block_tokens), "strobe": config.beat, "first": 1, "last": 1,
-                "tag": tag}))),
+                "part": 2, "slot": range(config.block_tokens), "beat": beats(config), "strobe": config.beat,
+                "first": 1, "last": 1, "tag": tag}))),
         })
 
     def elaborate(self, platform):
         m, config = Module(), self.config
         held, busy, fresh = Signal(self.i.payload.shape(), reset_less=True), Signal(), Signal()
         part, row = Signal(Part), Signal(range(config.block_tokens))    # row: from the first slot on
-        beat = Signal(range(max(config.row_beats, config.scale_beats, 2)))      # of a row, or of the scales
-        row_ends, part_ends, ends = Signal(), Signal(), Signal()
+        beat = Signal(beats(config))
+        row_ends, part_ends, ends = Signal(), Signal(), Signal()        # row: or the scales
         m.d.comb += [
             row_ends.eq(beat == Mux(part == Part.SCALES, max(config.scale_beats, 1), config.row_beats) - 1),
             part_ends.eq(row_ends & ((part == Part.SCALES) | (row + 1 == held.slots))),
@@ -144,6 +150,7 @@ class Tags(Block):
             self.o.valid.eq(busy),
             self.o.payload.part.eq(part),
             self.o.payload.slot.eq(Mux(part == Part.SCALES, 0, held.first + row)),
+            self.o.payload.beat.eq(beat),
             self.o.payload.first.eq(fresh),
             self.o.payload.last.eq(ends & (held.more == 0)),
             self.o.payload.tag.eq(held.tag),

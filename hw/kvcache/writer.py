@@ -6,6 +6,7 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
+from golden.paging import Status
 from hw.axi import Writes, writing
 from hw.emit import Block
 from hw.kvcache.ports import done, write
@@ -57,7 +58,11 @@ class Writer(Block):
         connect(m, flipped(self.rows), quantizer.i)
         connect(m, flipped(self.i), given.i)
         connect(m, writes.memory, flipped(self.memory))
-        m.d.comb += self.done.eq(writes.done), self.nans.eq(quantizer.nans)
+        m.d.comb += [
+            self.done.valid.eq(writes.done.valid), self.done.tag.eq(writes.done.tag),
+            self.done.status.eq(Mux(writes.done.error, Status.BUS_ERR, Status.OK)),
+            self.nans.eq(quantizer.nans),
+        ]
 
         # The row in hand
         asked, row = given.o.payload, quantizer.o.payload

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Signal
 from naive_kvcache import Naive
 
 from golden.config import KV_POLICIES, KvCache
@@ -28,6 +29,9 @@ from golden.paging import (
 from hw.kvcache.controller import Controller as Rtl
 from scripts import simulate
 from scripts.benches.kvcache import commands
+from sim.formal.kvcache import SIMPLE, SMALLEST, EachCommand
+from sim.formal.kvcache import commands as prepared
+from sim.formal.prove import Task, prove
 from sim.kvcache import PATIENCE, Player, TraceError, play, read, replay
 from sim.run import simulate as simulation
 from sim.traffic import Coverage, draw
@@ -427,3 +431,20 @@ def test_cycles():
     """No command takes longer than it should, from where it is taken to its completion."""
     late = {case: each for case, each in commands().items() if each[1] and each[0] > each[1]}
     assert not late
+
+
+class Leaky(EachCommand):
+    """A controller that forgets to count a block that leaves the free list."""
+
+    def _unlink(self, m, block, prior, later):
+        count, self.count = self.count, Signal.like(self.count)
+        super()._unlink(m, block, prior, later)
+        self.count = count
+
+
+@pytest.mark.skipif(not DEEP, reason="a minute")
+def test_invariants_notice_a_leak(tmp_path):
+    task = Task(Leaky(SMALLEST, Opcode.PIN), prepared(Opcode.PIN), depth=8, cover=0, cut=SIMPLE)
+    verdicts = {result.property.partition(":")[2].strip() for result in prove(task, folder=tmp_path)
+                if result.verdict == "failed"}
+    assert "I2, I3: the free list has each block without references once" in verdicts

@@ -41,6 +41,13 @@ def inside():
     return controller, [Target("kvcache", Task(controller, Unwatched), count=MUTANTS, compared=False)]
 
 
+def _far(command):
+    """A command whose slots of host memory are far up, so that all of their bits matter."""
+    if "slot" not in command.arguments:
+        return command
+    return Command(command.opcode, command.arguments | {"slot": command.arguments["slot"] ^ 0xA5A5_A400})
+
+
 @cache
 def jobs():
     """Random commands of both policies, with stalls and without; and so many openings that generations begin anew."""
@@ -52,7 +59,7 @@ def jobs():
             while len(player.log) < count:
                 command = draw(rng, player.controller)
                 if not isinstance(command, int):
-                    player.run(command)
+                    player.run(_far(command))
                 else:
                     player.controller.retire(command)
                     player.log.append(command)

@@ -3,7 +3,7 @@
 
 from collections import Counter
 
-from golden.paging import COUNTERS, Command, Move, Opcode, State, Status, Table
+from golden.paging import ARGUMENTS, COUNTERS, Command, Move, Opcode, State, Status, Table
 
 __all__ = ["Coverage", "draw"]
 
@@ -48,9 +48,24 @@ def draw(rng, controller):
     given = {"tag": rng.randrange(256), "tenant": tenant,
              "gen": rng.choices([0, sequence.gen, rng.randrange(256)], [80, 18, 2])[0]}
     if rng.random() < FOREIGN / 20:
-        return Command(rng.choice([0, 20, 255]), given)
+        return Command(rng.choice([0, 20, 255, opcode | 1 << rng.randrange(5, 8)]), given)
     given |= _arguments(rng, controller, opcode, sid, sequence)
-    return Command(opcode, given, given.pop("operands", ()))
+    operands = given.pop("operands", ())
+    if rng.random() < FOREIGN / 4:
+        given, operands = _garbled(rng, opcode, given, operands)
+    return Command(opcode, given, operands)
+
+
+def _garbled(rng, opcode, given, operands):
+    """Arguments or operands of which one bit is wrong."""
+    names = [name for name in ARGUMENTS[opcode] if name != "count" or opcode not in (Opcode.LOOKUP, Opcode.ATTACH)]
+    if operands and rng.random() < 0.5:
+        wrong = rng.randrange(len(operands))
+        return given, tuple(each ^ 1 << rng.randrange(64) if n == wrong else each for n, each in enumerate(operands))
+    if not names:
+        return given, operands
+    name, given = rng.choice(names), dict.fromkeys(ARGUMENTS[opcode], 0) | given
+    return given | {name: given[name] ^ 1 << rng.randrange(ARGUMENTS[opcode][name])}, operands
 
 
 def _pick(rng, some, end):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutate the control logic and see whether contracts (`sim/formal`) and simulation notice.
 
-    scripts/mutate.py                   # everything: an hour
+    scripts/mutate.py                   # everything: half an hour
     scripts/mutate.py --block loader    # blocks whose label begins so
     scripts/mutate.py --bugs            # only the bugs by hand
     scripts/mutate.py --write           # the results of the last full run into docs/mutation.md
@@ -49,7 +49,8 @@ def main(argv=None):
                      for verdict in each(FOLDER, progress, arguments.block)]
             labels = {fields["label"] for fields in fresh}
             others = [fields for fields in known()["mutants"] if fields["label"] not in labels]
-            kept.write_text(json.dumps({**known(), "mutants": others + fresh}, indent=1))
+            mutants = sorted(others + fresh, key=lambda fields: int(fields["name"].rpartition("-")[2]))
+            kept.write_text(json.dumps({**known(), "mutants": mutants}, indent=1))
         if not arguments.block:
             fresh = []
             for number, bug in enumerate(BUGS):

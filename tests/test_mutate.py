@@ -21,7 +21,7 @@ def test_mutants_of_the_loader(tmp_path):
     pool = Pool(loader.block, [loader], tmp_path)
     assert len(pool.mutants) == len({mutant.command for mutant in pool.mutants}) == 24
     assert not any(mutant["port"] == "CLK" for mutant in pool.mutants)
-    broken = breaches(pool, loader)
+    broken = breaches(pool, loader, pool.mutants)
     rest = [mutant for mutant in pool.mutants if mutant.number not in broken]
     equal = same(pool, loader, pool.mutants)
     assert len(broken) > 15 and not equal & set(broken)

@@ -3,6 +3,7 @@
 
 import os
 import pickle
+from bisect import bisect, insort
 from pathlib import Path
 
 import cocotb
@@ -10,11 +11,15 @@ from cocotb.triggers import RisingEdge
 
 import sim.matmul
 from hw.matmul.ports import Error
-from sim.matmul import READS, Board, Memory
+from sim.matmul import READS, Board, Memory, pack, unpack
 from sim.stream import reset
 
-BASES = 0x5A96_A000, 0xA569_5000     # operands lie up here, so that all bits of an address matter
+BASES = 0x5A96_A000, 0xA569_5000        # operands lie up here, so that all bits of an address matter,
+PITCHES = 0x2B4D_3A68, 0xD4B2_C594      # and rows so far apart, for those of a pitch
+MASK = 0xFFFF_FFFF      # of addresses
+SLACK = 16              # bytes that may be read past the end of a row
 QUIET = 300             # cycles without a transfer after which a mutant counts as hung
+HELD = 250              # cycles in which stalled jobs give no result away: queues fill
 OUTPUTS = ("results", "completions", "weights_request", "activations_request", "parameters_request")
 
 
@@ -43,7 +48,7 @@ async def mutants(dut):
 async def play(dut, job):
     """Run a job from a reset on; return the cycles of its GEMMs, and their errors."""
     Far.base = BASES[job.seed % 2]
-    board = Board(dut, job)
+    board = Apart(dut, job)
     dut.clear.value = 0
     await reset(dut, running=True)
     held = {}                                       # what waits on each output
@@ -81,14 +86,45 @@ async def clear(dut):
     assert not int(dut.error.value), "the error stays after clear"
 
 
+class Apart(Board):
+    """Rows of A and of C do not lie one after the other; results may be held back at first."""
+
+    def step(self):
+        super().step()
+        if self.job.stall and self.cycle < HELD:
+            self.port["results"].take(1, lambda: 0)
+
+    def _command(self, number, gemm):
+        layout = self.layout["commands"]
+        fields = unpack(layout, super()._command(number, gemm))
+        for name in ("a", "c"):
+            near, fields[f"{name}_pitch"] = fields[f"{name}_pitch"], PITCHES[self.job.seed % 2]
+            if fields[name]:
+                self.memory.spread(fields[name], gemm.shape[0], near, fields[f"{name}_pitch"])
+        return pack(layout, fields)
+
+
 class Far(Memory):
-    """A memory that does not begin at 0."""
+    """A memory that does not begin at 0, in which rows can be spread."""
 
     base = BASES[0]
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []      # (address, where it lies in `data`, bytes that may be read), by address
 
     def place(self, content):
         return self.base + super().place(content)
 
+    def spread(self, address, count, near, far):
+        """Rows that were placed `near` bytes apart are seen `far` bytes apart."""
+        for row in range(count):
+            insort(self.rows, (address + row * far & MASK, address - self.base + row * near, near + SLACK))
+
     def beat(self, address, size):
-        assert self.base <= address <= self.base + len(self.data), f"a read at {address:#x}"
-        return super().beat(address - self.base, size)
+        address &= MASK
+        first, place, length = self.rows[bisect(self.rows, (address, MASK)) - 1]
+        if not first <= address < first + length:
+            first, place, length = self.base, 0, len(self.data)
+        assert first <= address <= first + length, f"a read at {address:#x}"
+        return super().beat(place + address - first, size)

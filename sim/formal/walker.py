@@ -74,6 +74,9 @@ class WalkerRules(Contract):
             with m.If(final):
                 m.d.sync += column.eq(0)
 
+        rest = Signal(where.shape())            # of a block, beside what a refused command has to say
+        m.d.comb += [rest.eq(where), *(rest.finish[name].eq(0) for name in ("tag", "error", "end"))]
+
         left, quiet = Signal(), Signal(range(4))
         m.d.sync += left.eq(self.moves(i)), quiet.eq(Mux(i.valid & ~waiting.any(), quiet + (quiet != 3), 0))
         paired = (command.w_format == FORMAT_CODES["e2m1"]) | kind
@@ -89,6 +92,8 @@ class WalkerRules(Contract):
         self.promise("a refused command makes one block without results, which tells why",
                      ~(first & refused) | (waiting == 0b10000) & given.end & (given.error == fault)
                      & (given.tag == command.tag))
+        self.promise("a block with an error is empty", ~block.block.valid | (given.error == Error.NONE)
+                     | ~rest.as_value().any())
         self.promise("a command leaves with its last step", left == first & (refused | (tile.last & given.end)))
         self.promise("never waits for nothing", quiet < 3)
 

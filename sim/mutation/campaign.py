@@ -87,11 +87,16 @@ def run(folder, progress, label="", config=CONFIG):
             progress(f"{len(mutants)} mutants in one simulation")
             failed = failures(pool, jobs(config), mutants)
         for target in chosen:
+            judged = target.task.contract is not Unwatched
             progress(f"{target.label}: contract")
-            broken = {} if target.task.contract is Unwatched else breaches(pool, target)
+            broken = breaches(pool, target, pool.of(target)) if judged else {}
             left = [mutant for mutant in pool.of(target) if mutant.number not in {**broken, **failed}]
             progress(f"{target.label}: {len(left)} left to be compared")
             equal = same(pool, target, left) if target.compared else set()
+            left = [mutant for mutant in left if mutant.number not in equal]
+            if judged and left:
+                progress(f"{target.label}: contract, with more patience, of {len(left)}")
+                broken |= breaches(pool, target, left, timeout=30)
             for mutant in pool.of(target):
                 breach, failure = broken.get(mutant.number), failed.get(mutant.number)
                 verdicts.append(Verdict(
@@ -107,7 +112,7 @@ def inside(config=CONFIG):
         Target("walker", Task(Walker(config), WalkerRules, depth=8)),
         Target("loader", Task(Loader(config), LoaderRules, depth=14)),
         Target("sequencer", Task(Sequencer(config), SequencerRules, depth=14)),
-        Target("fetch", Task(Fetch(*reads(config)["weights"]), FetchRules, depth=12)),
+        Target("fetch", Task(Fetch(*reads(config)["parameters"]), FetchRules, depth=12)),
         Target("parameters", Task(Parameters(config, drain.depth), ParametersRules, depth=8)),
         Target("drain", Task(drain, DrainRules, depth=10, cut=("lane_*",)), compared=False),
         Target("queue", Task(Queue(load(config), 4), Fifo, depth=14)),
@@ -134,17 +139,20 @@ def jobs(config=CONFIG):
     small = [_gemm(config, rng, (2, 3, 3), n) for n in range(2 * len(refused))]
     fields = {2 * n + 1: each for n, each in enumerate(refused)}
     largest = [_gemm(config, rng, (config.m_max, config.n_max, config.k_max), 15)]
-    wide = _gemm(config, rng, (config.m_max, config.n_max, 2), 0)       # more results than can wait
+    wide, added = (_gemm(config, rng, (config.m_max, config.n_max, 2), n) for n in (0, 8))
+    # more results than can wait, and as many of C
+    alone = [_gemm(config, rng, (3, 3, 2), n) for n in range(6)]        # a block each
     again = [_gemm(config, rng, (9, 7, 6), n) for n in (15, 3, 12, 15)]
     return [
         Job(config, good, queue=False),
         Job(config, good[::-1], latency=4),
-        Job(config, good + largest, stall=0.5, seed=1),
+        Job(config, [added, *good, *largest], stall=0.5, seed=1),
         Job(config, small, commands=fields, stall=0.3, seed=2),
         Job(config, [*good[:3], wide], stall=0.85, seed=3),
         *(Job(config, again, queue=False, stall=stall, seed=n, broken={(port, 2): change})
           for n, port in enumerate(reads(config)) for change, stall in ((-1, 0), (2, 0.4))),
         Job(config, again * 2, stall=0.3, seed=4, broken={("weights", 5): -1, ("activations", 20): 1}),
+        Job(config, alone, queue=False, seed=5, broken={("weights", 0): -1, ("activations", 3): -1}),
     ]
 
 

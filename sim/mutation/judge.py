@@ -45,13 +45,14 @@ opt_clean
 """
 
 
-def breaches(pool, target, timeout=2):
-    """The mutants of a target that break its contract.
+def breaches(pool, target, mutants, timeout=2):
+    """Which of some mutants of a target break its contract.
 
     Parameters
     ----------
     pool : Pool
     target : Target
+    mutants : list of Mutant
     timeout : int
         Seconds for each mutant, after which it counts as keeping the contract.
 
@@ -64,7 +65,6 @@ def breaches(pool, target, timeout=2):
     folder.mkdir(exist_ok=True)
     text, names = design(task)
     (folder / "design.il").write_text(text)
-    mutants = pool.of(target)
     script = [
         "read_rtlil ../base.il", "design -stash base", "read_rtlil design.il", f"delete {target.block.name}",
         f"design -copy-from base {target.block.name}", *(mutant.command for mutant in mutants), *preparation(task),

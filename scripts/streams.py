@@ -18,7 +18,7 @@ __all__ = ["measure"]
 STREAMS, CONTEXT = 8, 128
 BEATS = 16, 32, 64          # bytes of the port
 LONG = 12_000               # beats: as many as make a refresh more or less no difference
-SMALL = {"blocks": 256, "table": 32, "layers": 1, "kv_heads": 2, "host_blocks": 1}
+SMALL = {"blocks": 256, "table": 32, "layers": 1, "kv_heads": 2, "host_blocks": 2}
 DRAM = load(ROOT / "configs" / "small.toml").dram
 
 

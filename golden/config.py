@@ -193,7 +193,7 @@ class KvCache(Section):
     policy: str = "unhashed_head"
     lanes: int = Field(8, ge=1, le=64)
     buffer: int = Field(256, ge=16, le=4096)
-    transfers: int = Field(16, ge=4, le=64)
+    transfers: int = Field(16, ge=4, le=32)
     host_blocks: int = Field(1024, ge=2, le=1 << 24)
     patience: int = Field(10000, ge=100, le=1 << 24)
     address_bits: int = Field(40, ge=32, le=64)

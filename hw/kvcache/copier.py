@@ -12,9 +12,10 @@ from hw.kvcache.ports import copy, done
 from hw.kvcache.runs import Runs, Tags, address, most
 from hw.stream import Queue
 
-__all__ = ["Copier"]
+__all__ = ["AHEAD", "Copier"]
 
-BURST = 16      # beats; short, so that the foreground is not held up for long
+BURST = 16          # beats; short, so that the foreground is not held up for long
+AHEAD = 2 * BURST   # beats that are asked for before they can be written
 
 
 class Copier(Block):
@@ -51,7 +52,7 @@ class Copier(Block):
         m.submodules.sources = sources = Runs(config)
         m.submodules.targets = targets = Runs(config, entry)
         m.submodules.tags = tags = Tags(config, entry)
-        m.submodules.reads = reads = Reads(*where, 2 * BURST)
+        m.submodules.reads = reads = Reads(*where, AHEAD)
         m.submodules.writes = writes = Writes(*where, entry)
         connect(m, sources.o, reads.i)
         connect(m, targets.o, writes.i)

@@ -58,8 +58,8 @@ class Reader(Block):
                                            config.buffer)
         m.submodules.tags = tags = Tags(config, tag)
         m.submodules.asked = asked = DeepQueue(tags.i.payload.shape(), config.transfers)
-        # Streams that have ended while the controller is busy: no more than there are transfers.
-        m.submodules.ended = ended = Queue(range(max(config.sequences, 2)), config.transfers + 1)
+        # Streams that end while the controller is busy: no more than there are transfers, and one in hand.
+        m.submodules.ended = ended = Queue(range(max(config.sequences, 2)), config.transfers + 2)
         connect(m, runs.o, reads.i)
         connect(m, asked.o, tags.i)
         connect(m, reads.memory, flipped(self.memory))

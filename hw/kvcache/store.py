@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.axi import PAGE, Axi4, Port
 from hw.emit import Block
-from hw.kvcache.copier import Copier
+from hw.kvcache.copier import AHEAD, Copier
 from hw.kvcache.dispatcher import Dispatcher
 from hw.kvcache.ports import beat, fault, move, range_
 from hw.kvcache.reader import Reader
@@ -71,7 +71,8 @@ class Store(Block):
         m.submodules.reader = reader = Reader(config)
         m.submodules.writer = writer = Writer(config)
         m.submodules.copier = copier = Copier(config)
-        m.submodules.port = port = Port(config.address_bits, config.beat, config.buffer, config.patience)
+        m.submodules.port = port = Port(
+            config.address_bits, config.beat, max(config.buffer, AHEAD), config.patience)
         for own, part in ((self.ranges, dispatcher.ranges), (self.moves, dispatcher.moves), (self.rows, writer.rows)):
             connect(m, flipped(own), part)
         for part, own in ((reader.o, self.beats), (reader.retire, self.retire), (port.axi, self.axi)):

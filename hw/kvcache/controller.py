@@ -79,8 +79,16 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
 
     def __init__(self, config, patience=1 << 16):
         self.config, self.patience = config, patience
-        block = range(config.blocks)
-        super().__init__({
+        self.shift = ceil_log2(config.block_tokens)
+        self.entry_bits = ceil_log2(config.table)
+        self.number = range(config.table + 2)                           # of entries
+        self.buckets = 1 << ceil_log2(config.blocks)
+        super().__init__(self.ports())
+
+    def ports(self):
+        """Members of the signature."""
+        config, block = self.config, range(self.config.blocks)
+        return {
             "i": In(stream.Signature(COMMAND)),
             "operands": In(stream.Signature(OPERAND)),
             "o": Out(stream.Signature(completion())),
@@ -93,30 +101,14 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
             "clear": In(1),
             "pool": In(range(config.blocks + 1)),
             "lru_tail": In(1),
-        })
+        }
 
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        self.shift = ceil_log2(config.block_tokens)
         block, length = range(config.blocks), range(config.table * config.block_tokens + 1)
-        self.entry_bits = ceil_log2(config.table)
-        self.number = range(config.table + 2)                           # of entries
-        self.buckets = 1 << ceil_log2(config.blocks)
-
-        # Tables
-        self.sequences = self._table(m, "sequences", data.StructLayout({
-            "state": 2, "tenant": config.tenant_bits, "gen": 8, "length": length, "inflight": 4, "holes": 1}),
-            config.sequences)
-        self.entries = self._table(m, "entries", ceil_log2(config.blocks), config.sequences << self.entry_bits)
-        self.blocks = self._table(m, "blocks", data.StructLayout({
-            "ref": config.ref_bits, "hashed": 1, "pinned": 1, "tenant": config.tenant_bits,
-            "first": 1, "last": 1}), config.blocks)     # of the free list, when `ATTACH` took the block off it
-        self.next, self.prev, self.younger, self.older = (
-            self._table(m, name, ceil_log2(config.blocks), config.blocks)
-            for name in ("next", "prev", "younger", "older"))
-        self.hashes = self._table(m, "hashes", config.hash_bits, config.blocks)
-        self.ends = self._table(m, "ends", data.StructLayout({"head": block, "tail": block}), self.buckets)
+        for name, (shape, depth) in self.tables().items():
+            setattr(self, name, self._table(m, name, shape, depth))
 
         # The free list
         self.head, self.tail = Signal(block), Signal(block)
@@ -170,6 +162,23 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
             self._stat(m)
             self._undo(m)
         return m
+
+    def tables(self):
+        """Shape and number of the rows of each table, by name."""
+        config = self.config
+        block, length = range(config.blocks), range(config.table * config.block_tokens + 1)
+        links = {name: (ceil_log2(config.blocks), config.blocks) for name in ("next", "prev", "younger", "older")}
+        return {
+            "sequences": (data.StructLayout({
+                "state": 2, "tenant": config.tenant_bits, "gen": 8, "length": length, "inflight": 4, "holes": 1}),
+                config.sequences),
+            "entries": (ceil_log2(config.blocks), config.sequences << self.entry_bits),
+            "blocks": (data.StructLayout({
+                "ref": config.ref_bits, "hashed": 1, "pinned": 1, "tenant": config.tenant_bits,
+                "first": 1, "last": 1}), config.blocks),    # of the free list, when `ATTACH` took the block off it
+            **links, "hashes": (config.hash_bits, config.blocks),
+            "ends": (data.StructLayout({"head": block, "tail": block}), self.buckets),
+        }
 
     def _table(self, m, name, shape, depth):
         """Rows in a memory of their own."""

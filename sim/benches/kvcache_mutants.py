@@ -52,7 +52,7 @@ def script(job):
 
 def due(job):
     """What must come out of each port: words, each with the bits of it that matter."""
-    config, found = job.built, {name: [] for name in SINKS}
+    config, found = job.config, {name: [] for name in SINKS}
 
     def expect(name, layout, ignored=(), **fields):
         word = mask = 0

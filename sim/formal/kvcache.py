@@ -335,8 +335,8 @@ CYCLES = {
     Opcode.STREAM: 34}
 """From when a command is taken until the controller is idle again, at most, at this size, while no port stalls."""
 DEPTHS = {
-    Opcode.LOOKUP: 11, Opcode.FORK: 12, Opcode.APPEND: 13, Opcode.SWAP_OUT: 12, Opcode.WRITE: 12, Opcode.ATTACH: 13,
-    Opcode.SWAP_IN: 13, Opcode.STREAM: 12}
+    Opcode.LOOKUP: 13, Opcode.FORK: 13, Opcode.APPEND: 13, Opcode.SWAP_OUT: 14, Opcode.WRITE: 16, Opcode.ATTACH: 13,
+    Opcode.SWAP_IN: 14, Opcode.STREAM: 16}
 """Where all of that would take hours: the cycles that are looked at. Shorter courses of the command end within."""
 
 

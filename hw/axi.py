@@ -19,7 +19,7 @@ __all__ = ["Axi4", "Bursts", "Port", "Reads", "Writes", "read_beat", "reading", 
 PAGE = 4096
 INCR = 1
 SLVERR = 2          # this and DECERR, above it, are errors
-OUTSTANDING = 16    # bursts that wait for their response
+OUTSTANDING = 16
 
 
 class Axi4(wiring.Signature):
@@ -189,6 +189,8 @@ class Writes(Block):
         As of `Bursts`.
     beat : int
         Bytes.
+    outstanding : int
+        Bursts that wait for their response.
 
     Members
     -------
@@ -200,8 +202,9 @@ class Writes(Block):
         `final` one before.
     """
 
-    def __init__(self, address, beat, most, longest, tag):
+    def __init__(self, address, beat, most, longest, tag, outstanding=OUTSTANDING):
         self.address, self.beat, self.most, self.longest, self.tag = address, beat, most, longest, tag
+        self.outstanding = outstanding
         super().__init__({
             "i": In(stream.Signature(run(address, most, tag))),
             "data": In(stream.Signature(write_beat(beat))),
@@ -213,7 +216,7 @@ class Writes(Block):
         m = Module()
         m.submodules.bursts = bursts = Bursts(self.address, self.most, self.longest, self.tag)
         m.submodules.queue = queue = DeepQueue(write_beat(self.beat), 2 * self.longest)
-        m.submodules.waiting = waiting = Queue(data.StructLayout({"tag": self.tag, "final": 1}), OUTSTANDING)
+        m.submodules.waiting = waiting = Queue(data.StructLayout({"tag": self.tag, "final": 1}), self.outstanding)
         connect(m, flipped(self.i), bursts.i)
         connect(m, flipped(self.data), queue.i)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of the KV cache's data side: streams and copies on the RTL."""
+"""Figures of the KV cache's data side: streams and copies on the RTL, area and longest path."""
 
 import contextlib
 import random
@@ -8,7 +8,11 @@ from itertools import product
 
 from golden.config import KV_FORMATS, KvCache, load
 from golden.paging import Opcode
+from hw.emit import Verilog
+from hw.flow import asic, liberty
 from hw.flow.figures import figure
+from hw.flow.report import critical
+from hw.kvcache.store import Store
 from sim.dram import sequential
 from sim.kvstore import Script, run
 from sim.run import ROOT
@@ -19,17 +23,27 @@ STREAMS, CONTEXT = 8, 128
 BEATS = 16, 32, 64          # bytes of the port
 LONG = 12_000               # beats: as many as make a refresh more or less no difference
 SMALL = {"blocks": 256, "table": 32, "layers": 1, "kv_heads": 2, "host_blocks": 2}
-DRAM = load(ROOT / "configs" / "small.toml").dram
+CHIP = load(ROOT / "configs" / "small.toml")
 
 
-def measure(quick):
-    """All figures, one by one; `quick`: FP8 with heads of 64 elements in blocks of 16 tokens, 64 bytes a beat."""
+def measure(quick, library):
+    """All figures, one by one.
+
+    Parameters
+    ----------
+    quick : bool
+        FP8 with heads of 64 elements in blocks of 16 tokens, 64 bytes a beat, and nothing synthesized.
+    library : list of path
+        Liberty files, or none.
+    """
     shapes = [("fp8", 64, 16)] if quick else list(product(KV_FORMATS, (32, 64, 128), (8, 16, 32)))
     for format, head_dim, tokens in shapes:
         configs = [KvCache(**SMALL, format=format, head_dim=head_dim, block_tokens=tokens, beat=beat)
                    for beat in (BEATS[-1:] if quick else BEATS)]
         yield from _streams(configs, f"{format}.dh{head_dim}.tpb{tokens}")
     yield from _copies(KvCache(**SMALL))
+    if library and not quick:
+        yield from _area(library)
 
 
 def _run(script, **options):
@@ -89,11 +103,11 @@ def _streams(configs, name):
     if whole * config.beat >= 1024:
         script = _contexts(config, shuffled=True)
         _stream_all(script, -(-LONG // len(beats)))
-        beats = _run(script, dram=DRAM).channels["r"]
+        beats = _run(script, dram=CHIP.dram).channels["r"]
         rate = 100 * len(beats) / (beats[-1] - beats[0] + 1)
-        linear = 100 * len(beats) / sequential(DRAM, config.beat, len(beats), config.burst, config.buffer)
+        linear = 100 * len(beats) / sequential(CHIP.dram, config.beat, len(beats), config.burst, config.buffer)
         yield figure(f"kvcache.stream.dram.{name}", round(rate, 3), "%",
-                     f"RTL, as above, blocks anywhere; model of {DRAM.part}")
+                     f"RTL, as above, blocks anywhere; model of {CHIP.dram.part}")
         yield figure(f"kvcache.stream.dram_linear.{name}", round(linear, 3), "%",
                      "the same model, as many beats at consecutive addresses")
         yield figure(f"kvcache.stream.dram_share.{name}", round(100 * rate / linear, 3), "%",
@@ -144,3 +158,14 @@ def _copies(config):
     yield figure("kvcache.cow.foreground", round(100 * own / (last - first + 1), 3), "%",
                  "RTL, R beats of streams from the copy's first R to its last W beat", 90, ">=")
     yield figure("kvcache.cow.cycles_beside_streams", last - first + 1, "cycle", "RTL, the same")
+
+
+def _area(library):
+    """Of the data side for a model of 1B parameters, and its longest path."""
+    cells, store = liberty.read(library), Store(CHIP.kvcache)
+    report = asic.synthesize(Verilog(store).text, store.name, cells, asic.SPEED)
+    how = f"synthesis, speed recipe, {cells.name}, {store.config.beat} bytes a beat"
+    yield figure("kvcache.store.ge.1b", round(report.ge), "GE", f"{how}; logic without memories")
+    yield figure("kvcache.store.memory_bits.1b", report.total("bits"), "bit", "counted")
+    yield figure("kvcache.store.path_ps.1b", round(critical(report)[0].length), "ps",
+                 f"{how}, clk-q and setup included, no wires", 1400, "<=")

@@ -36,7 +36,7 @@ def measure(quick, library):
     for name, (cycles, goal) in found.items():
         yield figure(f"kvcache.cycles.{name}", cycles, "cycle",
                      "RTL, command accept to completion, ports never stall", goal, "<=")
-    yield from streams.measure(quick)
+    yield from streams.measure(quick, library)
     yield from _areas(quick, library)
 
 

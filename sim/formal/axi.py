@@ -91,12 +91,12 @@ class WritesRules(Axi):
         with m.Elif(self.moves(w)):
             m.d.sync += left.eq(left - 1)
         ends = self.moves(w) & w.payload.last
-        waiting = self.owed(begins, 1, b.valid, 31, "waiting")
-        complete = self.owed(ends, 1, b.valid, 31, "complete")
+        waiting = self.owed(begins, 1, b.valid, block.outstanding + 1, "waiting")
+        complete = self.owed(ends, 1, b.valid, block.outstanding + 1, "complete")
 
         # Any one final run is followed until its last burst is answered.
-        given, sent, finals = self.moves(i), self.moves(w), Signal(range(64))
-        unsent = self.owed(given, i.payload.beats, sent, 63, "unsent")
+        given, sent, finals = self.moves(i), self.moves(w), Signal(range(2 * block.outstanding + 4))
+        unsent = self.owed(given, i.payload.beats, sent, 2 * block.most + 1, "unsent")
         m.d.sync += finals.eq(finals + (given & i.payload.final) - done.valid)
         follow, followed, tag = self.any(1, "follow"), Signal(), Signal(block.tag)
         ahead, rest, answers = Signal.like(finals), Signal.like(unsent), Signal.like(waiting)
@@ -122,7 +122,7 @@ class WritesRules(Axi):
         self.promise("w is there from the cycle after aw on", w.valid == (left != 0))
         self.promise("the last beat says so", ~w.valid | (w.payload.last == (left == 1)))
         self.promise("b never waits", b.ready)
-        self.promise("not too many wait for a response", waiting <= 16)
+        self.promise("not too many wait for a response", waiting <= block.outstanding)
         self.promise("a run is done with the response to its last burst, under its tag",
                      ~(turn & done.valid) | b.valid & (rest == 0) & (answers == 1) & (done.tag == tag))
         self.promise("and then it is", ~(followed & b.valid & (rest == 0) & (answers == 1)) | done.valid & turn)
@@ -169,7 +169,7 @@ class PortRules(Axi):
             self.promise(f"master {n} can ask a dead memory", ~dead | ar.ready)
             self.reach(f"a beat for master {n} after death", dead & r.valid)
 
-        left, owner = Signal(9), Signal()           # of the burst whose data the port is sending
+        left, owner = Signal(range(block.depth + 1)), Signal()      # of the burst whose data the port is sending
         begins, passes = axi.awvalid & axi.awready, axi.wvalid & axi.wready
         with m.If(begins):
             m.d.sync += left.eq(axi.awlen + 1), owner.eq(axi.awid)
@@ -179,19 +179,20 @@ class PortRules(Axi):
         self.promise("one burst's data before the next burst", dead | ~axi.awvalid | (left == 0))
         self.promise("the last beat says so", dead | ~axi.wvalid | (axi.wlast == (left == 1)))
         for n, (aw, w, b) in enumerate((each.aw, each.w, each.b) for each in writes):
-            own = Signal(9, name=f"left{n}")
+            own = Signal(range(block.depth + 1), name=f"left{n}")
             with m.If(self.moves(aw)):
                 m.d.sync += own.eq(aw.payload.len + 1)
             with m.Elif(self.moves(w)):
                 m.d.sync += own.eq(own - 1)
-            owed = self.owed(self.moves(aw), 1, b.valid, 31, f"bursts{n}")
+            owed = self.owed(self.moves(aw), 1, b.valid, 3, f"bursts{n}")
             theirs = self.owed(axi.wvalid & axi.wready & axi.wlast & (owner == n), 1,
-                               axi.bvalid & (axi.bid == n), 31, f"complete{n}")
+                               axi.bvalid & (axi.bid == n), 3, f"complete{n}")
             self.require(f"aw{n} holds", self.steady(aw))
             self.require(f"w{n} holds", self.steady(w))
             self.require(f"master {n} sends data of its burst, then asks for the next",
                          (~w.valid | (own != 0) & (w.payload.last == (own == 1))) & (~aw.valid | (own == 0)))
-            self.require(f"master {n} waits for few", ~aw.valid | (owed < 16))
+            self.require(f"master {n} waits for few, of few beats",
+                         ~aw.valid | (owed < 2) & (aw.payload.len < block.depth))
             self.require(f"no response to master {n} before its data", ~(axi.bvalid & (axi.bid == n)) | (theirs != 0))
             self.promise(f"master {n} gets its responses and no more", ~b.valid | (owed != 0))
             self.promise(f"master {n} sends while it is its turn", dead | ~(axi.wvalid & (owner == n)) | w.valid & (

@@ -2,10 +2,11 @@
 """Random commands for the KV cache, most of them sensible, and what they have covered."""
 
 from collections import Counter
+from itertools import permutations
 
 from golden.paging import ARGUMENTS, COUNTERS, Command, Move, Opcode, State, Status, Table
 
-__all__ = ["Coverage", "draw"]
+__all__ = ["Coverage", "draw", "reorder"]
 
 WEIGHTS = {
     Opcode.ALLOC_SEQ: 6, Opcode.LOOKUP: 6, Opcode.ATTACH: 10, Opcode.APPEND: 28, Opcode.COMMIT: 18, Opcode.FORK: 8,
@@ -145,6 +146,37 @@ def _arguments(rng, controller, opcode, sid, sequence):
             return {"table": table, "index": rng.randrange(ends.get(table, config.sequences + 1)),
                     "entry": rng.randrange(config.table + 1), "high": rng.randrange(2)}
     return {"sid": sid}
+
+
+def reorder(player):
+    """Take neighbours off the free list, in all orders, from its midst and from its tail.
+
+    Parameters
+    ----------
+    player : sim.kvcache.Player
+        One that has not begun.
+    """
+    def run(opcode, operands=(), **given):
+        player.run(Command(opcode, given, tuple(operands)))
+
+    size, blocks = player.config.block_tokens, []
+    for sid, count in (0, 4), (1, 1):
+        run(Opcode.ALLOC_SEQ, sid=sid)
+        run(Opcode.APPEND, sid=sid, tokens=count * size)
+        blocks.append(player.controller.sequences[sid].entries[:])
+        for index in range(count):
+            run(Opcode.COMMIT, sid=sid, index=index, hash=(8 * sid + index) * SPREAD % (1 << 64))
+    run(Opcode.PREEMPT, sid=0)
+    for n, order in enumerate(permutations(blocks[0])):
+        if n == 12:
+            run(Opcode.PREEMPT, sid=1)      # from now on another block is at the tail, now and then
+        run(Opcode.ATTACH, order, sid=0, count=len(order))
+        player.dump()
+        run(Opcode.PREEMPT, sid=0)
+        if n > 12:
+            run(Opcode.ATTACH, blocks[1], sid=1, count=1)
+            run(Opcode.PREEMPT, sid=1)
+        player.dump()
 
 
 class Coverage:

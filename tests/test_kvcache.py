@@ -34,7 +34,7 @@ from sim.formal.kvcache import commands as prepared
 from sim.formal.prove import Task, prove
 from sim.kvcache import PATIENCE, Player, TraceError, play, read, replay
 from sim.run import simulate as simulation
-from sim.traffic import Coverage, draw
+from sim.traffic import Coverage, draw, reorder
 from sw.kvcache import chain
 
 DEEP = "DEEP" in os.environ
@@ -223,6 +223,13 @@ def test_traces_on_rtl(path):
     if not DEEP and player.config.block_tokens == 2:
         pytest.skip("a model of its own")
     player.dump()
+    replay(player.job())
+
+
+@pytest.mark.parametrize("policy", KV_POLICIES)
+def test_neighbours_leave_the_free_list_in_any_order(policy):
+    player = Player({}, SMALL.model_copy(update={"policy": policy}))
+    reorder(player)
     replay(player.job())
 
 

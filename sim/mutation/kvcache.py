@@ -22,7 +22,7 @@ from sim.mutation.campaign import Verdict
 from sim.mutation.judge import same
 from sim.mutation.mutants import Pool, Target
 from sim.mutation.simulation import failures
-from sim.traffic import draw
+from sim.traffic import draw, reorder
 
 __all__ = ["BENCH", "inside", "jobs", "run"]
 
@@ -145,6 +145,10 @@ def jobs():
                     player.log.append(command)
             player.dump()
             found.append(player.job(stall, seed=len(found)))
+    for policy in KV_POLICIES:
+        player = Player({}, CONFIG.model_copy(update={"policy": policy}))
+        reorder(player)
+        found.append(player.job(seed=len(found)))
     player = Player({}, CONFIG)
     for _ in range(257):
         player.run(Command(Opcode.ALLOC_SEQ, {"sid": 7}))

@@ -217,6 +217,15 @@ def test_random_commands_on_rtl(policy, stall, capsys):
         assert not coverage.missing()
 
 
+@pytest.mark.skipif(not DEEP, reason="models of their own")
+@pytest.mark.parametrize("sizes", [
+    {"blocks": 5, "sequences": 2, "table": 3, "block_tokens": 1, "tenant_bits": 2, "hash_bits": 8, "kv_heads": 1},
+    {"blocks": 9, "sequences": 1, "table": 1, "block_tokens": 8, "tenant_bits": 1, "kv_heads": 3, "format": "bf16"}])
+def test_odd_sizes_on_rtl(sizes):
+    player, _ = record(KvCache(**sizes), "odd", 2_000)
+    replay(player.job(0.2))
+
+
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
 def test_traces_on_rtl(path):
     player = play(read(path))

@@ -86,9 +86,11 @@ class Prefixes:
             self._done(m, Opcode.LOOKUP)
 
     def _begin_attach(self, m, given, row):
+        partial = Signal()
+        m.d.comb += partial.eq(self._waste(row.length) != 0)
         m.d.sync += self.need.eq(self._entries(self.length) - self.held - given.count)
         m.next = "PREFIX"
-        with m.If(self._waste(row.length) != 0):
+        with m.If(partial):
             self._fail(m, Status.OUT_OF_RANGE)
         with m.Elif(self._too_long()):
             self._fail(m, Status.OUT_OF_SEQ_TABLE)

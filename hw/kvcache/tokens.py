@@ -16,7 +16,8 @@ class Tokens:
         return self.length > self.config.table * self.config.block_tokens
 
     def _begin_append(self, m, given, row):
-        tailed = (given.tokens != 0) & (self._waste(row.length) != 0)
+        tailed = Signal()
+        m.d.comb += tailed.eq((given.tokens != 0) & (self._waste(row.length) != 0))
         m.d.comb += self.blocks.read(self.entries.row), self.hashes.read(self.entries.row)
         m.d.sync += [self.last.eq(self.entries.row), self.need.eq(self._entries(self.length) - self.held),
                      self.tailed.eq(tailed)]

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checksums of rows, as `golden.kvstore.checksum` defines them."""
 
-from functools import reduce
-from operator import xor
-
 from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -20,7 +17,7 @@ BEGIN = Const(0xFF, 8)
 
 def checksum(m, crc, data, name):
     """`crc` after the bytes of `data`, the lowest first: each bit is the parity of some of both."""
-    sources = [*crc, *data]
+    sources = Cat(crc, data)
     state = [1 << n for n in range(8)]                      # of each bit: on which sources it depends
     for byte in range(len(data) // 8):
         state = [each ^ 1 << 8 + 8 * byte + n for n, each in enumerate(state)]
@@ -28,8 +25,7 @@ def checksum(m, crc, data, name):
             top = state[7]
             state = [(state[n - 1] if n else 0) ^ (top if CRC >> n & 1 else 0) for n in range(8)]
     result = Signal(8, name=f"checksum_{name}")
-    m.d.comb += result.eq(Cat(reduce(xor, (source for n, source in enumerate(sources) if mask >> n & 1))
-                              for mask in state))
+    m.d.comb += result.eq(Cat((sources & mask).xor() for mask in state))
     return result
 
 

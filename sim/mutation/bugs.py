@@ -99,7 +99,7 @@ BUGS = [
     Bug("a window is one token too wide", "hw.kvcache.controller",
         "window.computed + 1 - window.window", "window.computed - window.window"),
     Bug("a block with the last sink is emptied", "hw.kvcache.controller",
-        "bottom.eq(self._entries(window.sinks))", "bottom.eq(window.sinks >> self.shift)"),
+        "self._entries(window.sinks)", "(window.sinks >> self.shift)"),
     Bug("a block that is not full is cached", "hw.kvcache.controller",
         "(row.length >> self.shift) <= self._given", "(row.length >> self.shift) < self._given"),
     Bug("the operand after a miss counts for the next command, too", "hw.kvcache.controller",

@@ -8,10 +8,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from golden import kvstore
 from golden.config import ConfigError, KvCache, load
 from golden.formats import E4M3, decode
-from golden.kvstore import Store, checksum, quantize
+from golden.kvstore import checksum, quantize
 from golden.paging import Move, Opcode, Part, Status, unpack
+from hw.emit import Verilog
+from hw.kvcache.store import Store
 from sim.axi import DECERR, SLVERR
 from sim.kvstore import Script, run, traffic
 
@@ -71,7 +74,7 @@ def test_checksum():
 def test_bytes_of_a_block():
     """Every byte of what was written where docs/kvcache.md draws it, and no other."""
     config = KvCache(blocks=4, block_tokens=4, layers=2, kv_heads=2, head_dim=24, format="fp8", beat=16, lanes=8)
-    store = Store(config)
+    store = kvstore.Store(config)
     k, v = rows(3, (3, 2, 24)), rows(4, (3, 2, 24))
     store.write([(1, 3, 1), (3, 0, 2)], 1, k, v)
     image = store.pool.reshape(-1)
@@ -92,7 +95,7 @@ def test_bytes_of_a_block():
 def test_beats_of_a_stream(format):
     """As many as the controller says, each with its place, scales of other slots left out."""
     config = KvCache(blocks=8, block_tokens=16, layers=2, kv_heads=3, head_dim=64, format=format, beat=32)
-    store, ranges = Store(config), [(5, 3, 13), (2, 0, 16), (7, 0, 2)]
+    store, ranges = kvstore.Store(config), [(5, 3, 13), (2, 0, 16), (7, 0, 2)]
     store.pool[:] = np.random.default_rng(5).integers(0, 256, store.pool.shape)
     beats = store.stream(ranges, 1, 0b101)
     assert len(beats) == 2 * sum(config.segment_beats(slots) for *_, slots in ranges)
@@ -113,7 +116,7 @@ def test_beats_of_a_stream(format):
 
 def test_moves_take_used_slots_alone():
     config = KvCache(blocks=4, block_tokens=4, head_dim=64, beat=32)
-    store, rng = Store(config), np.random.default_rng(6)
+    store, rng = kvstore.Store(config), np.random.default_rng(6)
     store.pool[:] = rng.integers(0, 256, store.pool.shape)
     before = store.pool.copy()
     store.move(Move.COPY, 1, 2, 3)
@@ -146,6 +149,15 @@ def test_configurations_that_cannot_be(tmp_path, line, sentence):
 
 
 # RTL
+
+
+@pytest.mark.parametrize("sizes", [
+    {"format": "bf16", "head_dim": 256, "beat": 8, "lanes": 4},
+    {"format": "fp8", "head_dim": 256, "beat": 128, "lanes": 64, "block_tokens": 32, "kv_heads": 1, "layers": 1},
+    {"format": "fp8", "head_dim": 8, "beat": 64},
+], ids=lambda sizes: "{format}-{head_dim}-{beat}".format(**sizes))
+def test_extreme_sizes_become_verilog(sizes):
+    assert Verilog(Store(KvCache(**sizes))).modules
 
 
 TINY = KvCache(blocks=18, table=6, block_tokens=4, tenant_bits=1, beat=32, patience=400)

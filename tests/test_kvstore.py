@@ -187,6 +187,36 @@ def test_a_peer_of_others(stall):
     run(job)
 
 
+@pytest.mark.parametrize("latency", [1, 40])
+def test_streams_leave_no_bubble(latency):
+    """From the first to the last beat of many streams; and the first is asked for within 8 cycles."""
+    script = Script(TINY, 9)
+    for sid in range(2):
+        script.command(Opcode.ALLOC_SEQ, sid=sid)
+        script.command(Opcode.APPEND, sid=sid, tokens=23)
+    script.wait()
+    cold = len([each for each in script.job.log if isinstance(each, tuple)])
+    for sid in (0, 1, 0, 1):
+        script.command(Opcode.STREAM, sid=sid, layer=1, heads=0b11)
+    done = run(script.done(latency=latency))
+    beats = done.channels["r"]
+    assert beats[-1] - beats[0] + 1 == len(beats) == len(script.job.beats)
+    assert done.channels["ar"][0] - done.commands[cold] <= 8
+
+
+def test_a_copy_takes_used_slots_and_lets_new_ones_in():
+    """New tokens are written behind the copied ones while the copy is under way; streams of both wait for it."""
+    script = two_sequences()
+    script.command(Opcode.FORK, sid=0, target=2)
+    script.wait(quiet=True)
+    script.command(Opcode.APPEND, sid=2, tokens=1)
+    script.command(Opcode.WRITE, sid=2, layer=0, first=6, count=1)
+    for sid in (2, 0):
+        script.command(Opcode.STREAM, sid=sid, layer=0, heads=0b11)
+    done = run(script.done(latency=40))
+    assert sum(beats for id, beats in done.reads if id) == TINY.segments * TINY.segment_beats(2)
+
+
 def two_sequences(config=TINY):
     """A script in which sequences 0 and 1 have six tokens each in blocks 1, 2 and 3, 4."""
     script = Script(config, 7)

@@ -8,10 +8,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from golden import kvstore
 from golden.config import ConfigError, KvCache, load
 from golden.formats import E4M3, decode
-from golden.kvstore import Store, checksum, quantize
+from golden.kvstore import checksum, quantize
 from golden.paging import Move, Opcode, Part, Status, unpack
+from hw.emit import Verilog
+from hw.kvcache.store import Store
 from sim.axi import DECERR, SLVERR
 from sim.kvstore import Script, run, traffic
 
@@ -71,7 +74,7 @@ def test_checksum():
 def test_bytes_of_a_block():
     """Every byte of what was written where docs/kvcache.md draws it, and no other."""
     config = KvCache(blocks=4, block_tokens=4, layers=2, kv_heads=2, head_dim=24, format="fp8", beat=16, lanes=8)
-    store = Store(config)
+    store = kvstore.Store(config)
     k, v = rows(3, (3, 2, 24)), rows(4, (3, 2, 24))
     store.write([(1, 3, 1), (3, 0, 2)], 1, k, v)
     image = store.pool.reshape(-1)
@@ -92,7 +95,7 @@ def test_bytes_of_a_block():
 def test_beats_of_a_stream(format):
     """As many as the controller says, each with its place, scales of other slots left out."""
     config = KvCache(blocks=8, block_tokens=16, layers=2, kv_heads=3, head_dim=64, format=format, beat=32)
-    store, ranges = Store(config), [(5, 3, 13), (2, 0, 16), (7, 0, 2)]
+    store, ranges = kvstore.Store(config), [(5, 3, 13), (2, 0, 16), (7, 0, 2)]
     store.pool[:] = np.random.default_rng(5).integers(0, 256, store.pool.shape)
     beats = store.stream(ranges, 1, 0b101)
     assert len(beats) == 2 * sum(config.segment_beats(slots) for *_, slots in ranges)
@@ -113,7 +116,7 @@ def test_beats_of_a_stream(format):
 
 def test_moves_take_used_slots_alone():
     config = KvCache(blocks=4, block_tokens=4, head_dim=64, beat=32)
-    store, rng = Store(config), np.random.default_rng(6)
+    store, rng = kvstore.Store(config), np.random.default_rng(6)
     store.pool[:] = rng.integers(0, 256, store.pool.shape)
     before = store.pool.copy()
     store.move(Move.COPY, 1, 2, 3)
@@ -148,6 +151,15 @@ def test_configurations_that_cannot_be(tmp_path, line, sentence):
 # RTL
 
 
+@pytest.mark.parametrize("sizes", [
+    {"format": "bf16", "head_dim": 256, "beat": 8, "lanes": 4},
+    {"format": "fp8", "head_dim": 256, "beat": 128, "lanes": 64, "block_tokens": 32, "kv_heads": 1, "layers": 1},
+    {"format": "fp8", "head_dim": 8, "beat": 64},
+], ids=lambda sizes: "{format}-{head_dim}-{beat}".format(**sizes))
+def test_extreme_sizes_become_verilog(sizes):
+    assert Verilog(Store(KvCache(**sizes))).modules
+
+
 TINY = KvCache(blocks=18, table=6, block_tokens=4, tenant_bits=1, beat=32, patience=400)
 PADDED = KvCache(**TINY.model_dump() | {"head_dim": 24, "kv_heads": 3, "layers": 1, "beat": 16, "lanes": 4})
 CONFIGS = {
@@ -173,6 +185,36 @@ def test_a_peer_of_others(stall):
     job = traffic(TINY, "peer", 1000 if DEEP else 300, stall=stall)
     job.peer = True
     run(job)
+
+
+@pytest.mark.parametrize("latency", [1, 40])
+def test_streams_leave_no_bubble(latency):
+    """From the first to the last beat of many streams; and the first is asked for within 8 cycles."""
+    script = Script(TINY, 9)
+    for sid in range(2):
+        script.command(Opcode.ALLOC_SEQ, sid=sid)
+        script.command(Opcode.APPEND, sid=sid, tokens=23)
+    script.wait()
+    cold = len([each for each in script.job.log if isinstance(each, tuple)])
+    for sid in (0, 1, 0, 1):
+        script.command(Opcode.STREAM, sid=sid, layer=1, heads=0b11)
+    done = run(script.done(latency=latency))
+    beats = done.channels["r"]
+    assert beats[-1] - beats[0] + 1 == len(beats) == len(script.job.beats)
+    assert done.channels["ar"][0] - done.commands[cold] <= 8
+
+
+def test_a_copy_takes_used_slots_and_lets_new_ones_in():
+    """New tokens are written behind the copied ones while the copy is under way; streams of both wait for it."""
+    script = two_sequences()
+    script.command(Opcode.FORK, sid=0, target=2)
+    script.wait(quiet=True)
+    script.command(Opcode.APPEND, sid=2, tokens=1)
+    script.command(Opcode.WRITE, sid=2, layer=0, first=6, count=1)
+    for sid in (2, 0):
+        script.command(Opcode.STREAM, sid=sid, layer=0, heads=0b11)
+    done = run(script.done(latency=40))
+    assert sum(beats for id, beats in done.reads if id) == TINY.segments * TINY.segment_beats(2)
 
 
 def two_sequences(config=TINY):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checksums of rows, as `golden.kvstore.checksum` defines them."""
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
@@ -13,19 +13,38 @@ from hw.ram import Ram
 __all__ = ["BEGIN", "Checker", "checksum"]
 
 BEGIN = Const(0xFF, 8)
+GROUP = 8       # bytes; rows and beats are multiples of it
 
 
 def checksum(m, crc, data, name):
     """`crc` after the bytes of `data`, the lowest first: each bit is the parity of some of both."""
-    sources = Cat(crc, data)
-    state = [1 << n for n in range(8)]                      # of each bit: on which sources it depends
+    state = [1 << n for n in range(8)]                      # of each bit: on which bits of both it depends
     for byte in range(len(data) // 8):
-        state = [each ^ 1 << 8 + 8 * byte + n for n, each in enumerate(state)]
-        for _ in range(8):
-            top = state[7]
-            state = [(state[n - 1] if n else 0) ^ (top if CRC >> n & 1 else 0) for n in range(8)]
+        state = _step([each ^ 1 << 8 + 8 * byte + n for n, each in enumerate(state)])
+    return _parities(m, Cat(crc, data), state, name)
+
+
+def _append(m, crc, parts, name):
+    """`crc` after groups of bytes, of each of which the checksum from zero is known."""
+    state = [1 << n for n in range(8)]
+    for part in range(len(parts)):
+        for _ in range(GROUP):
+            state = _step(state)
+        state = [each ^ 1 << 8 + 8 * part + n for n, each in enumerate(state)]
+    return _parities(m, Cat(crc, *parts), state, name)
+
+
+def _step(state):
+    """The state a byte further."""
+    for _ in range(8):
+        top = state[7]
+        state = [(state[n - 1] if n else 0) ^ (top if CRC >> n & 1 else 0) for n in range(8)]
+    return state
+
+
+def _parities(m, sources, masks, name):
     result = Signal(8, name=f"checksum_{name}")
-    m.d.comb += result.eq(Cat((sources & mask).xor() for mask in state))
+    m.d.comb += result.eq(Cat((sources & mask).xor() for mask in masks))
     return result
 
 
@@ -67,18 +86,18 @@ class Checker(Block):
             scales.read_en.eq(self.take & ~is_scale), scales.read_address.eq(self.slot >> ceil_log2(per_beat)),
         ]
 
-        # The row's bytes by themselves
-        so_far, before = Signal(8), Signal(8)
-        if config.row_beats > 1:
-            with m.If(self.beat != 0):
-                m.d.comb += before.eq(so_far)
-            with m.If(self.take):
-                m.d.sync += so_far.eq(checksum(m, before, self.data, "beat"))
-        found, checks, place = Signal(8), Signal(), Signal(range(2 * per_beat))
+        # The row's bytes by themselves: groups of them first, then the groups of a beat and the beats before.
+        parts = [Signal(8, name=f"part{n}") for n in range(config.beat // GROUP)]
+        so_far, before, fresh = Signal(8), Signal(8), Signal()
+        checks, place = Signal(), Signal(range(2 * per_beat))
         with m.If(self.take):
+            m.d.sync += [part.eq(checksum(m, Const(0, 8), self.data.word_select(n, 8 * GROUP), f"part{n}"))
+                         for n, part in enumerate(parts)]
             m.d.sync += [
-                found.eq(checksum(m, before, self.data[:8 * rest], "end")), checks.eq(~is_scale & ends),
-                place.eq(Cat(self.part == Part.V, self.slot))]
+                fresh.eq(self.beat == 0), so_far.eq(_append(m, before, parts, "beat")),
+                checks.eq(~is_scale & ends), place.eq(Cat(self.part == Part.V, self.slot))]
+        m.d.comb += before.eq(Mux(fresh, 0, so_far))
+        found = _append(m, before, parts[:rest // GROUP], "end")
 
         # And what its scale makes of them
         word = Signal(16)

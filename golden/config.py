@@ -12,8 +12,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from golden.families import FAMILIES
+from golden.paging import LENGTH
 
-__all__ = ["Chip", "ConfigError", "Matmul", "load"]
+__all__ = ["KV_FORMATS", "KV_POLICIES", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "load"]
+
+
+KV_FORMATS = {"bf16": (2, 0), "fp8": (1, 2)}
+"""Formats of the KV cache: bytes of an element; bytes of a row's scale and its checksum."""
+KV_POLICIES = ("unhashed_head", "lru_tail")
 
 
 class ConfigError(ValueError):
@@ -133,6 +139,210 @@ class Matmul(Section):
         return self.depth * self.cols
 
 
+class KvCache(Section):
+    """The paged KV cache: blocks of keys and values, and a controller that deals them out to sequences.
+
+    A block holds `block_tokens` tokens of all layers and heads. What it holds of one layer and head is a
+    segment: scales, rows of K, rows of V, each in whole beats.
+
+    Attributes
+    ----------
+    blocks : int
+        Blocks in the pool, the null block among them.
+    sequences : int
+        Sequences that are open at a time.
+    table : int
+        Blocks of a sequence at most.
+    block_tokens : int
+        Tokens of a block.
+    layers, kv_heads, head_dim : int
+        Of the model.
+    format : str
+        Of keys and values: `bf16`, or `fp8` with a scale for each token and head.
+    beat : int
+        Bytes that the memory's port moves in a cycle.
+    hash_bits, tenant_bits : int
+        Bits of a block's hash and of a tenant's number.
+    policy : str
+        Where blocks join the free list: `unhashed_head` or `lru_tail`, see `golden.kvcache`.
+    lanes : int
+        Elements of new keys and values that are quantized in a cycle.
+    buffer : int
+        Beats that may be asked for ahead of their use: the memory's latency, and more.
+    transfers : int
+        Transfers, of at most a block each, that are under way at a time.
+    host_blocks : int
+        Slots of host memory, each for a block.
+    patience : int
+        Cycles after which a memory that owes an answer is given up.
+    address_bits : int
+        Of a byte in memory.
+    """
+
+    blocks: int = Field(64, ge=2, le=65536)
+    sequences: int = Field(8, ge=1, le=1024)
+    table: int = Field(16, ge=1, le=32768)
+    block_tokens: int = Field(16, ge=1, le=256)
+    layers: int = Field(2, ge=1, le=256)
+    kv_heads: int = Field(2, ge=1, le=16)
+    head_dim: int = Field(64, ge=8, le=256)
+    format: str = "fp8"
+    beat: int = Field(64, ge=8, le=128)
+    hash_bits: int = Field(64, ge=8, le=64)
+    tenant_bits: int = Field(4, ge=1, le=8)
+    policy: str = "unhashed_head"
+    lanes: int = Field(8, ge=1, le=64)
+    buffer: int = Field(256, ge=16, le=4096)
+    transfers: int = Field(16, ge=4, le=32)
+    host_blocks: int = Field(1024, ge=2, le=1 << 24)
+    patience: int = Field(10000, ge=100, le=1 << 24)
+    address_bits: int = Field(40, ge=32, le=64)
+
+    @field_validator("block_tokens", "beat", "lanes", "buffer")
+    @classmethod
+    def _powers_of_two(cls, value):
+        if value & (value - 1):
+            raise ValueError("must be a power of two")
+        return value
+
+    @field_validator("block_tokens")
+    @classmethod
+    def _length_fits(cls, tokens, info):
+        table = info.data.get("table", 1)
+        if table * tokens >= 1 << LENGTH:
+            raise ValueError(f"makes sequences of table x block_tokens = {table * tokens} tokens; "
+                             f"there may be {(1 << LENGTH) - 1}")
+        return tokens
+
+    @field_validator("head_dim")
+    @classmethod
+    def _rows_are_bytes(cls, head_dim):
+        if head_dim % 8:
+            raise ValueError("must be a multiple of 8")
+        return head_dim
+
+    @field_validator("lanes")
+    @classmethod
+    def _lanes_fit(cls, lanes, info):
+        head_dim, beat = (info.data.get(key, lanes) for key in ("head_dim", "beat"))
+        if head_dim % lanes:
+            raise ValueError(f"must divide head_dim = {head_dim}")
+        if lanes * KV_FORMATS[info.data.get("format", "fp8")][0] > beat:
+            raise ValueError(f"must not fill more than a beat of {beat} bytes")
+        return lanes
+
+    @field_validator("address_bits")
+    @classmethod
+    def _blocks_fit(cls, bits, info):
+        if {"blocks", "layers", "kv_heads", "head_dim", "format"} <= set(info.data):
+            most = max(info.data["blocks"], info.data["host_blocks"])
+            needed = most * cls.model_construct(**info.data).block_bytes
+            if needed >> bits:
+                raise ValueError(f"must reach {needed} bytes of blocks")
+        return bits
+
+    @field_validator("format", "policy")
+    @classmethod
+    def _names_exist(cls, name, info):
+        known = {"format": KV_FORMATS, "policy": KV_POLICIES}[info.field_name]
+        if name not in known:
+            raise ValueError(f"must be {_words(map(_toml, known))}")
+        return name
+
+    @property
+    def ref_bits(self):
+        """Bits of a block's references: one for each sequence, and one for its pin."""
+        return (self.sequences + 1).bit_length()
+
+    @property
+    def row_beats(self):
+        """Beats of a token's K or V of one layer and head."""
+        return -(-self.head_dim * KV_FORMATS[self.format][0] // self.beat)
+
+    @property
+    def scale_beats(self):
+        """Beats of a segment's scales: each row's, with its checksum."""
+        return -(-2 * self.block_tokens * KV_FORMATS[self.format][1] // self.beat)
+
+    @property
+    def burst(self):
+        """Beats of a burst at most: as AXI4 has it, and so that the buffer holds four."""
+        return min(256, 4096 // self.beat, self.buffer // 4)
+
+    @property
+    def segments(self):
+        """Segments of a block."""
+        return self.layers * self.kv_heads
+
+    def segment_beats(self, slots):
+        """Beats of `slots` tokens of a block, of one layer and head: all scales, then as many rows of K and V."""
+        return self.scale_beats + 2 * slots * self.row_beats
+
+    def copy_bytes(self, slots):
+        """Bytes of `slots` tokens of a block, of all layers and heads."""
+        return self.segments * self.segment_beats(slots) * self.beat
+
+    @property
+    def block_bytes(self):
+        """Bytes of a block."""
+        return self.copy_bytes(self.block_tokens)
+
+
+class Dram(Section):
+    """A channel of DRAM behind the memory port, for simulations; times in nanoseconds.
+
+    By default LPDDR4-3200 as in JEDEC JESD209-4: two x16 channels of an 8 Gb die side by side, whose
+    bursts of 16 make a beat of 64 bytes in 5 ns; latencies of set A.
+
+    Attributes
+    ----------
+    part : str
+    cycle : float
+        Of the port: the time that a beat takes on the data bus.
+    banks, page : int
+        Banks, a power of two, and bytes of a row.
+    rl, wl : float
+        From a command to its data.
+    trcd, trp, trpab, tras, trtp, twr, trrd, tfaw : float
+        Activation to command; precharge, of all banks; activation to precharge; read to precharge; end of a
+        write's data to precharge; between activations, of two banks and of five.
+    twtr, trtw : float
+        End of a write's data to a read; a read to a write.
+    trfc, trefi : float
+        A refresh of all banks, and between two.
+    queue : int
+        Beats among which the controller chooses: the oldest whose row is open, rows being opened ahead. Each
+        bank keeps the order of its beats.
+    """
+
+    part: str = "LPDDR4-3200, JESD209-4, 2 x16 channels, 8 Gb"
+    cycle: float = Field(5.0, gt=0)
+    banks: int = Field(8, ge=1, le=64)
+    page: int = Field(4096, ge=256, le=65536)
+    rl: float = Field(20.0, ge=0)
+    wl: float = Field(8.75, ge=0)
+    trcd: float = Field(18.0, ge=0)
+    trp: float = Field(18.0, ge=0)
+    trpab: float = Field(21.0, ge=0)
+    tras: float = Field(42.0, ge=0)
+    trtp: float = Field(7.5, ge=0)
+    twr: float = Field(18.0, ge=0)
+    trrd: float = Field(10.0, ge=0)
+    tfaw: float = Field(40.0, ge=0)
+    twtr: float = Field(10.0, ge=0)
+    trtw: float = Field(18.125, ge=0)
+    trfc: float = Field(180.0, ge=0)
+    trefi: float = Field(3904.0, gt=0)
+    queue: int = Field(64, ge=1, le=1024)
+
+    @field_validator("banks")
+    @classmethod
+    def _banks_are_bits(cls, banks):
+        if banks & (banks - 1):
+            raise ValueError("must be a power of two")
+        return banks
+
+
 class Chip(Section):
     """A whole chip.
 
@@ -141,10 +351,14 @@ class Chip(Section):
     name : str
         By default that of the file.
     matmul : Matmul
+    kvcache : KvCache
+    dram : Dram
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     matmul: Matmul = Field(default_factory=lambda: Matmul())
+    kvcache: KvCache = Field(default_factory=lambda: KvCache())
+    dram: Dram = Field(default_factory=lambda: Dram())
 
 
 def load(path):
@@ -189,6 +403,8 @@ def _allowed(field):
     if field.annotation is int:
         low, high = (astuple(limit)[0] for limit in field.metadata)
         return f"an integer, {low} to {high}"
+    if field.annotation is float:
+        return "a number, not negative, and with a point"
     if field.annotation is bool:
         return "true or false"
     if field.annotation is str:

@@ -4,6 +4,7 @@
     scripts/simulate.py matmul --config configs/small.toml --a A.npy --w W.npy --format fp8 --out Y.npy
     scripts/simulate.py matmul ... --scales S.npz --output bf16 --stall 0.5 --seed 7
     scripts/simulate.py matmul ... --golden
+    scripts/simulate.py kvcache --trace sim/traces/kvcache/fork.json
 """
 
 import argparse
@@ -19,6 +20,7 @@ from rich.console import Console
 from golden import config, matmul
 from golden.formats import FORMATS, MX_BLOCK, decode
 from scripts.measure import distance, utilization
+from sim import kvcache
 from sw import quantize
 
 MATMUL = """\
@@ -33,6 +35,12 @@ bias (N,) and c (M, N), added; a_scales (M, K/32) and w_scales (N, K/32), the E8
 of operands given as MX codes. In FP32, in this order, each step rounded:
   Y = round(sum) * row_scales * column_scales + bias + c, rounded to --output."""
 
+KVCACHE = """\
+Operations on the KV cache, with what each is expected to give, from JSON files: prompts and tokens, or the
+controller's commands. docs/kvcache.md describes them; sim/traces/kvcache holds some. After every command
+the invariants are checked, and that one that is refused has changed nothing. The RTL is then given the same
+commands; its completions, and all of its tables at the end, are compared bit for bit."""
+
 SHAPES = {"row_scales": "m", "column_scales": "n", "bias": "n", "c": "mn", "a_scales": "mb", "w_scales": "nb"}
 
 
@@ -41,6 +49,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, **layout)
     blocks = parser.add_subparsers(required=True, metavar="BLOCK")
     add_matmul(blocks.add_parser("matmul", help="a product of matrices", description=MATMUL, **layout))
+    add_kvcache(blocks.add_parser("kvcache", help="traces of KV-cache operations", description=KVCACHE, **layout))
     arguments = parser.parse_args(argv)
     try:
         found = arguments.run(arguments)
@@ -179,6 +188,60 @@ def show_matmul(found):
     if found["nans"]:
         yield f"{found['nans']:,} results are NaN"
     yield from (f"{name}: {found[name]}" for name in ("waves", "out") if name in found)
+
+
+def add_kvcache(parser):
+    add = parser.add_argument
+    add("--trace", type=Path, nargs="+", required=True, metavar="FILE", help="traces in JSON")
+    add("--config", type=Path, metavar="FILE",
+        help="chip configuration in TOML, of which a trace's own changes some (default: the smallest)")
+    add("--golden", action="store_true", help="the reference alone")
+    add("--stall", type=float, default=0.0, metavar="P",
+        help="probability with which every port idles or stalls in a cycle (default: 0)")
+    add("--seed", type=int, default=0, help="of the stalls (default: 0)")
+    add("--waves", action="store_true", help="record waveforms")
+    add("--json", action="store_true", help="print what was found as JSON")
+    parser.set_defaults(run=run_kvcache, show=show_kvcache)
+
+
+def run_kvcache(arguments):
+    """Play the traces; what each did."""
+    if not 0 <= arguments.stall < 1:
+        raise ValueError(f"--stall must be at least 0 and below 1, not {arguments.stall}")
+    section = config.load(arguments.config).kvcache if arguments.config else None
+    found = []
+    for path in arguments.trace:
+        trace = kvcache.read(path)
+        try:
+            player = kvcache.play(trace, section)
+        except (kvcache.TraceError, ValueError) as error:
+            raise type(error)("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+        found.append({"trace": str(path), "about": trace.get("about", ""), "source": "golden",
+                      "steps": len(trace["steps"]), "commands": player.controller.counters["commands"],
+                      "expectations": player.expectations})
+        if not arguments.golden:
+            cycles = replay(player, arguments)
+            found[-1] |= {"source": "rtl", "equal": len(cycles), "cycles": sum(cycles), "stall": arguments.stall,
+                          "seed": arguments.seed}
+    return found
+
+
+def replay(player, arguments):
+    """Cycles of each command of a trace on the RTL, its tables read at the end."""
+    player.dump()
+    log, progress = StringIO(), "simulating (a new controller is built by Verilator first, which takes half a minute)"
+    with Console(stderr=True).status(progress), redirect_stdout(log):
+        cycles = kvcache.replay(player.job(arguments.stall, arguments.seed), arguments.waves)
+    print(log.getvalue(), end="", file=sys.stderr)
+    return cycles
+
+
+def show_kvcache(found):
+    """What was found, for people."""
+    for each in found:
+        yield "{trace}: {steps} steps, {commands} commands, {expectations} expectations hold".format(**each)
+        if each["source"] == "rtl":
+            yield "  RTL = golden bit for bit in all {equal:,} completions, {cycles:,} cycles".format(**each)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from golden.config import Chip, ConfigError, Matmul, load
+from golden.config import Chip, ConfigError, KvCache, Matmul, load
 from golden.families import FAMILIES
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
@@ -24,6 +24,15 @@ def test_derived_sizes():
     assert [Matmul(cols=cols).drain for cols in (2, 4, 12, 18, 32, 64)] == [2, 2, 2, 2, 8, 16]
 
 
+@pytest.mark.parametrize("block_tokens, head_dim, format, beat, segment", [
+    (16, 64, "fp8", 64, 33), (16, 128, "fp8", 64, 65), (16, 64, "bf16", 64, 64), (8, 32, "fp8", 64, 17),
+    (16, 64, "fp8", 16, 132), (32, 64, "fp8", 32, 132)])
+def test_segments_of_the_kv_cache(block_tokens, head_dim, format, beat, segment):
+    """Scales, K and V in whole beats; a row shorter than a beat takes a whole one."""
+    cache = KvCache(block_tokens=block_tokens, head_dim=head_dim, format=format, beat=beat, layers=3, kv_heads=5)
+    assert cache.segment_beats(block_tokens) == segment and cache.block_bytes == 15 * segment * beat
+
+
 def test_sections_are_values():
     assert Matmul() == Matmul(lanes=16) and hash(Matmul()) == hash(Matmul(lanes=16))
     assert repr(Matmul()) == repr(Matmul(drain=8))
@@ -35,8 +44,16 @@ def test_sections_are_values():
     ("[matmul]\nlane = 3",
      "matmul.lane: unknown key; known here: family, lanes, rows, cols, acc_rows, drain, m_max, n_max, "
      "k_max, mx"),
-    ("[matmull]\nlanes = 3", "matmull: unknown key; known here: name, matmul"),
+    ("[matmull]\nlanes = 3", "matmull: unknown key; known here: name, matmul, kvcache, dram"),
     ("matmul = 3", "matmul = 3: must be a table"),
+    ("[kvcache]\nblocks = 1", "kvcache.blocks = 1: must be an integer, 2 to 65536"),
+    ("[kvcache]\nblock_tokens = 12", "kvcache.block_tokens = 12: must be a power of two"),
+    ("[kvcache]\nbeat = 48", "kvcache.beat = 48: must be a power of two"),
+    ("[kvcache]\ntable = 16384\nblock_tokens = 64",
+     "kvcache.block_tokens = 64: makes sequences of table x block_tokens = 1048576 tokens; there may be 1048575"),
+    ("[kvcache]\nhead_dim = 60", "kvcache.head_dim = 60: must be a multiple of 8"),
+    ('[kvcache]\nformat = "fp4"', 'kvcache.format = "fp4": must be "bf16" or "fp8"'),
+    ('[kvcache]\npolicy = "mru"', 'kvcache.policy = "mru": must be "unhashed_head" or "lru_tail"'),
     ('name = "A chip"', 'name = "A chip": must be a name of small letters, digits and _, in quotes'),
     ("[matmul]\nfamily = 8", "matmul.family = 8: must be a name of small letters, digits and _, in quotes"),
     ("[matmul]\nlanes = 0", "matmul.lanes = 0: must be an integer, 1 to 64"),

@@ -26,7 +26,14 @@ class Contract(Elaboratable):
     block : Block
     assume : bool
         What the block requires is assumed and what it promises asserted; otherwise the former is asserted.
+
+    Attributes
+    ----------
+    resets : bool
+        Of the class: everything starts from a reset; otherwise from any state that the rules assume in its place.
     """
+
+    resets = True
 
     def __init__(self, block, assume):
         self.block, self.assume = block, assume
@@ -110,7 +117,7 @@ class Bench(Component):
 
         begins = Signal()
         m.submodules.begins = Instance("initstate", o_Y=begins)
-        m.d.comb += Assume(ResetSignal() == begins)
+        m.d.comb += Assume(ResetSignal() == (begins & self._contract.resets))
         return m
 
 

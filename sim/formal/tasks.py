@@ -6,7 +6,11 @@ with every case of theirs in it: several blocks along M, N and K, two groups of 
 two parts, all kinds of sums.
 """
 
-from golden.config import Matmul
+from golden.config import KvCache, Matmul
+from hw.axi import Bursts, Port, Reads, Writes
+from hw.kvcache.dispatcher import Dispatcher
+from hw.kvcache.runs import Runs, Tags
+from hw.kvcache.store import Store
 from hw.matmul.drain import Drain
 from hw.matmul.engine import Engine
 from hw.matmul.fetch import Fetch
@@ -14,12 +18,15 @@ from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
+from sim.formal import kvcache
+from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.drain import DrainRules
 from sim.formal.engine import EngineRules
 from sim.formal.fetch import FetchRules
 from sim.formal.parameters import ParametersRules
 from sim.formal.prove import Task
 from sim.formal.sequencer import LoaderRules, SequencerRules
+from sim.formal.store import DispatcherRules, RunsRules, StoreRules, TagsRules
 from sim.formal.stream import DeepFifo, Fifo
 from sim.formal.walker import WalkerRules
 
@@ -34,6 +41,8 @@ def config(family="fp8", **sizes):
 
 
 TINY = Matmul(family="fp8", lanes=1, rows=1, cols=2, acc_rows=2, drain=2, m_max=2, n_max=2, k_max=1)
+STORE = KvCache(blocks=3, sequences=2, table=2, block_tokens=2, layers=2, kv_heads=1, head_dim=8, beat=8, lanes=1,
+                buffer=16, transfers=4, host_blocks=2, patience=100)
 ARITHMETIC = ("columns_*", "lane_*")
 WATCHED = {Walker: WalkerRules, Loader: LoaderRules, Sequencer: SequencerRules, Fetch: FetchRules,
            Parameters: ParametersRules, Drain: DrainRules}
@@ -46,6 +55,11 @@ QUICK = [
     Task(Loader(config()), LoaderRules),
     Task(Sequencer(config()), SequencerRules),
     Task(Fetch(1, 2, 2, 2), FetchRules),
+    Task(Bursts(4, 6, 4, 1), BurstsRules),
+    Task(Reads(4, 1, 6, 4, 8), ReadsRules, cover=40),
+    Task(Runs(STORE, 1), RunsRules),
+    Task(Tags(STORE, 1), TagsRules),
+    Task(Dispatcher(STORE), DispatcherRules),
 ]
 
 TASKS = [
@@ -60,7 +74,11 @@ TASKS = [
     Task(Walker(config("fp4", cols=2, n_max=4)), WalkerRules),
     Task(Walker(config("uni", cols=2, n_max=4)), WalkerRules, depth=12, patience=600),
     Task(Parameters(config(), 2), ParametersRules, depth=12),
+    Task(Writes(3, 1, 3, 2, 1, 2), WritesRules, cover=30),
+    Task(Port(13, 1, 2, 3), PortRules),
+    Task(Store(STORE), StoreRules, depth=20),
     Task(Drain(config()), DrainRules, depth=18, cover=14, cut=("lane_*",)),
     Task(Engine(TINY), EngineRules, depth=15, patience=100, cover=0, cut=ARITHMETIC),
     Task(Engine(config()), EngineRules, depth=14, patience=60, cover=0, cut=ARITHMETIC, watched=WATCHED),
+    *kvcache.TASKS,
 ]

@@ -66,6 +66,52 @@ BUGS = [
         "with m.Elif(self.error == Error.NONE):", "with m.Else():"),
     Bug("a block that lacks something stays quiet", "hw.matmul.engine",
         "& (passing.parity == n) & sequencer.bad)", "& (passing.parity != n) & sequencer.bad)"),
+    Bug("a reference is taken from a row that is out of date", "hw.kvcache.walks",
+        "row.eq(Mux(self.newer, late, self.blocks.row))", "row.eq(self.blocks.row)"),
+    Bug("so is one of an operand after another", "hw.kvcache.prefixes",
+        "self.row.eq(Mux(again, late, self.blocks.row))", "self.row.eq(self.blocks.row)"),
+    Bug("a block leaves the list by a link that is out of date", "hw.kvcache.prefixes",
+        "self.later.eq(Mux(follows, late_later, self.next.row))", "self.later.eq(self.next.row)"),
+    Bug("and by one the other way", "hw.kvcache.prefixes",
+        "self.prior.eq(Mux(precedes, late_prior, self.prev.row))", "self.prior.eq(self.prev.row)"),
+    Bug("the free list's old head does not know what comes ahead of it", "hw.kvcache.walks",
+        "m.d.comb += self.next.write(cursor, self.head), self.prev.write(self.head, cursor)",
+        "m.d.comb += self.next.write(cursor, self.head)"),
+    Bug("an empty list that is refilled at its head has no tail", "hw.kvcache.walks",
+        "m.d.sync += self.tail.eq(cursor)", "m.d.sync += self.tail.eq(self.tail)"),
+    Bug("the list's tail leaves, and the wrong block takes its place", "hw.kvcache.walks",
+        "m.d.sync += self.tail.eq(prior)", "m.d.sync += self.tail.eq(later)"),
+    Bug("a block that was copied keeps its reference", "hw.kvcache.tokens", "ref=row.ref - 1", "ref=row.ref"),
+    Bug("the copy is forgotten when blocks are counted", "hw.kvcache.tokens",
+        "Mux(shared, self.need >= self.count, self.need > self.count)", "self.need > self.count"),
+    Bug("the last entry of a table cannot be filled", "hw.kvcache.tokens",
+        "self.length > self.config.table", "self.length >= self.config.table"),
+    Bug("a bucket's last block leaves, and the wrong one takes its place", "hw.kvcache.hashes",
+        "Mux(first, 0, self.older.row)", "Mux(first, 0, self.younger.row)"),
+    Bug("another tenant's hash is found", "hw.kvcache.hashes",
+        "(self.hashes.row == key) & (row.tenant == self.tenant)", "self.hashes.row == key"),
+    Bug("another tenant's cached block without references may be touched", "hw.kvcache.controller",
+        "((row.ref != 0) | row.hashed) & (row.tenant", "(row.ref != 0) & (row.tenant"),
+    Bug("a generation that is past still works", "hw.kvcache.controller",
+        "(self.gen != 0) & (self.gen != row.gen)", "self.gen > row.gen"),
+    Bug("the generation after the last is 0, which stands for any", "hw.kvcache.controller",
+        "Mux(row.gen == 255, 1, row.gen + 1)", "row.gen + 1"),
+    Bug("a window is one token too wide", "hw.kvcache.controller",
+        "window.computed + 1 - window.window", "window.computed - window.window"),
+    Bug("a block with the last sink is emptied", "hw.kvcache.controller",
+        "self._entries(window.sinks)", "(window.sinks >> self.shift)"),
+    Bug("a block that is not full is cached", "hw.kvcache.controller",
+        "(row.length >> self.shift) <= self._given", "(row.length >> self.shift) < self._given"),
+    Bug("the operand after a miss counts for the next command, too", "hw.kvcache.controller",
+        "self.missed.eq(0)", "self.missed.eq(self.missed)"),
+    Bug("a stream may not end with the last token", "hw.kvcache.spans",
+        "self.slots > self.rest", "self.slots >= self.rest"),
+    Bug("a cached block is written", "hw.kvcache.spans", "(row.ref > 1) | row.hashed", "row.ref > 1"),
+    Bug("a block does not come back to the free list when `ATTACH` is undone", "hw.kvcache.prefixes",
+        "with m.If(row.ref == 1):", "with m.If(row.ref == 0):"),
+    Bug("a block that is let go stays pinned", "hw.kvcache.names", "self.unpins.eq(1)", "self.unpins.eq(0)"),
+    Bug("all slots of the last block are swapped", "hw.kvcache.swaps",
+        "last.eq(index + 1 == self.held)", "last.eq(index == self.held)"),
 ]
 
 
@@ -92,22 +138,39 @@ def _plant(bug):
 
 def _judge(bug):
     # Only now: these modules must see the bug.
+    if bug.judge:
+        return _asked(bug)
+    if bug.module.startswith("hw.kvcache"):
+        from sim.kvcache import replay
+        from sim.mutation.kvcache import jobs
+
+        return _simulated(replay, jobs())
     from sim.matmul import run
-    from sim.mutation.campaign import inside, jobs
+    from sim.mutation.campaign import jobs
+
+    return _simulated(run, jobs())
+
+
+def _asked(bug):
+    """What of its contract the block breaks."""
+    from sim.mutation.campaign import inside
     from sim.mutation.judge import breach
 
-    if bug.judge:
-        _, targets = inside()
-        task = next(target.task for target in targets if target.label == bug.judge)
-        with tempfile.TemporaryDirectory() as folder:
-            found = breach(replace(task, depth=task.depth + 6), Path(folder))
-        return found and f"contract, cycle {found[1]}: {found[0]}"
-    for n, job in enumerate(jobs()):
+    _, targets = inside()
+    task = next(target.task for target in targets if target.label == bug.judge)
+    with tempfile.TemporaryDirectory() as folder:
+        found = breach(replace(task, depth=task.depth + 6), Path(folder))
+    return found and f"contract, cycle {found[1]}: {found[0]}"
+
+
+def _simulated(run, jobs):
+    """The first job that fails."""
+    for n, job in enumerate(jobs):
         try:
             run(job)
         except AssertionError as error:
             said = re.findall("AssertionError: (.*)", Path(str(error).rpartition("see ")[2]).read_text())
-            return f"simulation, job {n}: {said[0] if said else error}"
+            return f"simulation, job {n}: {said[0][:200] if said else error}"
     return None
 
 

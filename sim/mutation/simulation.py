@@ -15,16 +15,18 @@ __all__ = ["failures"]
 BENCH = "sim.benches.mutants"
 
 
-def failures(pool, jobs, mutants):
+def failures(pool, jobs, mutants, bench=BENCH):
     """The mutants that fail a job.
 
     Parameters
     ----------
     pool : Pool
-        Of an `Engine`.
-    jobs : list of sim.matmul.Job
+        Of an `Engine` or a KV-cache controller.
+    jobs : list
         Tried in this order until one fails.
     mutants : list of Mutant
+    bench : str
+        Module of the bench that plays such jobs.
 
     Returns
     -------
@@ -36,7 +38,7 @@ def failures(pool, jobs, mutants):
     taken.unlink(missing_ok=True)
     runner, folder = _build(pool), pool.folder / "model"
     try:
-        runner.test(hdl_toplevel=pool.top.name, hdl_toplevel_lang="verilog", test_module=BENCH, seed=1,
+        runner.test(hdl_toplevel=pool.top.name, hdl_toplevel_lang="verilog", test_module=bench, seed=1,
                     build_dir=folder, test_dir=folder, log_file=pool.folder / "simulation.log",
                     extra_env={"PYTHONPATH": str(ROOT), "JOBS": str(given.resolve()), "FAILURES": str(taken.resolve())})
     except SystemExit:

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The KV-cache controller's mutants, and what they are put to."""
+
+import random
+from functools import cache
+from types import SimpleNamespace
+
+from amaranth.hdl import Module, Shape
+from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import ceil_log2
+
+from golden.config import KV_POLICIES, KvCache
+from golden.paging import Command, Opcode
+from hw.emit import Block
+from hw.kvcache.controller import Controller
+from hw.kvcache.tables import Rows
+from hw.ram import Ram
+from sim.formal.contract import Contract
+from sim.formal.prove import Task
+from sim.kvcache import PATIENCE, Player
+from sim.mutation.campaign import Verdict
+from sim.mutation.judge import same
+from sim.mutation.mutants import Pool, Target
+from sim.mutation.simulation import failures
+from sim.traffic import draw, reorder
+
+__all__ = ["BENCH", "inside", "jobs", "run"]
+
+BENCH = "sim.benches.kvcache_mutants"
+CONFIG = KvCache(blocks=18, table=6, block_tokens=4, tenant_bits=1)
+MUTANTS = 400       # of the one module that all groups of commands are in
+
+
+class Opened(Controller):
+    """A controller whose memories are outside, so that all it does to them can be seen."""
+
+    def ports(self):
+        found = super().ports()
+        for name, (shape, depth) in self.tables().items():
+            width, address = Shape.cast(shape).width, ceil_log2(max(depth, 2))
+            found |= {f"{name}_write_en": Out(1), f"{name}_write_address": Out(address),
+                      f"{name}_write_data": Out(width), f"{name}_read_en": Out(1),
+                      f"{name}_read_address": Out(address), f"{name}_read_data": In(width)}
+        return found
+
+    def _table(self, m, name, shape, depth):
+        return Rows(SimpleNamespace(**self.memory(name)), shape)
+
+    def memory(self, name):
+        """Ports of a memory."""
+        return {port: getattr(self, f"{name}_{port}") for port in (
+            "write_en", "write_address", "write_data", "read_en", "read_address", "read_data")}
+
+
+class Closed(Block):
+    """An `Opened` controller and its memories: a `Controller`."""
+
+    def __init__(self, config, patience):
+        self.inner = Opened(config, patience)
+        super().__init__(Controller(config, patience).ports())
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.inner = inner = self.inner
+        for name, (shape, depth) in inner.tables().items():
+            m.submodules[name] = ram = Ram(Shape.cast(shape).width, max(depth, 2))
+            for port, signal in inner.memory(name).items():
+                outside = getattr(ram, port)
+                m.d.comb += signal.eq(outside) if port == "read_data" else outside.eq(signal)
+        for name, member in self.signature.members.items():
+            outer, own = getattr(self, name), getattr(inner, name)
+            if member.is_signature:
+                connect(m, *((flipped(outer), own) if member.flow is In else (own, flipped(outer))))
+            else:
+                m.d.comb += own.eq(outer) if member.flow is In else outer.eq(own)
+        return m
+
+
+class Memories(Contract):
+    """Memories may contain anything; nobody looks at what is written into the null block's links."""
+
+    def rules(self, m, block):
+        self.require("the pool is steady", block.pool == block.config.blocks)
+
+    def visible(self, block):
+        found = {}
+        for name in block.tables():
+            memory = block.memory(name)
+            writes = memory["write_en"]
+            if name in ("next", "prev", "younger", "older"):
+                writes = writes & (memory["write_address"] != 0)
+                found[f"{name}_write_en"] = memory["write_address"] != 0
+            found |= {f"{name}_write_address": writes, f"{name}_write_data": writes,
+                      f"{name}_read_address": memory["read_en"]}
+        return found
+
+
+def run(folder, progress, label=""):
+    """Judge the controller's mutants, if its label begins so; return a list of `campaign.Verdict`.
+
+    Those that pass all jobs are compared with the controller, whatever their memories contain.
+    """
+    top, targets = inside()
+    chosen = [target for target in targets if target.label.startswith(label)]
+    if not chosen:
+        return []
+    pool = Pool(top, chosen, folder / "kvcache")
+    progress(f"kvcache: {len(pool.mutants)} mutants in one simulation")
+    failed = failures(pool, jobs(), pool.mutants, BENCH)
+    left = [mutant for mutant in pool.mutants if mutant.number not in failed]
+    progress(f"kvcache: {len(left)} left to be compared")
+    equal = same(pool, chosen[0], left)
+    return [Verdict(mutant.label, mutant.name, str(mutant), "",
+                    f"job {failed[mutant.number][0]}: {failed[mutant.number][1]}" if mutant.number in failed else "",
+                    mutant.number in equal) for mutant in pool.mutants]
+
+
+def inside():
+    """The controller, and what of it is mutated."""
+    closed = Closed(CONFIG, PATIENCE)
+    return closed, [Target("kvcache", Task(closed.inner, Memories), count=MUTANTS)]
+
+
+def _far(command):
+    """A command whose slots of host memory are far up, so that all of their bits matter."""
+    if "slot" not in command.arguments:
+        return command
+    return Command(command.opcode, command.arguments | {"slot": command.arguments["slot"] ^ 0xA5A5_A400})
+
+
+@cache
+def jobs():
+    """Random commands of both policies, with stalls and without; and so many openings that generations begin anew."""
+    found = []
+    for stall, count in (0, 700), (0.4, 700), (0, 2500):
+        for policy in KV_POLICIES:
+            rng, player = random.Random(f"{policy} {stall} {count}"), Player({}, CONFIG.model_copy(
+                update={"policy": policy}))
+            while len(player.log) < count:
+                command = draw(rng, player.controller)
+                if not isinstance(command, int):
+                    player.run(_far(command))
+                else:
+                    player.controller.retire(command)
+                    player.log.append(command)
+            player.dump()
+            found.append(player.job(stall, seed=len(found)))
+    for policy in KV_POLICIES:
+        player = Player({}, CONFIG.model_copy(update={"policy": policy}))
+        reorder(player)
+        found.append(player.job(seed=len(found)))
+    player = Player({}, CONFIG)
+    for _ in range(257):
+        player.run(Command(Opcode.ALLOC_SEQ, {"sid": 7}))
+        player.run(Command(Opcode.FREE, {"sid": 7}))
+    return [*found, player.job(seed=len(found))]

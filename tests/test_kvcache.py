@@ -217,20 +217,17 @@ def test_random_commands_on_rtl(policy, stall, capsys):
         assert not coverage.missing()
 
 
-@pytest.mark.skipif(not DEEP, reason="models of their own")
 @pytest.mark.parametrize("sizes", [
     {"blocks": 5, "sequences": 2, "table": 3, "block_tokens": 1, "tenant_bits": 2, "hash_bits": 8, "kv_heads": 1},
     {"blocks": 9, "sequences": 1, "table": 1, "block_tokens": 8, "tenant_bits": 1, "kv_heads": 3, "format": "bf16"}])
 def test_odd_sizes_on_rtl(sizes):
-    player, _ = record(KvCache(**sizes), "odd", 2_000)
+    player, _ = record(KvCache(**sizes), "odd", 2_000 if DEEP else 500)
     replay(player.job(0.2))
 
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
 def test_traces_on_rtl(path):
     player = play(read(path))
-    if not DEEP and player.config.block_tokens == 2:
-        pytest.skip("a model of its own")
     player.dump()
     replay(player.job())
 
@@ -458,7 +455,6 @@ class Leaky(EachCommand):
         self.count = count
 
 
-@pytest.mark.skipif(not DEEP, reason="a minute")
 def test_invariants_notice_a_leak(tmp_path):
     task = Task(Leaky(SMALLEST, Opcode.PIN), prepared(Opcode.PIN), depth=8, cover=0, cut=SIMPLE)
     verdicts = {result.property.partition(":")[2].strip() for result in prove(task, folder=tmp_path)

@@ -30,40 +30,34 @@ def expected(config, beat, sid):
     return word, 1 << shift
 
 
-class Timed(Sink):
+class Timed:
+    """Beside a source or a sink: when its items went."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.cycle, self.cycles = 0, []
+
+    def _count(self, valid, ready):
+        super()._count(valid, ready)
+        self.cycle += 1
+        if valid and ready:
+            self.cycles.append(self.cycle)
+
+
+class TimedSink(Timed, Sink):
     """A sink that knows when its items came."""
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.cycles = []
 
-    def _count(self, valid, ready):
-        super()._count(valid, ready)
-        self.cycle = getattr(self, "cycle", 0) + 1
-        if valid and ready:
-            self.cycles.append(self.cycle)
-
-
-class Clocked(Source):
+class TimedSource(Timed, Source):
     """A source that knows when its items went."""
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.cycles = []
-
-    def _count(self, valid, ready):
-        super()._count(valid, ready)
-        self.cycle = getattr(self, "cycle", 0) + 1
-        if valid and ready:
-            self.cycles.append(self.cycle)
 
 
 @cocotb.test()
 async def replay(dut):
     job = pickle.loads(Path(os.environ["JOB"]).read_bytes())
     config, image = job.config, bytearray(job.before)
-    commands, operands, rows = (Clocked(dut, name, idle=job.stall) for name in ("i", "operands", "rows"))
-    sinks = {name: Timed(dut, name, stall=job.stall) for name in ("o", "beats", "hits", "events")}
+    commands, operands, rows = (TimedSource(dut, name, idle=job.stall) for name in ("i", "operands", "rows"))
+    sinks = {name: TimedSink(dut, name, stall=job.stall) for name in ("o", "beats", "hits", "events")}
     completions, beats = sinks["o"], sinks["beats"]
     dut.clear.value = 0
     dut.pool.value, dut.lru_tail.value = config.blocks, config.policy == "lru_tail"

@@ -7,8 +7,9 @@ import subprocess
 from dataclasses import replace
 
 from amaranth.hdl import Module, Mux, ResetSignal, Value
-from amaranth.lib.wiring import Component, In
+from amaranth.lib.wiring import In
 
+from sim.formal.contract import Bench
 from sim.formal.prove import ABC, design, preparation
 from sim.mutation.mutants import run_yosys
 
@@ -119,15 +120,8 @@ def same(pool, target, mutants, timeout=10):
     return {mutant.number for mutant in mutants if _proven(folder, f"same{mutant.number}", timeout)}
 
 
-class Twin(Component):
+class Twin(Bench):
     """A block under its contract, and what anybody sees of it: no payload that is not valid, nothing during a reset."""
-
-    name = "bench"
-    origin = identity = None
-
-    def __init__(self, block, contract):
-        self._block, self._contract = block, contract
-        super().__init__(block.signature)
 
     def elaborate(self, platform):
         m = Module()

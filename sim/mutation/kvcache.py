@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from golden.config import KV_POLICIES, KvCache
-from golden.paging import Command, Opcode
+from golden.paging import ARGUMENTS, COUNTERS, Command, Opcode
 from hw.emit import Block
 from hw.kvcache.controller import Controller
 from hw.kvcache.tables import Rows
@@ -22,7 +22,7 @@ from sim.mutation.campaign import Verdict
 from sim.mutation.judge import same
 from sim.mutation.mutants import Pool, Target
 from sim.mutation.simulation import failures
-from sim.traffic import draw, reorder
+from sim.traffic import corners, draw, reorder
 
 __all__ = ["BENCH", "inside", "jobs", "run"]
 
@@ -31,8 +31,16 @@ CONFIG = KvCache(blocks=18, table=6, block_tokens=4, tenant_bits=1)
 MUTANTS = 400       # of the one module that all groups of commands are in
 
 
+def far_up(name):
+    """Where a counter begins, so that all of its bits matter, and carries come soon."""
+    return (0x5A5A_A5A5, 0xA5A5_5A5A)[COUNTERS.index(name) % 2] << 32 | 0xFFFF_FFF0
+
+
 class Opened(Controller):
     """A controller whose memories are outside, so that all it does to them can be seen."""
+
+    def begins(self, name):
+        return far_up(name) + super().begins(name)
 
     def ports(self):
         found = super().ports()
@@ -121,36 +129,61 @@ def inside():
     return closed, [Target("kvcache", Task(closed.inner, Memories), count=MUTANTS)]
 
 
-def _far(command):
-    """A command whose slots of host memory are far up, so that all of their bits matter."""
-    if "slot" not in command.arguments:
-        return command
-    return Command(command.opcode, command.arguments | {"slot": command.arguments["slot"] ^ 0xA5A5_A400})
-
-
 @cache
 def jobs():
-    """Random commands of both policies, with stalls and without; and so many openings that generations begin anew."""
+    """Random commands of both policies, with stalls and without, through an end of what they do; corners; so many
+    openings that generations begin anew; and all first errors."""
     found = []
-    for stall, count in (0, 700), (0.4, 700), (0, 2500):
+    for stall, count in (0, 700), (0.4, 700), (0, 3300):
         for policy in KV_POLICIES:
-            rng, player = random.Random(f"{policy} {stall} {count}"), Player({}, CONFIG.model_copy(
-                update={"policy": policy}))
+            rng, player = random.Random(f"{policy} {stall} {count}"), _player(policy)
             while len(player.log) < count:
                 command = draw(rng, player.controller)
                 if not isinstance(command, int):
-                    player.run(_far(command))
+                    player.run(_far(rng, command))
                 else:
                     player.controller.retire(command)
                     player.log.append(command)
-            player.dump()
-            found.append(player.job(stall, seed=len(found)))
-    for policy in KV_POLICIES:
-        player = Player({}, CONFIG.model_copy(update={"policy": policy}))
-        reorder(player)
-        found.append(player.job(seed=len(found)))
-    player = Player({}, CONFIG)
+            found.append(_job(player, stall, len(found)))
+    for each in reorder, corners:
+        for policy in KV_POLICIES:
+            player = _player(policy)
+            each(player)
+            found.append(_job(player, seed=len(found)))
+    player = _player()
     for _ in range(257):
         player.run(Command(Opcode.ALLOC_SEQ, {"sid": 7}))
         player.run(Command(Opcode.FREE, {"sid": 7}))
-    return [*found, player.job(seed=len(found))]
+    found.append(_job(player, seed=len(found)))
+    for opcode in Opcode:
+        player = _player()
+        for _ in range(17 * opcode):
+            player.run(Command(Opcode.STAT))
+        operands = (0,) * 3 if "count" in ARGUMENTS[opcode] and opcode in (Opcode.LOOKUP, Opcode.ATTACH) else ()
+        given = {"sid": 0xA5A5 ^ opcode, "count": len(operands)}
+        player.run(Command(opcode, {"tenant": 255} | {name: given[name] for name in given if name in ARGUMENTS[opcode]},
+                           operands))
+        found.append(_job(player, seed=len(found)))
+    return found
+
+
+def _player(policy=KV_POLICIES[0]):
+    """One whose counters begin far up."""
+    player = Player({}, CONFIG.model_copy(update={"policy": policy}))
+    player.controller.counters = {name: far_up(name) for name in COUNTERS}
+    return player
+
+
+def _job(player, stall=0.0, seed=0):
+    """What it has done, and all that can be read then."""
+    player.dump()
+    for index in range(len(COUNTERS)):
+        player.run(Command(Opcode.STAT, {"index": index, "high": 1}))
+    return player.job(stall, seed)
+
+
+def _far(rng, command):
+    """A command whose slots of host memory are anywhere, so that all of their bits matter."""
+    if "slot" not in command.arguments:
+        return command
+    return Command(command.opcode, command.arguments | {"slot": rng.randrange((1 << 32) - CONFIG.table)})

@@ -178,13 +178,15 @@ def reorder(player):
     for n, order in enumerate(permutations(blocks[0])):
         if n == 12:
             run(Opcode.PREEMPT, sid=1)      # from now on another block is at the tail, now and then
-        run(Opcode.ATTACH, order, sid=0, count=len(order))
-        player.dump()
-        run(Opcode.PREEMPT, sid=0)
+        for each in order, blocks[0]:       # and back to where they were
+            run(Opcode.ATTACH, each, sid=0, count=len(each))
+            if each is order:
+                player.dump()
+            run(Opcode.PREEMPT, sid=0)
         if n > 12:
             run(Opcode.ATTACH, blocks[1], sid=1, count=1)
             run(Opcode.PREEMPT, sid=1)
-        player.dump()
+    player.dump()
 
 
 def corners(player):
@@ -195,7 +197,7 @@ def corners(player):
     player : sim.kvcache.Player
         One that has not begun.
     """
-    for each in _references, _ends, _fewest, _streams, _many:
+    for each in _fewest, _references, _ends, _streams, _many:
         each(player, lambda opcode, operands=(), **given: player.run(Command(opcode, given, tuple(operands)))[0])
         player.dump()
         for sid in range(player.config.sequences):
@@ -213,6 +215,16 @@ def _cache(player, run, sid, count):
     return list(player.controller.sequences[sid].entries)
 
 
+def _fewest(player, run):
+    """An `ATTACH` that is undone has never taken a block."""
+    blocks = _cache(player, run, 0, 4)
+    run(Opcode.PREEMPT, sid=0)
+    for sid in 1, 2:
+        run(Opcode.ALLOC_SEQ, sid=sid)
+    run(Opcode.APPEND, sid=1, tokens=3 * player.config.block_tokens)
+    run(Opcode.ATTACH, [*blocks, player.config.blocks], sid=2, count=5)
+
+
 def _references(player, run):
     """A block that is held as often as it can be: nothing else may hold it, and `FORK` and `ATTACH` are undone."""
     size, table, most = player.config.block_tokens, player.config.table, (1 << player.config.ref_bits) - 1
@@ -223,10 +235,9 @@ def _references(player, run):
         run(Opcode.ATTACH, [block], sid=sid, count=1)
     for sid in range(4, 7):
         run(Opcode.ALLOC_SEQ, sid=sid)
-        while run(Opcode.ATTACH, [block] * table, sid=sid, count=table).status:
+        if run(Opcode.ATTACH, [block] * table, sid=sid, count=table).status:
             room = most - player.controller.blocks[block].ref
             run(Opcode.ATTACH, [block] * room, sid=sid, count=room)
-            break
         player.dump()
     for sid in range(6):
         run(Opcode.FORK, sid=sid, target=7)
@@ -259,29 +270,16 @@ def _ends(player, run):
         player.dump()
 
 
-def _fewest(player, run):
-    """An `ATTACH` that is undone has never taken a block."""
-    blocks = _cache(player, run, 0, 4)
-    run(Opcode.PREEMPT, sid=0)
-    for sid in 1, 2:
-        run(Opcode.ALLOC_SEQ, sid=sid)
-    run(Opcode.APPEND, sid=1, tokens=3 * player.config.block_tokens)
-    run(Opcode.ATTACH, [*blocks, player.config.blocks], sid=2, count=5)
-
-
 def _streams(player, run):
-    """As many streams in flight as there may be, from all places, with as many slots ahead of them."""
+    """As many streams in flight as there may be, from all places, with slots ahead of them; and none that may be."""
     config, length = player.config, player.config.table * player.config.block_tokens
     run(Opcode.ALLOC_SEQ, sid=0)
     run(Opcode.APPEND, sid=0, tokens=length)
     for n in range(16):
         run(Opcode.STREAM, sid=0, heads=1 + n % ((1 << config.kv_heads) - 1), first=n % length, sinks=length - n,
             count=1)
-        player.dump()
-    while player.controller.sequences[0].inflight:
-        player.controller.retire(0)
-        player.log.append(0)
-        player.dump()
+        run(Opcode.STAT, table=Table.SEQUENCE, index=0)
+    _retire(player, 0)
     for first, sinks in (length - 1, length), (length - 1, length - 2), (length - 2, 1):
         run(Opcode.STREAM, sid=0, heads=1, first=first, sinks=sinks)
     run(Opcode.TRUNCATE, sid=0, length=length - 1)
@@ -289,9 +287,14 @@ def _streams(player, run):
         run(Opcode.STREAM, sid=0, heads=1, count=1 << bit, window=1)
         run(Opcode.STREAM, sid=0, heads=1, first=1 << bit)
         run(Opcode.STREAM, sid=0, heads=1, count=1 << bit)
-        while player.controller.sequences[0].inflight:
-            player.controller.retire(0)
-            player.log.append(0)
+        _retire(player, 0)
+
+
+def _retire(player, sid):
+    """All streams of a sequence end."""
+    while player.controller.sequences[sid].inflight:
+        player.controller.retire(sid)
+        player.log.append(sid)
 
 
 def _many(player, run):

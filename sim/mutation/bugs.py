@@ -144,7 +144,7 @@ def _judge(bug):
         from sim.kvcache import replay
         from sim.mutation.kvcache import jobs
 
-        return _simulated(replay, jobs())
+        return _simulated(replay, jobs(far=False))
     from sim.matmul import run
     from sim.mutation.campaign import jobs
 

@@ -11,15 +11,16 @@ from amaranth.utils import ceil_log2
 
 from golden.config import KV_POLICIES, KvCache
 from golden.paging import ARGUMENTS, COUNTERS, Command, Opcode
-from hw.emit import Block
+from hw.emit import Block, Library
 from hw.kvcache.controller import Controller
 from hw.kvcache.tables import Rows
 from hw.ram import Ram
 from sim.formal.contract import Contract
+from sim.formal.counters import CountersRules
 from sim.formal.prove import Task
 from sim.kvcache import PATIENCE, Player
-from sim.mutation.campaign import Verdict
-from sim.mutation.judge import same
+from sim.mutation.campaign import verdict
+from sim.mutation.judge import breaches, matching
 from sim.mutation.mutants import Pool, Target
 from sim.mutation.simulation import failures
 from sim.traffic import corners, draw, reorder
@@ -29,11 +30,12 @@ __all__ = ["BENCH", "inside", "jobs", "run"]
 BENCH = "sim.benches.kvcache_mutants"
 CONFIG = KvCache(blocks=18, table=6, block_tokens=4, tenant_bits=1)
 MUTANTS = 400       # of the one module that all groups of commands are in
+FIRST = 2001        # number of the first, after those of the matmul engine
 
 
 def far_up(name):
     """Where a counter begins, so that all of its bits matter, and carries come soon."""
-    return (0x5A5A_A5A5, 0xA5A5_5A5A)[COUNTERS.index(name) % 2] << 32 | 0xFFFF_FFF0
+    return (0x5A5A, 0xA5A5)[COUNTERS.index(name) % 2] << 48 | 0xFFFF_FFFF_FFFE
 
 
 class Opened(Controller):
@@ -106,37 +108,52 @@ class Memories(Contract):
 def run(folder, progress, label=""):
     """Judge the controller's mutants, if its label begins so; return a list of `campaign.Verdict`.
 
-    Those that pass all jobs are compared with the controller, whatever their memories contain.
+    Those that do the same in every step, whatever the memories contain, are no change; the counters' are put to their
+    contract; and what is left runs all jobs.
     """
     top, targets = inside()
     chosen = [target for target in targets if target.label.startswith(label)]
     if not chosen:
         return []
-    pool = Pool(top, chosen, folder / "kvcache")
-    progress(f"kvcache: {len(pool.mutants)} mutants in one simulation")
-    failed = failures(pool, jobs(), pool.mutants, BENCH)
-    left = [mutant for mutant in pool.mutants if mutant.number not in failed]
-    progress(f"kvcache: {len(left)} left to be compared")
-    equal = same(pool, chosen[0], left)
-    return [Verdict(mutant.label, mutant.name, str(mutant), "",
-                    f"job {failed[mutant.number][0]}: {failed[mutant.number][1]}" if mutant.number in failed else "",
-                    mutant.number in equal) for mutant in pool.mutants]
+    pool, equal, broken = Pool(top, targets, folder / "kvcache", FIRST), set(), {}
+    for target in chosen:
+        progress(f"{target.label}: {len(pool.of(target))} mutants to be compared")
+        equal |= matching(pool, target, pool.of(target))
+        if target.task.depth:
+            left = [mutant for mutant in pool.of(target) if mutant.number not in equal]
+            progress(f"{target.label}: contract of {len(left)}")
+            broken |= breaches(pool, target, left, timeout=5)
+    mutants = [mutant for target in chosen for mutant in pool.of(target)]
+    left = [mutant for mutant in mutants if mutant.number not in {*equal, *broken}]
+    progress(f"kvcache: {len(left)} mutants in one simulation")
+    failed = failures(pool, jobs(), left, BENCH)
+    return [verdict(mutant, broken, failed, equal) for mutant in mutants]
 
 
 def inside():
     """The controller, and what of it is mutated."""
     closed = Closed(CONFIG, PATIENCE)
-    return closed, [Target("kvcache", Task(closed.inner, Memories), count=MUTANTS)]
+    Library().add(closed)           # then it has its counters
+    return closed, [
+        Target("kvcache", Task(closed.inner, Memories), count=MUTANTS),
+        Target("kvcache_counters", Task(closed.inner.counters, CountersRules, depth=14)),
+    ]
 
 
 @cache
-def jobs():
+def jobs(far=True):
     """Random commands of both policies, with stalls and without, through an end of what they do; corners; so many
-    openings that generations begin anew; and all first errors."""
+    openings that generations begin anew; and all first errors. With `far`, for counters that begin `far_up`."""
+    def start(policy=KV_POLICIES[0]):
+        player = Player({}, CONFIG.model_copy(update={"policy": policy}))
+        if far:
+            player.controller.counters = {name: far_up(name) for name in COUNTERS}
+        return player
+
     found = []
     for stall, count in (0, 700), (0.4, 700), (0, 3300):
         for policy in KV_POLICIES:
-            rng, player = random.Random(f"{policy} {stall} {count}"), _player(policy)
+            rng, player = random.Random(f"{policy} {stall} {count}"), start(policy)
             while len(player.log) < count:
                 command = draw(rng, player.controller)
                 if not isinstance(command, int):
@@ -145,33 +162,27 @@ def jobs():
                     player.controller.retire(command)
                     player.log.append(command)
             found.append(_job(player, stall, len(found)))
-    for each in reorder, corners:
-        for policy in KV_POLICIES:
-            player = _player(policy)
-            each(player)
-            found.append(_job(player, seed=len(found)))
-    player = _player()
+    for policy in KV_POLICIES:
+        player = start(policy)
+        corners(player)
+        found.append(_job(player, seed=len(found)))
+    player = start()
+    reorder(player)
+    found.append(_job(player, seed=len(found)))
+    player = start()
     for _ in range(257):
         player.run(Command(Opcode.ALLOC_SEQ, {"sid": 7}))
         player.run(Command(Opcode.FREE, {"sid": 7}))
     found.append(_job(player, seed=len(found)))
     for opcode in Opcode:
-        player = _player()
-        for _ in range(17 * opcode):
+        player = start()
+        for _ in range(5 * (opcode - 1)):
             player.run(Command(Opcode.STAT))
-        operands = (0,) * 3 if "count" in ARGUMENTS[opcode] and opcode in (Opcode.LOOKUP, Opcode.ATTACH) else ()
-        given = {"sid": 0xA5A5 ^ opcode, "count": len(operands)}
-        player.run(Command(opcode, {"tenant": 255} | {name: given[name] for name in given if name in ARGUMENTS[opcode]},
-                           operands))
-        found.append(_job(player, seed=len(found)))
+        operands = (0,) * 3 if opcode in (Opcode.LOOKUP, Opcode.ATTACH) else ()
+        given = {"sid": 0xA5A5 ^ opcode} if "sid" in ARGUMENTS[opcode] else {}
+        player.run(Command(opcode, given | {"tenant": 255, **({"count": 3} if operands else {})}, operands))
+        found.append(player.job(seed=len(found)))
     return found
-
-
-def _player(policy=KV_POLICIES[0]):
-    """One whose counters begin far up."""
-    player = Player({}, CONFIG.model_copy(update={"policy": policy}))
-    player.controller.counters = {name: far_up(name) for name in COUNTERS}
-    return player
 
 
 def _job(player, stall=0.0, seed=0):

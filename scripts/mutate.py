@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutate the control logic and see whether contracts (`sim/formal`) and simulation notice.
 
-    scripts/mutate.py                   # the matmul engine, all bugs by hand: half an hour
-    scripts/mutate.py --block kvcache   # the KV cache's controller: hours
-    scripts/mutate.py --block loader    # blocks whose label begins so
+    scripts/mutate.py                   # all blocks, all bugs by hand
+    scripts/mutate.py --block kvcache   # blocks whose label begins so
     scripts/mutate.py --bugs            # only the bugs by hand
     scripts/mutate.py --write           # the results of the last full run into docs/mutation.md
 
@@ -46,9 +45,8 @@ def main(argv=None):
     if not arguments.write:
         FOLDER.mkdir(parents=True, exist_ok=True)
         if not arguments.bugs:
-            # The KV cache's survivors are not all explained yet: it is only mutated when asked for.
-            campaigns = (run, kvcache.run) if arguments.block else (run,)
-            fresh = [asdict(verdict) for each in campaigns for verdict in each(FOLDER, progress, arguments.block)]
+            fresh = [asdict(verdict) for each in (run, kvcache.run)
+                     for verdict in each(FOLDER, progress, arguments.block)]
             labels = {fields["label"] for fields in fresh}
             others = [fields for fields in known()["mutants"] if fields["label"] not in labels]
             mutants = sorted(others + fresh, key=lambda fields: int(fields["name"].rpartition("-")[2]))

@@ -108,25 +108,25 @@ class Memories(Contract):
 def run(folder, progress, label=""):
     """Judge the controller's mutants, if its label begins so; return a list of `campaign.Verdict`.
 
-    Those that do the same in every step, whatever the memories contain, are no change; the counters' are put to their
-    contract; and what is left runs all jobs.
+    Of those that pass all jobs some do the same in every step, whatever the memories contain: they are no change. The
+    counters' others are put to their contract.
     """
     top, targets = inside()
     chosen = [target for target in targets if target.label.startswith(label)]
     if not chosen:
         return []
-    pool, equal, broken = Pool(top, targets, folder / "kvcache", FIRST), set(), {}
-    for target in chosen:
-        progress(f"{target.label}: {len(pool.of(target))} mutants to be compared")
-        equal |= matching(pool, target, pool.of(target))
-        if target.task.depth:
-            left = [mutant for mutant in pool.of(target) if mutant.number not in equal]
-            progress(f"{target.label}: contract of {len(left)}")
-            broken |= breaches(pool, target, left, timeout=5)
+    pool = Pool(top, targets, folder / "kvcache", FIRST)
     mutants = [mutant for target in chosen for mutant in pool.of(target)]
-    left = [mutant for mutant in mutants if mutant.number not in {*equal, *broken}]
-    progress(f"kvcache: {len(left)} mutants in one simulation")
-    failed = failures(pool, jobs(), left, BENCH)
+    progress(f"kvcache: {len(mutants)} mutants in one simulation")
+    failed, broken, equal = failures(pool, jobs(), mutants, BENCH), {}, set()
+    for target in chosen:
+        left = [mutant for mutant in pool.of(target) if mutant.number not in failed]
+        progress(f"{target.label}: {len(left)} left to be compared")
+        equal |= matching(pool, target, left)
+        if target.task.depth:
+            left = [mutant for mutant in left if mutant.number not in equal]
+            progress(f"{target.label}: contract of {len(left)}")
+            broken |= breaches(pool, target, left, timeout=30)
     return [verdict(mutant, broken, failed, equal) for mutant in mutants]
 
 

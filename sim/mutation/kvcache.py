@@ -2,6 +2,7 @@
 """The KV-cache controller's mutants, and what they are put to."""
 
 import random
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from hw.kvcache.controller import Controller
 from hw.kvcache.tables import Rows
 from hw.ram import Ram
 from sim.formal.contract import Contract
-from sim.formal.counters import CountersRules
+from sim.formal.counters import AfterReset, FromAnywhere
 from sim.formal.prove import Task
 from sim.kvcache import PATIENCE, Player
 from sim.mutation.campaign import verdict
@@ -123,10 +124,11 @@ def run(folder, progress, label=""):
         left = [mutant for mutant in pool.of(target) if mutant.number not in failed]
         progress(f"{target.label}: {len(left)} left to be compared")
         equal |= matching(pool, target, left)
-        if target.task.depth:
-            left = [mutant for mutant in left if mutant.number not in equal]
+        for contract in (target.task.contract, AfterReset) if target.task.depth else ():
+            left = [mutant for mutant in left if mutant.number not in {*equal, *broken}]
             progress(f"{target.label}: contract of {len(left)}")
-            broken |= breaches(pool, target, left, timeout=30)
+            asked = replace(target, task=replace(target.task, contract=contract))
+            broken |= breaches(pool, asked, left, timeout=30)
     return [verdict(mutant, broken, failed, equal) for mutant in mutants]
 
 
@@ -136,7 +138,7 @@ def inside():
     Library().add(closed)           # then it has its counters
     return closed, [
         Target("kvcache", Task(closed.inner, Memories), count=MUTANTS),
-        Target("kvcache_counters", Task(closed.inner.counters, CountersRules, depth=14)),
+        Target("kvcache_counters", Task(closed.inner.counters, FromAnywhere, depth=14)),
     ]
 
 

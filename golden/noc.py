@@ -17,7 +17,7 @@ import networkx as nx
 import numpy as np
 
 from golden import fp32
-from golden.packet import DIRECTIONS, GROUP, HEADER, ORDER, TURNS, Error, Port, Reduction
+from golden.packet import DIRECTIONS, FORKS, GROUP, HEADER, ORDER, TURNS, Error, Port, Reduction
 from golden.paging import pack, unpack
 
 __all__ = ["DeadlockError", "Join", "Mesh", "Message", "Packet", "check", "check_groups", "combine", "dependencies",
@@ -38,7 +38,7 @@ def step(here, port):
 
 
 def outputs(order, entry, here, dst, ext=(0, 0)):
-    """Ports that a packet leaves node `here` by, in `ORDER`.
+    """Ports that a packet leaves node `here` by, in the order of `FORKS`.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def outputs(order, entry, here, dst, ext=(0, 0)):
             break
     else:
         wanted.add(Port.L)
-    return tuple(port for port in ORDER if port in wanted & TURNS[order][entry])
+    return tuple(port for port in FORKS[order] if port in wanted & TURNS[order][entry])
 
 
 def tree(order, source, dst, ext=(0, 0)):
@@ -194,6 +194,7 @@ class Join:
 
 def middle(members):
     """The node from which the farthest member is the nearest; of several the first, row by row."""
+    members = list(members)
     xs, ys = zip(*members, strict=True)
     nodes = [(x, y) for y in range(min(ys), max(ys) + 1) for x in range(min(xs), max(xs) + 1)]
     return min(nodes, key=lambda node: max(abs(node[0] - x) + abs(node[1] - y) for x, y in members))
@@ -277,7 +278,7 @@ def dependencies(noc, routing=outputs, early=False):
     """What may wait for what: a graph of channels (node, output, virtual channel).
 
     A packet that holds a channel waits for the next one of its way. A multicast holds the outputs of a router
-    that come first in `ORDER` while it waits for the next, and nothing beyond them, as it moves on only when it
+    that come first in `FORKS` while it waits for the next, and nothing beyond them, as it moves on only when it
     has all, and room behind each for all of it. A request at its node waits for the reply to leave; replies
     have their place in the requester's buffer. A reduction holds its inputs and waits for the output; that its
     inputs come to each other is a matter of `check_groups`.
@@ -293,7 +294,8 @@ def dependencies(noc, routing=outputs, early=False):
     graph = nx.DiGraph()
     firsts = {}
     for kind in noc.classes:
-        vcs, hops = noc.channels(kind.name), _hops(noc.width, noc.height, noc.order(kind.name), routing)
+        vcs, order = noc.channels(kind.name), noc.order(kind.name)
+        hops = _hops(noc.width, noc.height, order, routing)
         taken = defaultdict(set)
         for here, entry, port in hops:
             taken[here, entry].add(port)
@@ -305,7 +307,7 @@ def dependencies(noc, routing=outputs, early=False):
         if kind.multicast:
             ways = graph.copy() if early else nx.DiGraph()
             for here, entry in taken:
-                branches = [(here, port, vcs[0]) for port in ORDER if port in taken[here, entry]]
+                branches = [(here, port, vcs[0]) for port in FORKS[order] if port in taken[here, entry]]
                 for held, waited in combinations(branches, 2):
                     beyond = nx.descendants(ways, held) if early else ()
                     graph.add_edges_from((each, waited) for each in (held, *beyond))

@@ -348,5 +348,5 @@ def commands(opcode):
 SIMPLE = ("counters_*",)       # what they count is nothing to the tables
 TASKS = [
     Task(AfterReset(SMALLEST), Commands, depth=12, cover=0, cut=SIMPLE),
-    *(Task(EachCommand(SMALLEST, opcode), commands(opcode), depth=DEPTHS.get(opcode, cycles + 2), cover=0,
+    *(Task(EachCommand(SMALLEST, opcode), commands(opcode), depth=(depth := DEPTHS.get(opcode, cycles + 2)), cover=depth,
            cut=() if opcode == Opcode.STAT else SIMPLE) for opcode, cycles in CYCLES.items())]

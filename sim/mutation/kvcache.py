@@ -128,7 +128,7 @@ def run(folder, progress, label=""):
             left = [mutant for mutant in left if mutant.number not in {*equal, *broken}]
             progress(f"{target.label}: contract of {len(left)}")
             asked = replace(target, task=replace(target.task, contract=contract))
-            broken |= breaches(pool, asked, left, timeout=30)
+            broken |= breaches(pool, asked, left, timeout=60)
     return [verdict(mutant, broken, failed, equal) for mutant in mutants]
 
 
@@ -138,7 +138,7 @@ def inside():
     Library().add(closed)           # then it has its counters
     return closed, [
         Target("kvcache", Task(closed.inner, Memories), count=MUTANTS),
-        Target("kvcache_counters", Task(closed.inner.counters, FromAnywhere, depth=14)),
+        Target("kvcache_counters", Task(closed.inner.counters, FromAnywhere, depth=10)),
     ]
 
 

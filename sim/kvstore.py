@@ -149,7 +149,7 @@ class Script:
             for move in self.controller.moves[moves:]:
                 self.store.move(*move)
             if command.opcode == Opcode.WRITE:
-                rows = self._write(given["layer"])
+                rows = self._write(self.controller.ranges, given["layer"])
             if command.opcode == Opcode.STREAM:
                 beats = self.store.stream(self.controller.ranges, given["layer"], given["heads"])
                 self.job.beats += beats
@@ -185,8 +185,9 @@ class Script:
             setattr(self.job, name, value)
         return self.job
 
-    def _write(self, layer):
-        config, ranges = self.config, self.controller.ranges
+    def _write(self, ranges, layer):
+        """Rows for some slots, as the port takes them."""
+        config = self.config
         shape = (2, sum(slots for *_, slots in ranges), config.kv_heads, config.head_dim)
         values = self.rng.standard_normal(shape) * np.exp2(self.rng.integers(-8, 8, (*shape[:3], 1)))
         odd = self.rng.choice(np.uint32([0x7F800000, 0xFFC00001, 0x00000001, 0x80000000, 0x7F7FFFFF]), shape)

@@ -16,7 +16,8 @@ from sim.mutation.kvstore import Check
 from sim.stream import reset
 
 BASES = (0x5A96A, 0xA5695), (0xC33C5, 0x3CC3A)      # of pool and host memory, in pages: so that all bits matter
-QUIET = 160             # cycles without a transfer after which a mutant counts as hung
+QUIET = 900             # cycles without a transfer after which a mutant counts as hung
+NEARLY = 0.85           # how often a slow port stalls
 SETTLED = 6             # cycles in which nothing more may come
 
 
@@ -77,8 +78,9 @@ class Player:
             self._watch()
         return self.seen
 
-    def _willing(self):
-        return not self.job.stall or self.rng.random() >= self.job.stall
+    def _willing(self, name):
+        stall = NEARLY if name == self.job.slow else self.job.stall
+        return not stall or self.rng.random() >= stall
 
     def _take(self):
         """What comes out: nothing but what is due."""
@@ -86,8 +88,8 @@ class Player:
             assert self.came < len(self.due), "too many beats"
             due, mark, bad = self.due[self.came]
             failed = bool(word & mark)
-            assert failed == bad or self.job.deaf, f"beat {self.came} is {'in' * failed}valid"
-            assert failed and self.job.deaf or word & ~mark == due, f"beat {self.came}: {word & ~mark:#x}, not {due:#x}"
+            assert failed == bad or self.job.dies, f"beat {self.came} is {'in' * failed}valid"
+            assert failed and self.job.dies or word & ~mark == due, f"beat {self.came}: {word & ~mark:#x}, not {due:#x}"
             self.came, self.flagged = self.came + 1, self.flagged + [self.came] * failed
         if (word := self.retire.taken()) is not None:
             assert self.job.retired[self.retired:self.retired + 1] == [word], f"{word} retires"
@@ -101,34 +103,34 @@ class Player:
             self.words.extend(words)
             self.lines.extend(lines)
         if free:
-            name, word = self.words.popleft() if self.words and self._willing() else (None, None)
+            name, word = self.words.popleft() if self.words and self._willing("transfers") else (None, None)
             for each, source in self.transfers.items():
                 source.offer(word if each == name else None)
         if self.rows.free():
-            self.rows.offer(self.lines.popleft() if self.lines and self._willing() else None)
-        self.beats.take(self._willing())
-        self.retire.take(not self.words and self._willing())
-        checks = free and not self.words and isinstance(self.commands[0], Check)
-        self.settled = self.settled + 1 if checks else 0
+            self.rows.offer(self.lines.popleft() if self.lines and self._willing("rows") else None)
+        self.beats.take(self._willing("beats"))
+        self.retire.take(not self.words and self._willing("retire"))
+        gone = not self.words and not any(source.offered for source in self.transfers.values())
+        self.settled = self.settled + 1 if gone and isinstance(self.commands[0], Check) else 0
 
     def _watch(self):
         """Whether it goes on, and whether all is as it must be once it is done."""
         self.cycle += 1
-        now = self.memory.moved, self.came, self.retired, len(self.words), len(self.lines)
+        now = self.memory.moved, self.came, self.retired, len(self.commands), len(self.words), len(self.lines)
         self.quiet, self.before = self.quiet + 1 if now == self.before else 0, now
         assert self.quiet < QUIET, f"nothing moves for {QUIET} cycles"
         assert self.cycle < self.limit, "there is no end to it"
-        check, dut, deaf = self.commands[0], self.dut, self.job.deaf
+        check, dut, dies = self.commands[0], self.dut, self.job.dies
         if self.settled == 2:
             if int(dut.busy.value):
                 self.settled = 1            # again, in the next cycle
                 return
             assert self.came == check.beats, f"done after {self.came} beats, not {check.beats}"
-            assert deaf or self.memory.data == check.memory, "memory is not as it must be"
+            assert dies or self.memory.data == check.memory, "memory is not as it must be"
             assert int(dut.nans.value) == check.nans, f"{int(dut.nans.value)} NaN, not {check.nans}"
             fault = int(dut.fault.value)
             assert check.fault in (None, fault), f"the fault is {fault:#x}, not {check.fault:#x}"
-            assert deaf or not int(dut.dead.value), "the memory is given up"
+            assert int(dut.dead.value) == dies, f"the memory is{' not' * dies} given up"
             self.seen.append((self.cycle, fault, len(self.flagged)))
             dut.clear.value = int(check.clear)
         elif self.settled == 3:
@@ -185,7 +187,7 @@ class Far(Memory):
     """A memory of two parts far apart, that may be silent for a while."""
 
     def __init__(self, dut, job, bases):
-        self.bases, self.edge = bases, job.host_begin
+        self.bases, self.edge, self.slow = bases, job.host_begin, job.slow
         super().__init__(dut, "axi", bytearray(job.before), timing=Ideal(job.latency), stall=job.stall,
                          shuffled=bool(job.stall), errors=job.errors, deaf=job.deaf, runs=False)
         self.rng = random.Random(job.seed)
@@ -196,7 +198,8 @@ class Far(Memory):
         return sum(map(len, self.cycles.values()))
 
     def _willing(self, way):
-        return self.cycle not in self.deaf.get(way, ()) and self.rng.random() >= self.stall
+        stall = NEARLY if way == self.slow else self.stall
+        return self.cycle not in self.deaf.get(way, ()) and self.rng.random() >= stall
 
     def _place(self, address):
         for base, (start, stop) in zip(self.bases, ((0, self.edge), (self.edge, len(self.data))), strict=True):

@@ -41,7 +41,7 @@ class Check:
     retired: int
     memory: bytes
     nans: int
-    fault: int
+    fault: int | None
     clear: bool = True      # the fault, once it was looked at
 
 
@@ -60,8 +60,12 @@ class Job:
     before : bytes
         Of memory, as of `sim.kvstore.Job`.
     latency, stall, errors : as of `sim.axi.Memory`
+    slow : str
+        A channel of the memory, or a port, that stalls nearly always.
     deaf : dict of str to range
-        Cycles in which a channel does not move; checks are of what comes out alone then.
+        Cycles in which a channel does not move.
+    dies : bool
+        The memory is given up; checks are of what comes out alone then.
     seed : int
     cut : int
         Cycles after which everything is cut short, by the next job's reset.
@@ -75,7 +79,9 @@ class Job:
     latency: int = 1
     stall: float = 0.0
     errors: dict = field(default_factory=dict)
+    slow: str = ""
     deaf: dict = field(default_factory=dict)
+    dies: bool = False
     seed: int = 0
     cut: int = 0
 
@@ -153,12 +159,22 @@ class Transfers(Script):
                     self._fails(Status.BUS_ERR * bad, 0, place, host, write)
         self.job.commands.append((words, []))
 
-    def check(self, clear=True):
-        """Everything is done."""
-        self.job.commands.append(Check(len(self.job.beats), len(self.job.retired), self._image(), self.store.nans,
-                                       _word(fault(), **self.fault or {}), clear))
+    def check(self, clear=True, known=True):
+        """Everything is done. The fault is `known`, unless it depends on timing."""
+        fails = _word(fault(), **self.fault or {}) if known else None
+        self.job.commands.append(Check(
+            len(self.job.beats), len(self.job.retired), self._image(), self.store.nans, fails, clear))
         if clear:
             self.fault = None
+
+    def _values(self, shape):
+        """Half of them are midway between two results, or a bit more than that: so that all bits matter."""
+        values, rng = super()._values(shape), self.rng
+        half = 1 << (15 if self.config.format == "bf16" else 19)
+        above = half << rng.integers(1, 4, shape)
+        below = half >> rng.integers(1, half.bit_length() + 1, shape)
+        ties = rng.integers(120, 125, shape) << 23 | above | half | below
+        return np.where(rng.random(shape) < 0.5, ties, values).astype(np.uint32)
 
     def _range(self, block, first, slots, sid, layer, head=0, write=0, opens=0, closes=0, end=0):
         return "ranges", _word(range_(self.config), block=block, first=first, slots=slots, sid=sid, layer=layer,
@@ -226,11 +242,32 @@ def jobs(format="fp8"):
     """Everything at once, without stalls and with many; what fails; a memory that dies; resets in the midst."""
     config = CONFIG.model_copy(update={"format": format})
     found = []
-    for seed, (count, latency, stall) in enumerate([(40, 1, 0), (40, 20, 0), (40, 1, 0.4), (40, 3, 0.8)]):
-        script = Transfers(config, seed=seed, latency=latency, stall=stall)
-        mixed(script, count)
-        script.check()
+
+    def job(write, *arguments, special=0.02, flips=(), **options):
+        script = Transfers(config, special, flips, seed=len(found), **options)
+        write(script, *arguments)
         found.append(script.job)
+
+    job(mixed, 12)
+    job(mixed, 25, special=0.5)
+    job(mixed, 20, latency=24)
+    job(mixed, 15, stall=0.4)
+    job(mixed, 5, stall=0.8)
+    for slow in "ar", "r", "aw", "w", "b", "rows", "beats", "retire":
+        job(mixed, 5, stall=0.1, slow=slow)
+    job(ending, latency=40)
+    job(beyond)
+    flips, errors = _failures(config)
+    job(failing, flips=flips, errors=errors)
+    job(failing, flips=flips, errors=errors, stall=0.4)
+    for cut in 50, 90, 200:
+        job(mixed, 5, stall=0.2, cut=cut)
+        job(mixed, 3)
+    for way in "ar", "r", "aw", "w", "b":
+        job(pausing, deaf={way: range(50, 50 + config.patience - 5)})
+        for kind in ("stream", "copy") if way in ("ar", "r") else ("write", "copy"):
+            job(dying, kind, deaf={way: range(50, 1 << 30)}, dies=True)
+            job(dying, kind, deaf={way: range(57, 57 + 4 * config.patience)}, dies=True)
     return found
 
 
@@ -246,18 +283,131 @@ def mixed(script, count):
     def ranges():
         return [slots(block) for block in rng.permutation(config.blocks)[:rng.integers(3) + 1]]
 
-    for _ in range(count):
-        sid, layer = int(rng.integers(config.sequences)), int(rng.integers(config.layers))
-        kind = rng.random()
-        if kind < 0.5:
+    def move(kind):
+        source, target = (int(block) for block in rng.permutation(config.blocks)[:2])
+        return (kind, source % config.host_blocks if kind == Move.IN else source,
+                target % config.host_blocks if kind == Move.OUT else target, int(rng.integers(config.block_tokens)) + 1)
+
+    for n in range(count):
+        sid, layer, kind = int(rng.integers(config.sequences)), int(rng.integers(config.layers)), n % 5
+        if kind in (0, 3):
             script.stream(sid, layer, int(rng.integers(1, 1 << config.kv_heads)), *ranges())
-        elif kind < 0.8:
+        elif kind == 1:
             script.write(sid, layer, *ranges())
         else:
-            source, target = (int(each) for each in rng.permutation(config.blocks)[:2])
-            which = Move(int(rng.integers(3)))
-            if which == Move.OUT:
-                target = int(rng.integers(config.host_blocks))
-            if which == Move.IN:
-                source = int(rng.integers(config.host_blocks))
-            script.moves((which, source, target, int(rng.integers(config.block_tokens)) + 1))
+            script.moves(*(move(Move(int(rng.integers(3)))) for _ in range(rng.integers(2) + 1)))
+        if n % 10 == 9:
+            script.check()
+    script.check()
+
+
+def ending(script):
+    """As many streams end as can while the controller has no time for them."""
+    for n in range(script.config.transfers + 1):
+        script.stream(n % script.config.sequences, 0, 1, (n % script.config.blocks, n, 1))
+    script.stream(3, 1, 0b111, (1, 0, 8), (2, 0, 8), (3, 3, 1))
+    script.check()
+
+
+def beyond(script):
+    """Slots that host memory does not have, each bit of them; and blocks of the same numbers, which there are."""
+    end = script.config.host_blocks
+    for slot in [end, end + 1, end + 2, *(1 << n for n in range(3, 32)), (1 << 32) - 1]:
+        for ends in ((Move.OUT, 3, slot, 2), (Move.IN, slot, 3, 2)):
+            script.moves(ends)
+            script.check()
+    script.moves((Move.COPY, end, 2, 1), (Move.OUT, end, 2, 1), (Move.COPY, 1, end, 3), (Move.IN, 1, end, 3))
+    script.check()
+    script.moves((Move.OUT, 1, end, 8), (Move.OUT, 1, end - 1, 1))     # the first one stays
+    script.check(clear=False)
+    script.moves((Move.IN, end + 1, 1, 8))
+    script.check()
+    script.stream(1, 1, 0b10, (5, 0, 8))
+    script.check()
+
+
+def _failures(config):
+    """Bytes whose bits turn over, and addresses that fail. In block 3 nothing does."""
+    place = Transfers(config).store.address
+    row, beat = config.row_beats * config.beat, config.beat
+    rows = config.scale_beats * beat
+    flips = [place(1, 0, 0) + rows + row + 1]                           # K of slot 1
+    if config.scale_beats:
+        flips += [place(1, 0, 1) + 2, place(1, 0, 1) + 4 * 7 + 1]       # scale of V of slot 0, checksum of K of 7
+    host = -(-config.blocks * config.block_bytes // PAGE) * PAGE
+
+    def beats(at, count=1):
+        return range(at, at + count * beat)
+
+    return flips, {
+        ("r", beats(place(1, 0, 0) + rows + 3 * row)): SLVERR,          # K of slot 3
+        ("r", beats(place(1, 0, 2) + rows + row - beat)): DECERR,       # the last of slot 0
+        ("r", beats(place(2, 1, 2), most(config))): DECERR,
+        ("r", beats(place(4), config.segments * most(config))): EXOKAY,
+        ("r", beats(host + place(1, 1, 2) + rows)): SLVERR,
+        ("b", beats(place(5, 0, 0) + rows + 2 * row)): SLVERR,          # K of slot 2
+        ("b", beats(place(5, 1, 2) + rows + 15 * row, config.row_beats)): DECERR,
+        ("b", beats(place(4), config.segments * most(config))): EXOKAY,
+        ("b", beats(host + place(4, 1, 2) + rows + 15 * row)): SLVERR,
+        ("b", beats(host + place(2))): SLVERR,
+    }
+
+
+def failing(script):
+    """What turned over, what fails on the bus, one and then the other; and what is sound before and behind."""
+    sound = (3, 0, 2)
+    for head, ranges in product(range(3), ([sound, (1, 0, 4), sound], [(1, 1, 1), (1, 3, 1)], [(1, 3, 2), (1, 0, 2)],
+                                           [(1, 0, 1)], [(1, 7, 1)])):
+        script.stream(head + 1, 0, 1 << head, *ranges)
+        script.stream(4, 1, 1 << head, sound)
+        script.check()
+    script.stream(2, 1, 0b111, (4, 0, 8), (2, 0, 1))
+    script.stream(1, 0, 0b001, (2, 2, 4), (1, 0, 8))
+    script.check(clear=False)
+    script.stream(1, 0, 0b001, (1, 0, 8))
+    script.check()
+    for layer, first, slots in [(0, 0, 2), (0, 1, 2), (0, 2, 1), (0, 3, 1), (1, 5, 3), (1, 7, 1), (1, 0, 1)]:
+        script.write(3, layer, sound)
+        script.write(4, layer, (5, first, slots), (4, first, slots))
+        script.write(2, layer, sound)
+        script.check()
+    for kind, source, target, slots in [
+            (Move.COPY, 2, 3, 2), (Move.COPY, 1, 4, 1), (Move.COPY, 1, 4, 4), (Move.IN, 1, 3, 1), (Move.OUT, 2, 3, 3),
+            (Move.COPY, 3, 5, 2), (Move.COPY, 3, 5, 3), (Move.COPY, 3, 5, 8), (Move.OUT, 3, 4, 7), (Move.OUT, 3, 4, 8),
+            (Move.OUT, 3, 2, 1), (Move.COPY, 4, 3, 8), (Move.IN, 2, 5, 8)]:
+        script.moves((Move.COPY, 3, 0, 1), (kind, source, target, slots), (Move.COPY, 3, 0, 2))
+        script.check()
+
+
+def pausing(script):
+    """Some of everything."""
+    script.stream(1, 0, 0b111, (1, 0, 8))
+    script.write(2, 1, (2, 0, 2))
+    script.moves((Move.COPY, 3, 4, 2))
+    script.stream(1, 0, 0b111, (1, 0, 8))
+    script.write(2, 1, (5, 5, 3))
+    script.check()
+
+
+def dying(script, kind):
+    """Some of a kind, amid which the memory dies; and of everything after that, which fails at once."""
+    for n in range(4):
+        match kind:
+            case "stream":
+                script.stream(3, 1, 0b111, (4, 0, 8))
+            case "write":
+                script.write(3, 1, (4, 2 * n, 2))
+            case "copy":
+                script.moves((Move.COPY, 4, n, 4))
+    if kind != "copy":
+        script.fault = {"status": Status.BUS_ERR, "sid": 3, "place": 4, "write": kind == "write"}
+    script.check(known=kind != "copy")
+    script.stream(1, 0, 0b101, (1, 0, 8))
+    script.fault = {"status": Status.BUS_ERR, "sid": 1, "place": 1}
+    script.check()
+    script.write(2, 0, (2, 5, 3))
+    script.fault = {"status": Status.BUS_ERR, "sid": 2, "place": 2, "write": 1}
+    script.check()
+    script.moves((Move.IN, 3, 5, 2), (Move.OUT, 2, 1, 1))
+    script.fault = {"status": Status.BUS_ERR, "sid": 0, "place": 3, "host": 1}
+    script.check()

@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict
 
 from hw.flow.figures import dump, figure
-from sim.mutation import kvcache
+from sim.mutation import kvcache, kvstore
 from sim.mutation.bugs import BUGS, caught
 from sim.mutation.campaign import Verdict, run
 from sim.mutation.mutants import SEED
@@ -47,7 +47,7 @@ def main(argv=None):
         FOLDER.mkdir(parents=True, exist_ok=True)
         if not arguments.bugs:
             # The KV cache's survivors are not all explained yet: it is only mutated when asked for.
-            campaigns = (run, kvcache.run) if arguments.block else (run,)
+            campaigns = (run, kvcache.run, kvstore.run) if arguments.block else (run,)
             fresh = [asdict(verdict) for each in campaigns for verdict in each(FOLDER, progress, arguments.block)]
             labels = {fields["label"] for fields in fresh}
             others = [fields for fields in known()["mutants"] if fields["label"] not in labels]

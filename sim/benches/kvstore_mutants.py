@@ -38,6 +38,7 @@ async def mutants(dut):
                 assert job.stall or now == before, f"{now}, not {before}: cycles, fault, beats that failed"
             except (AssertionError, LookupError, ValueError) as error:
                 found[number] = n, str(error).splitlines()[0]
+                dut._log.info(f"{number}: job {n}: {found[number][1]}")
                 break
     Path(os.environ["FAILURES"]).write_bytes(pickle.dumps(found))
 

@@ -28,9 +28,9 @@ from sim.formal.walker import WalkerRules
 from sim.matmul import Job
 from sim.mutation.judge import breaches, same
 from sim.mutation.mutants import Pool, Target
-from sim.mutation.simulation import BENCH, failures
+from sim.mutation.simulation import failures
 
-__all__ = ["CONFIG", "Unwatched", "Verdict", "inside", "jobs", "judged", "queues", "run"]
+__all__ = ["CONFIG", "Unwatched", "Verdict", "inside", "jobs", "queues", "run", "verdict"]
 
 CONFIG = Matmul(family="fp8", lanes=1, rows=2, cols=4, acc_rows=8, drain=2, m_max=24, n_max=12, k_max=8)
 
@@ -73,41 +73,39 @@ def run(folder, progress, label="", config=CONFIG):
 
     All of them are simulated and put to their contracts; what survives both is compared with the block.
     """
-    first = 1
+    verdicts, first = [], 1
     top, targets = inside(config)
     pools = [(Pool(top, targets, folder / "engine"), True)]
     for target in queues():
         first += sum(len(pool.mutants) for pool, _ in pools[-1:])
         pools.append((Pool(target.block, [target], folder / target.label, first), False))
-    return [verdict for pool, simulated in pools
-            for verdict in judged(pool, progress, label, jobs(config) if simulated else ())]
-
-
-def judged(pool, progress, label, jobs, bench=BENCH):
-    """Verdicts on a pool's mutants of blocks whose label begins so, which are put to some jobs if there are any."""
-    verdicts, failed = [], {}
-    chosen = [target for target in pool.targets if target.label.startswith(label)]
-    if jobs and chosen:
-        mutants = [mutant for target in chosen for mutant in pool.of(target)]
-        progress(f"{len(mutants)} mutants in one simulation")
-        failed = failures(pool, jobs, mutants, bench)
-    for target in chosen:
-        with_contract = target.task.contract is not Unwatched
-        progress(f"{target.label}: contract")
-        broken = breaches(pool, target, pool.of(target)) if with_contract else {}
-        left = [mutant for mutant in pool.of(target) if mutant.number not in {**broken, **failed}]
-        progress(f"{target.label}: {len(left)} left to be compared")
-        equal = same(pool, target, left) if target.compared else set()
-        left = [mutant for mutant in left if mutant.number not in equal]
-        if with_contract and left:
-            progress(f"{target.label}: contract, with more patience, of {len(left)}")
-            broken |= breaches(pool, target, left, timeout=30)
-        for mutant in pool.of(target):
-            breach, failure = broken.get(mutant.number), failed.get(mutant.number)
-            verdicts.append(Verdict(
-                target.label, mutant.name, str(mutant), breach and f"cycle {breach[1]}: {breach[0]}" or "",
-                failure and f"job {failure[0]}: {failure[1]}" or "", mutant.number in equal))
+    for pool, simulated in pools:
+        chosen = [target for target in pool.targets if target.label.startswith(label)]
+        failed = {}
+        if simulated and chosen:
+            mutants = [mutant for target in chosen for mutant in pool.of(target)]
+            progress(f"{len(mutants)} mutants in one simulation")
+            failed = failures(pool, jobs(config), mutants)
+        for target in chosen:
+            judged = target.task.contract is not Unwatched
+            progress(f"{target.label}: contract")
+            broken = breaches(pool, target, pool.of(target)) if judged else {}
+            left = [mutant for mutant in pool.of(target) if mutant.number not in {**broken, **failed}]
+            progress(f"{target.label}: {len(left)} left to be compared")
+            equal = same(pool, target, left) if target.compared else set()
+            left = [mutant for mutant in left if mutant.number not in equal]
+            if judged and left:
+                progress(f"{target.label}: contract, with more patience, of {len(left)}")
+                broken |= breaches(pool, target, left, timeout=30)
+            verdicts += [verdict(mutant, broken, failed, equal) for mutant in pool.of(target)]
     return verdicts
+
+
+def verdict(mutant, broken, failed, equal):
+    """The `Verdict` on a mutant, given what `breaches`, `failures` and `same` say."""
+    breach, failure = broken.get(mutant.number), failed.get(mutant.number)
+    return Verdict(mutant.label, mutant.name, str(mutant), f"cycle {breach[1]}: {breach[0]}" if breach else "",
+                   f"job {failure[0]}: {failure[1]}" if failure else "", mutant.number in equal)
 
 
 def inside(config=CONFIG):

@@ -8,12 +8,12 @@ from itertools import product
 import numpy as np
 
 from golden.config import KvCache
-from golden.paging import Move, Part, Status, pack
-from hw.axi import OUTSTANDING, Bursts, Port, Reads, Writes
+from golden.paging import Move, Status, pack
+from hw.axi import Bursts, Port, Reads, Writes
 from hw.kvcache.copier import AHEAD, BURST, Copier
 from hw.kvcache.dispatcher import Dispatcher
 from hw.kvcache.ports import fault, move, range_
-from hw.kvcache.reader import Reader
+from hw.kvcache.reader import Reader, tag
 from hw.kvcache.runs import Runs, Tags, address, most
 from hw.kvcache.store import Store
 from hw.kvcache.writer import Writer
@@ -22,8 +22,10 @@ from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.prove import Task
 from sim.formal.store import DispatcherRules, RunsRules, TagsRules
 from sim.kvstore import Script
-from sim.mutation.campaign import Unwatched, judged
+from sim.mutation.campaign import Unwatched, verdict
+from sim.mutation.judge import breaches, same
 from sim.mutation.mutants import Pool, Target
+from sim.mutation.simulation import failures
 
 __all__ = ["BENCH", "Check", "Job", "inside", "jobs", "run"]
 
@@ -205,36 +207,58 @@ def _word(layout, **values):
 
 
 def run(folder, progress, label=""):
-    """Judge all mutants of the blocks whose label begins so; return a list of `campaign.Verdict`."""
+    """Judge all mutants of the blocks whose label begins so; return a list of `campaign.Verdict`.
+
+    They are put to their contracts; what survives that is simulated; and what survives both is compared with the block.
+    """
     verdicts, first = [], 1
     for format in "fp8", "bf16":
-        top, targets = inside(format)
-        if any(target.label.startswith(label) for target in targets):
-            pool = Pool(top, targets, folder / f"kvstore_{format}", first)
-            first += len(pool.mutants)
-            verdicts += judged(pool, progress, label, jobs(format), BENCH)
+        pool = Pool(*inside(format), folder / f"kvstore_{format}", first)
+        first += len(pool.mutants)
+        chosen = [target for target in pool.targets if target.label.startswith(label)]
+        broken, equal = {}, set()
+
+        def contracts(target, mutants, patience, pool=pool, broken=broken):
+            if target.task.contract is not Unwatched and mutants:
+                progress(f"{target.label}: contract, {len(mutants)} mutants")
+                broken |= breaches(pool, target, mutants, patience)
+
+        for target in chosen:
+            contracts(target, pool.of(target), 2)
+        left = [mutant for target in chosen for mutant in pool.of(target) if mutant.number not in broken]
+        progress(f"kvstore, {format}: {len(left)} mutants in one simulation")
+        failed = failures(pool, jobs(format), left, BENCH) if left else {}
+        for target in chosen:
+            left = [mutant for mutant in pool.of(target) if mutant.number not in {**broken, **failed}]
+            progress(f"{target.label}: {len(left)} left to be compared")
+            equal |= same(pool, target, left)
+            contracts(target, [mutant for mutant in left if mutant.number not in equal], 30)
+            verdicts += [verdict(mutant, broken, failed, equal) for mutant in pool.of(target)]
     return verdicts
 
 
 def inside(format="fp8"):
-    """A store, and what of it is mutated; with BF16, what differs then."""
+    """A store, and what of it is mutated; with BF16 that which is different then."""
     config = CONFIG.model_copy(update={"format": format})
-    bits, entry = address(config), (config.transfers - 1).bit_length()
-    targets = [
-        Target("dispatcher", Task(Dispatcher(config), DispatcherRules, depth=10)),
-        Target("reader", Task(Reader(config), Unwatched)),
-        Target("writer", Task(Writer(config), Unwatched)),
-        Target("copier", Task(Copier(config), Unwatched)),
-        Target("runs", Task(Runs(config), RunsRules, depth=10)),
-        Target("tags", Task(Tags(config, entry), TagsRules, depth=10)),
-        Target("bursts", Task(Bursts(bits, most(config), BURST, entry), BurstsRules, depth=8)),
-        Target("reads", Task(Reads(bits, config.beat, most(config), config.burst, config.buffer), ReadsRules, depth=10)),
-        Target("writes", Task(Writes(bits, config.beat, most(config), BURST, entry), WritesRules, depth=10)),
-        Target("port", Task(Port(config.address_bits, config.beat, max(config.buffer, AHEAD), config.patience),
-                            PortRules, depth=8)),
-        Target("store", Task(Store(config), Unwatched), compared=False),
-    ]
-    return Store(config), targets
+    beats, entry = (address(config), config.beat, most(config)), (config.transfers - 1).bit_length()
+    tasks = {
+        "reader": Task(Reader(config), Unwatched),
+        "writer": Task(Writer(config), Unwatched),
+        "runs": Task(Runs(config), RunsRules, depth=10),
+        "tags": Task(Tags(config, tag(config)), TagsRules, depth=10),
+    }
+    if format == "bf16":
+        return Store(config), [Target(f"kvstore_bf16_{name}", task, count=100) for name, task in tasks.items()]
+    tasks |= {
+        "dispatcher": Task(Dispatcher(config), DispatcherRules, depth=10),
+        "copier": Task(Copier(config), Unwatched),
+        "bursts": Task(Bursts(address(config), most(config), BURST, entry), BurstsRules, depth=8),
+        "reads": Task(Reads(*beats, config.burst, config.buffer), ReadsRules, depth=10),
+        "writes": Task(Writes(*beats, BURST, entry), WritesRules, depth=10),
+        "port": Task(Port(config.address_bits, config.beat, max(config.buffer, AHEAD), config.patience), PortRules,
+                     depth=8),
+    }
+    return Store(config), [Target(f"kvstore_{name}", task, count=100) for name, task in tasks.items()]
 
 
 @cache
@@ -248,26 +272,22 @@ def jobs(format="fp8"):
         write(script, *arguments)
         found.append(script.job)
 
-    job(mixed, 12)
-    job(mixed, 25, special=0.5)
-    job(mixed, 20, latency=24)
-    job(mixed, 15, stall=0.4)
-    job(mixed, 5, stall=0.8)
-    for slow in "ar", "r", "aw", "w", "b", "rows", "beats", "retire":
-        job(mixed, 5, stall=0.1, slow=slow)
+    job(mixed, 10)
     job(ending, latency=40)
-    job(beyond)
-    flips, errors = _failures(config)
-    job(failing, flips=flips, errors=errors)
-    job(failing, flips=flips, errors=errors, stall=0.4)
+    job(mixed, 13, latency=24, special=0.5)
+    job(mixed, 8, stall=0.4)
     for cut in 50, 90, 200:
         job(mixed, 5, stall=0.2, cut=cut)
         job(mixed, 3)
+    flips, errors = _failures(config)
+    job(failing, flips=flips, errors=errors)
+    job(beyond)
+    for slow in "r", "w", "b", "rows", "beats", "retire":
+        job(mixed, 3, stall=0.1, slow=slow)
     for way in "ar", "r", "aw", "w", "b":
         job(pausing, deaf={way: range(50, 50 + config.patience - 5)})
-        for kind in ("stream", "copy") if way in ("ar", "r") else ("write", "copy"):
-            job(dying, kind, deaf={way: range(50, 1 << 30)}, dies=True)
-            job(dying, kind, deaf={way: range(57, 57 + 4 * config.patience)}, dies=True)
+        job(dying, "stream" if way in ("ar", "r") else "write", deaf={way: range(50, 1 << 30)}, dies=True)
+        job(dying, "copy", deaf={way: range(57, 57 + 4 * config.patience)}, dies=True)
     return found
 
 

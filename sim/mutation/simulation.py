@@ -10,7 +10,7 @@ from cocotb_tools.runner import get_runner
 from sim.mutation.mutants import run_yosys
 from sim.run import MAKE, ROOT, WARNINGS, verilator
 
-__all__ = ["BENCH", "failures"]
+__all__ = ["failures"]
 
 BENCH = "sim.benches.mutants"
 

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bench of `hw.kvcache.cache.KvCache`: a `sim.kvstore.Job`."""
 
-import os
-import pickle
-from pathlib import Path
 
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
@@ -11,6 +8,7 @@ from cocotb.triggers import ClockCycles, RisingEdge
 from golden.paging import Opcode, Status
 from sim.axi import Ideal, Memory, peer
 from sim.dram import Dram
+from sim.job import finish, given
 from sim.kvcache import unpacked
 from sim.kvstore import Flip, Run, Wait
 from sim.stream import Sink, Source, check_stalls, reset
@@ -22,7 +20,7 @@ def expected(config, beat, sid):
     """A beat's payload."""
     word = int.from_bytes(beat.data, "little")
     shift = 8 * config.beat
-    sizes = (4, config.block_tokens, config.kv_heads, max(config.sequences, 2), 2, 2, 2)
+    sizes = (4, len(config.slots), config.kv_heads, max(config.sequences, 2), 2, 2, 2)
     values = (beat.part, beat.slot, beat.head, sid, beat.first, beat.last, beat.end)
     for value, bits in zip(values, ((size - 1).bit_length() for size in sizes), strict=True):
         word |= int(value) << shift
@@ -54,7 +52,7 @@ class TimedSource(Timed, Source):
 
 @cocotb.test()
 async def replay(dut):
-    job = pickle.loads(Path(os.environ["JOB"]).read_bytes())
+    job = given()
     config, image = job.config, bytearray(job.before)
     commands, operands, rows = (TimedSource(dut, name, idle=job.stall) for name in ("i", "operands", "rows"))
     sinks = {name: TimedSink(dut, name, stall=job.stall) for name in ("o", "beats", "hits", "events")}
@@ -138,6 +136,6 @@ async def replay(dut):
         if memory:
             memory.check_stalls()
     cycles, reads, returned = (memory.cycles, memory.reads, memory.returned) if memory else ({}, [], [])
-    Path(os.environ["RUN"]).write_bytes(pickle.dumps(Run(
+    finish(Run(
         commands.cycles, completions.cycles, beats.cycles, cycles, reads, returned, flagged,
-        int(dut.fault.value), int(dut.dead.value))))
+        int(dut.fault.value), int(dut.dead.value)))

@@ -170,13 +170,14 @@ class Transfers(Script):
             self.fault = None
 
     def _values(self, shape):
-        """Half of them are midway between two results, or a bit more than that: so that all bits matter."""
-        values, rng = super()._values(shape), self.rng
-        half = 1 << (15 if self.config.format == "bf16" else 19)
+        """Half of them are midway between two results, or a bit more than that; half of the rows are of any size."""
+        rng, half = self.rng, 1 << (15 if self.config.format == "bf16" else 19)
+        whole = rng.random((*shape[:-1], 1)) < 0.5
+        exponent = np.where(whole, rng.integers(10, 250, whole.shape), 125) - rng.integers(0, 5, shape)
         above = half << rng.integers(1, 4, shape)
         below = half >> rng.integers(1, half.bit_length() + 1, shape)
-        ties = rng.integers(120, 125, shape) << 23 | above | half | below
-        return np.where(rng.random(shape) < 0.5, ties, values).astype(np.uint32)
+        ties = exponent << 23 | above | half | below
+        return np.where(whole | (rng.random(shape) < 0.5), ties, super()._values(shape)).astype(np.uint32)
 
     def _range(self, block, first, slots, sid, layer, head=0, write=0, opens=0, closes=0, end=0):
         return "ranges", _word(range_(self.config), block=block, first=first, slots=slots, sid=sid, layer=layer,
@@ -284,6 +285,8 @@ def jobs(format="fp8"):
         job(pausing, deaf={way: range(50, 50 + config.patience - 5)})
         job(dying, "stream" if way in ("ar", "r") else "write", deaf={way: range(50, 1 << 30)}, dies=True)
         job(dying, "copy", deaf={way: range(57, 57 + 4 * config.patience)}, dies=True)
+    for way, kind in [("ar", "stream"), ("aw", "write"), ("w", "write")] * 4:
+        job(expiring, kind, deaf={way: range(1 << 30)}, dies=True)
     return found
 
 
@@ -445,4 +448,12 @@ def dying(script, kind):
     script.check()
     script.moves((Move.IN, 3, 5, 2), (Move.OUT, 2, 1, 1))
     script.fault = {"status": Status.BUS_ERR, "sid": 0, "place": 3, "host": 1}
+    script.check()
+
+
+def expiring(script, kind):
+    """One transfer, of which nothing comes; what waits must not change."""
+    sid, block = (int(script.rng.integers(end)) for end in (script.config.sequences, script.config.blocks))
+    getattr(script, kind)(sid, 0, *([0b1] if kind == "stream" else []), (block, 0, 1))
+    script.fault = {"status": Status.BUS_ERR, "sid": sid, "place": block, "write": kind == "write"}
     script.check()

@@ -279,6 +279,7 @@ def jobs(format="fp8"):
     block = config.block_bytes
     job(blaming, errors={(way, range(first * block, end * block)): SLVERR
                          for way in "rb" for first, end in ((1, 3), (4, 6))})
+    job(meeting)
     for slow in "r", "w", "b", "rows", "beats", "retire":
         job(mixed, 3, stall=0.1, slow=slow)
     for way in "ar", "r", "aw", "w", "b":
@@ -414,6 +415,22 @@ def blaming(script):
                 script.moves((Move.COPY, block, 3, 1))
             case 3:
                 script.moves((Move.COPY, 3, block, 1))
+        script.check()
+
+
+def meeting(script):
+    """Writes and streams, behind so many others, and each followed by one that meets it in one slot alone."""
+    rng, tokens = script.rng, script.config.block_tokens
+    for n, ahead in product(range(8), range(script.config.transfers)):
+        for head in range(ahead):
+            script.stream(head, 0, 1, (0, head, 1))
+        block, first, slots = (int(rng.integers(1, end)) for end in (script.config.blocks, tokens - 3, 4))
+        met = (first + slots - 1, 2) if n & 1 else (first - 1, 2)
+        for write, each in (n & 2, (first, slots)), (~n & 2, met):
+            if write:
+                script.write(1, 0, (block, *each))
+            else:
+                script.stream(2, 0, 0b10, (block, *each))
         script.check()
 
 

@@ -87,4 +87,10 @@ REASONS = [
      "the writer's bursts have two beats at most: bit 3 of their length is 0"),
     ("kvstore_port", r"by bit 2 at `.*slice\$1007\.Q\[3\]`",
      "counts in another order, and comes to 100 after as many cycles"),
+    ("kvstore_dispatcher", r"generator\$807\.A\[", "no entry: whatever is done names one"),
+    ("kvstore_bursts", r"`\$procmux\$161\.A\[", "where the next burst begins, when that is not written"),
+    ("kvstore_bursts", r"by bit 3 at `\$procmux\$161\.Y", "all bursts of a run but the first begin at multiples of 16"),
+    ("kvstore_reads", r"`queue\.i__ready\[0\]`", "what was asked for has a place: nobody asks whether"),
+    ("kvstore_reads", r"^const0 at `bursts\.o__payload\[28\]`", "all bursts have an even number of beats here"),
+    ("kvstore_reads", r"`bursts\.i__payload\[34\]`", "whether a run is final, which nobody asks of one that is read"),
 ]

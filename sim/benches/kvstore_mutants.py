@@ -111,7 +111,7 @@ class Player:
                 source.offer(word if each == name else None)
         if self.rows.free():
             self.rows.offer(self.lines.popleft() if self.lines and self._willing("rows") else None)
-        self.beats.take(self._willing("beats"))
+        self.beats.take(self._willing("beats") and (self.beats.waits or self.job.slow != "beats"))
         self.retire.take(not self.words and self._willing("retire"))
         gone = not self.words and not any(source.offered for source in self.transfers.values())
         self.settled = self.settled + 1 if gone and isinstance(self.commands[0], Check) else 0

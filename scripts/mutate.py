@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict
 
 from hw.flow.figures import dump, figure
-from sim.mutation import kvcache
+from sim.mutation import kvcache, kvstore
 from sim.mutation.bugs import BUGS, caught
 from sim.mutation.campaign import Verdict, run
 from sim.mutation.mutants import SEED
@@ -45,11 +45,11 @@ def main(argv=None):
     if not arguments.write:
         FOLDER.mkdir(parents=True, exist_ok=True)
         if not arguments.bugs:
-            fresh = [asdict(verdict) for each in (run, kvcache.run)
+            fresh = [asdict(verdict) for each in (run, kvcache.run, kvstore.run)
                      for verdict in each(FOLDER, progress, arguments.block)]
             labels = {fields["label"] for fields in fresh}
             others = [fields for fields in known()["mutants"] if fields["label"] not in labels]
-            mutants = sorted(others + fresh, key=lambda fields: int(fields["name"].rpartition("-")[2]))
+            mutants = sorted(others + fresh, key=lambda fields: (fields["label"], int(fields["name"].rpartition("-")[2])))
             kept.write_text(json.dumps({**known(), "mutants": mutants}, indent=1))
         if not arguments.block:
             fresh = []

@@ -30,7 +30,7 @@ from sim.mutation.judge import breaches, same
 from sim.mutation.mutants import Pool, Target
 from sim.mutation.simulation import failures
 
-__all__ = ["CONFIG", "Verdict", "inside", "jobs", "queues", "run", "verdict"]
+__all__ = ["CONFIG", "Unwatched", "Verdict", "inside", "jobs", "queues", "run", "verdict"]
 
 CONFIG = Matmul(family="fp8", lanes=1, rows=2, cols=4, acc_rows=8, drain=2, m_max=24, n_max=12, k_max=8)
 

@@ -49,7 +49,7 @@ def main(argv=None):
                      for verdict in each(FOLDER, progress, arguments.block)]
             labels = {fields["label"] for fields in fresh}
             others = [fields for fields in known()["mutants"] if fields["label"] not in labels]
-            mutants = sorted(others + fresh, key=lambda fields: (fields["label"], int(fields["name"].rpartition("-")[2])))
+            mutants = sorted(others + fresh, key=place)
             kept.write_text(json.dumps({**known(), "mutants": mutants}, indent=1))
         if not arguments.block:
             fresh = []
@@ -63,6 +63,11 @@ def main(argv=None):
         PAGE.write_text(before + mark + "\n" + "\n".join(page(verdicts, bugs)) + "\n")
     print(dump(figures(verdicts, bugs)) if arguments.json else "\n".join(page(verdicts, bugs)))
     sys.exit(any(verdict.survives and not reason(verdict) for verdict in verdicts) or not all(bugs))
+
+
+def place(fields):
+    """Where a verdict stands: by its block, then by its number."""
+    return fields["label"], int(fields["name"].rpartition("-")[2])
 
 
 def reason(verdict):

@@ -293,7 +293,7 @@ def jobs(format="fp8"):
         job(pausing, deaf={way: range(50, 50 + config.patience - 5)})
         job(dying, "stream" if way in ("ar", "r") else "write", deaf={way: range(50, 1 << 30)}, dies=True)
         job(dying, "copy", deaf={way: range(57, 57 + 4 * config.patience)}, dies=True)
-    for way, kind in [("ar", "stream"), ("aw", "write"), ("w", "write")] * 4:
+    for way, kind in [("ar", "stream"), ("aw", "write"), ("w", "write")] * 8:
         job(expiring, kind, deaf={way: range(1 << 30)}, dies=True)
     return found
 

@@ -26,8 +26,17 @@ def test_mutants_of_the_loader(tmp_path):
     equal = same(pool, loader, pool.mutants)
     assert len(broken) > 15 and not equal & set(broken)
     assert {mutant.number for mutant in rest} == equal
-    assert set() < matching(pool, loader, pool.mutants) <= equal
     assert breach(loader.task, tmp_path / "sound") is None
+
+
+def test_mutants_that_do_the_same_in_every_step(tmp_path):
+    """They are the same for ever, too."""
+    _, targets = inside()
+    walker = next(target for target in targets if target.label == "walker")
+    pool = Pool(walker.block, [walker], tmp_path)
+    equal = matching(pool, walker, pool.mutants)
+    assert 0 < len(equal) < 10
+    assert same(pool, walker, [mutant for mutant in pool.mutants if mutant.number in equal]) == equal
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)

@@ -11,9 +11,10 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from golden.families import FAMILIES
+from golden.noc import check
 from golden.packet import LENGTH
 from golden.paging import LENGTH as TOKENS
 
@@ -419,6 +420,11 @@ class Noc(Section):
             if each.replies_to and each.replies_to not in names:
                 raise ValueError(f"must have a class {_toml(each.replies_to)}, as {_toml(each.name)} replies to it")
         return classes
+
+    @model_validator(mode="after")
+    def _no_deadlock(self):
+        check(self)
+        return self
 
     def __getitem__(self, name):
         """The class of that name."""

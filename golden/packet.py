@@ -57,8 +57,9 @@ TURNS = {
 def flit(data):
     """Fields of a flit of `data` bits on a link and their bits.
 
-    `route` has a bit for each output of the router that receives it; it is 0 towards a node and in a reduction,
-    whose group knows. `parity` makes the ones of all fields and of the number of the virtual channel even.
+    `route` has a bit for each output that a head takes of the router that receives it. It is 0 in a body, which
+    follows its head, towards a node, and in a reduction, whose group knows. `parity` makes the ones of all
+    fields and of the number of the virtual channel even.
     """
     return {"data": data, "head": 1, "tail": 1, "route": 5, "parity": 1}
 
@@ -90,8 +91,8 @@ class Reduction(IntEnum):
 
 
 GROUP = {"inputs": 5, "output": 3, "op": 2}
-"""What a router knows of a group: the inputs that take part (a bit for each `Port`; none: no such group here),
-the `Port` that the result leaves by, the `Reduction`."""
+"""What a router knows of a group: the inputs that take part, a bit for each `Port` (0: no such group
+here), the `Port` that the result leaves by, the `Reduction`."""
 
 
 class Error(IntEnum):

@@ -76,7 +76,7 @@ HEADER = {
     "length": LENGTH,           # flits of payload
     "last": 1,                  # of its message
     "reserve": LENGTH,          # flits of reply that the requester holds free
-    "user": 11,
+    "user": 7,
 }
 EXTRA = 64      # first bit of a head flit that is not the header's
 

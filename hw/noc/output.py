@@ -170,36 +170,27 @@ class Output(Block):
     def _begin(self, m, credits, chosen, tail):
         """By virtual channel: whether a packet of its class may begin, and whether on this one; else on the first.
 
-        In ordered classes by bucket, and registered a cycle ahead: for each virtual channel on which something may
-        be sent in this cycle, late, and for none.
+        In ordered classes by bucket, and registered a cycle ahead.
         """
         any_, given = {}, {}
         for _, numbers in dict.fromkeys(self.channels):
-            if not credits[numbers[0]].ordered:
-                open_ = {w: _named(m, ~credits[w].busy & ~credits[w].used[-1], f"open{w}") for w in numbers}
-                some, first = self._choose(credits, open_)
-                any_ |= dict.fromkeys(numbers, some)
-                given |= first
-                continue
-            sends, cases = Cat(chosen[w] for w in numbers), []
-            for sent in None, *numbers:
-                now = ~sends.any() if sent is None else chosen[sent]
-                open_ = {}
-                for w in numbers:
-                    one = credits[w]
-                    free = tail & ~one.left[-2] if w == sent else ~one.busy & ~one.left[-1]
-                    taken = [credits[u].buckets for u in numbers if u != w]
-                    if sent not in (None, w):
-                        taken += [credits[sent].bucket, credits[sent].youngest]
-                    open_[w] = _named(m, Mux(free, ~reduce(or_, taken), 0), f"open{w}_{sent}")
-                cases.append((now, *self._choose(credits, open_)))
-            some = Signal(BUCKETS, name=f"some{numbers[0]}", init=-1)
-            m.d.sync += some.eq(reduce(or_, (Mux(now, value, 0) for now, value, _ in cases)))
+            ordered, open_ = credits[numbers[0]].ordered, {}
             for w in numbers:
-                any_[w] = some
+                one = credits[w]
+                if ordered:
+                    closed = Mux(chosen[w], ~tail | one.left[-2], one.busy | one.left[-1])
+                    taken = [Mux(chosen[u], credits[u].buckets | credits[u].bucket | credits[u].youngest,
+                                 credits[u].buckets) for u in numbers if u != w]
+                    open_[w] = _named(m, Mux(closed, 0, ~reduce(or_, taken)), f"open{w}")
+                else:
+                    open_[w] = _named(m, ~one.busy & ~one.used[-1], f"open{w}")
+            domain = m.d.sync if ordered else m.d.comb
+            some, first = self._choose(credits, open_)
+            any_ |= dict.fromkeys(numbers, Signal(len(some), name=f"some{numbers[0]}", init=-1))
+            domain += any_[numbers[0]].eq(some)
             for w in numbers[1:]:
-                given[w] = Signal(BUCKETS, name=f"given{w}")
-                m.d.sync += given[w].eq(reduce(or_, (Mux(now, first[w], 0) for now, _, first in cases)))
+                given[w] = Signal(len(some), name=f"given{w}")
+                domain += given[w].eq(first[w])
         return any_, given
 
     def _choose(self, credits, open_):

@@ -49,7 +49,13 @@ class SlotsRules(Contract):
         push, pop, level = Signal(), Signal(), Signal(range(block.depth + 1))
         m.d.comb += push.eq(block.push & (level != block.depth)), pop.eq(block.pop)
         m.d.sync += level.eq(level + push - pop)
+        began, inside = Signal(), Signal()      # a packet that comes in, a packet that goes out
+        with m.If(push):
+            m.d.sync += began.eq(~block.i.tail)
+        m.d.sync += inside.eq(block.inside)
         self.require("pops only with a flit there", ~block.pop | (level != 0))
+        self.require("packets come whole", ~push | (block.i.head == ~began))
+        self.require("inside is between head and tail", block.inside == Mux(pop, ~front.tail, inside))
 
         follow = self.any(1, "follow")
         item, ahead, followed = Signal(block.shape), Signal.like(level), Signal()

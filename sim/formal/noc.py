@@ -8,16 +8,17 @@ that no other has.
 
 from amaranth.hdl import Cat, Mux, Signal, Value
 
-from golden.packet import TURNS, Error
+from golden.packet import FORKS, TURNS, Error
 from hw.noc.arbiter import Arbiter
 from hw.noc.lane import Slots
 from hw.noc.link import Traffic, flit
+from hw.noc.multicast import Fork
 from hw.noc.output import BUCKETS, Credits
 from hw.noc.router import Router
 from sim.formal.contract import Contract
 from sim.formal.prove import Task
 
-__all__ = ["QUICK", "TASKS", "ArbiterRules", "CreditsRules", "RouterRules", "SlotsRules"]
+__all__ = ["QUICK", "TASKS", "ArbiterRules", "CreditsRules", "ForkRules", "RouterRules", "SlotsRules"]
 
 FIRST, SECOND = 50, 51      # bits of data that mark a flit and a later one
 
@@ -82,11 +83,46 @@ class SlotsRules(Contract):
         self.reach("a body keeps the route of its head", here & routed & ~item.head & (item.route != route))
 
 
+class ForkRules(Contract):
+    """Each flit leaves once by each of its outputs, and none before its packet has them all, taken in order."""
+
+    def rules(self, m, block):
+        route, there, tail = Signal(5), Signal(), Signal()
+        begun, gone = Signal(), Signal(5)       # a packet whose head was there; outputs that a flit has left by
+        goes = block.grant & ~block.hold
+        going = block.taken | block.drop
+        m.d.sync += [route.eq(block.route), there.eq(block.there & ~going), tail.eq(block.tail),
+                     gone.eq(Mux(going, 0, gone | goes))]
+        with m.If(block.there):
+            m.d.sync += begun.eq(~(going & (block.tail | block.drop)))
+        self.require("a flit waits", ~there | block.there & (block.tail == tail))
+        self.require("its packet keeps its route", ~begun | (block.route == route))
+        self.require("a route somewhere", block.route != 0)
+        self.require("granted is what it wants", (block.grant & ~block.wants) == 0)
+        self.require("dropped at once, if at all", ~block.drop | block.there & ~begun)
+
+        before, taken = 0, []
+        for port in FORKS[block.order]:
+            taken.append(~block.owns[port] | ((block.route & before & ~block.owns) == 0))
+            before |= 1 << port
+        self.promise("none twice", (goes & gone) == 0)
+        self.promise("taken when it left by all", ~block.taken | ((gone | goes) == block.route))
+        self.promise("nothing goes before all are its own",
+                     (goes == 0) | block.drop | ((block.route & ~(block.owns | block.grant)) == 0))
+        self.promise("outputs are taken in order", Cat(taken).all())
+        self.promise("only its own are taken", (block.owns & ~block.route) == 0)
+        self.promise("a claim is kept", (block.claim & ~(block.hold & block.grant)) == 0)
+        self.promise("none is its own between packets", begun | (block.owns == 0))
+        self.promise("asks for what is next", ~block.there | block.taken | (block.wants != 0))
+        self.reach("a flit leaves in two cycles", block.taken & (gone != 0))
+        self.reach("a claim, then a head", block.taken & begun & (block.claim == 0) & (block.owns != block.route))
+
+
 class CreditsRules(Contract):
     """Counts what is in the buffer, and knows the buckets of all of it."""
 
     def rules(self, m, block):
-        level, inside = Signal(range(block.depth + 1)), Signal()
+        level, inside, claimed = Signal(range(block.depth + 1)), Signal(), Signal()
         self.require("sends only with a credit", ~block.send | (level != block.depth))
         self.require("claims what is free", ~block.claim | ~inside & ~block.send)
         self.require("credits are for flits sent", ~block.credit | (level != 0))
@@ -95,7 +131,6 @@ class CreditsRules(Contract):
         m.d.sync += level.eq(level + block.send - block.credit)
         with m.If(block.send | block.claim):
             m.d.sync += inside.eq(block.claim | ~block.tail)
-        claimed = Signal()
         m.d.sync += claimed.eq(block.claim | claimed & ~block.send)
 
         follow, bucket, current = self.any(1, "follow"), Signal(BUCKETS), Signal(BUCKETS)
@@ -227,10 +262,11 @@ QUICK = [
     Task(Slots(flit(1), 2), SlotsRules),
     Task(Slots(flit(1), 4), SlotsRules),
     Task(Credits(4, ordered=True), CreditsRules),
+    Task(Fork("xy"), ForkRules),
+    Task(Fork("yx"), ForkRules),
 ]
 
 TASKS = [
-    *QUICK,
     Task(Router("ES", 64, 2, (Traffic(),)), RouterRules, depth=12),
     Task(Router("ES", 64, 2, (Traffic(2),)), RouterRules, depth=10),
 ]

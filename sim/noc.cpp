@@ -32,12 +32,14 @@ using Flit = array<uint32_t, (FLIT + 31) / 32>;
 
 static uint64_t get(const Flit& flit, Field field) {
     uint64_t value = 0;
-    for (int n = 0, bit = field.first; n < field.bits; n++, bit++) value |= uint64_t(flit[bit / 32] >> bit % 32 & 1) << n;
+    for (int n = 0, bit = field.first; n < field.bits; n++, bit++)
+        value |= uint64_t(flit[bit / 32] >> bit % 32 & 1) << n;
     return value;
 }
 
 static void put(Flit& flit, Field field, uint64_t value) {
-    for (int n = 0, bit = field.first; n < field.bits; n++, bit++) flit[bit / 32] |= uint32_t(value >> n & 1) << bit % 32;
+    for (int n = 0, bit = field.first; n < field.bits; n++, bit++)
+        flit[bit / 32] |= uint32_t(value >> n & 1) << bit % 32;
 }
 
 static void flip(Flit& flit, int bit) { flit[bit / 32] ^= 1u << bit % 32; }
@@ -51,11 +53,13 @@ static bool odd(const Flit& flit, int vc) {
 struct Packet {
     int kind, src, dst, length;         // class; flits with the head
     long born;
-    uint32_t number;                    // among those from src to dst, modulo what the header has room for
+    uint32_t number = 0;                // among those from src to dst, modulo what the header has room for
+    bool overtaken = false;
 
     // Data that both ends know.
     uint64_t noise(int index, int lane) const {
-        uint64_t x = ((uint64_t(number) << 32 | src << 16 | dst << 4 | kind) + (index << 4 | lane)) * 0x9e3779b97f4a7c15;
+        uint64_t x = uint64_t(number) << 32 | src << 22 | dst << 12 | kind << 10 | index << 2;
+        x = (x + lane) * 0x9e3779b97f4a7c15;
         x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
         return x ^ x >> 29;
     }
@@ -79,7 +83,10 @@ struct Packet {
         return made;
     }
 
-    static uint32_t read(const Flit& head) { return get(head, header::user) << header::tag.bits | get(head, header::tag); }
+    // The number that a head carries.
+    static uint32_t read(const Flit& head) {
+        return get(head, header::user) << header::tag.bits | get(head, header::tag);
+    }
     static constexpr uint32_t NUMBERS = 1u << (header::tag.bits + header::user.bits);
 };
 
@@ -218,7 +225,7 @@ void Node::make(int kind, int dst) {
     if (!sim.making && !sim.options.packets) return;
     const Traffic& traffic = sim.options.traffic[kind];
     int length = traffic.shortest + sim.below(traffic.longest - traffic.shortest + 1);
-    sending[kind].queue.push_back({kind, me, dst, length, sim.now, 0});
+    sending[kind].queue.push_back({kind, me, dst, length, sim.now});
     sim.made++;
 }
 
@@ -226,7 +233,10 @@ void Node::make(int kind, int dst) {
 int Node::destination(const string& pattern) {
     if (pattern == "broadcast") return ALL;
     if (pattern == "transpose") return me % WIDTH * WIDTH + me / WIDTH;
-    if (pattern == "memory") return MEMORIES[sim.below(std::size(MEMORIES))];
+    if (pattern == "memory") {
+        int count = std::size(MEMORIES), n = sim.below(count);
+        return MEMORIES[MEMORIES[n] == me && count > 1 ? (n + 1 + sim.below(count - 1)) % count : n];
+    }
     if (pattern == "hotspot" && me != HOTSPOT && sim.chance(0.1)) return HOTSPOT;
     if (pattern == "uniform" || pattern == "hotspot") return (me + 1 + sim.below(NODES - 1)) % NODES;
     return me;
@@ -356,7 +366,8 @@ bool Node::identify(const Flit& head, int kind, Packet& packet) {
         sim.faults.duplicated++;
         return false;
     }
-    sim.faults.reordered += found != expected.begin();
+    sim.faults.reordered += found->overtaken;
+    for (auto earlier = expected.begin(); earlier != found; earlier++) earlier->overtaken = true;
     packet = *found;
     expected.erase(found);
     sim.under_way--;
@@ -396,7 +407,8 @@ void Simulation::run() {
         if (making)
             for (Node& node : nodes) node.generate();
         cycle();
-        if (making && (options.packets ? made >= options.packets : now >= options.cycles)) stop();
+        bool done = options.packets ? made >= options.packets : now >= options.cycles;
+        if (making && (done || (options.flips && reported == options.flips))) stop();
     }
     for (int n = 0; n < 200; n++) cycle();
     faults.lost = under_way;
@@ -414,15 +426,16 @@ void Simulation::stop() {
 }
 
 void Simulation::print() {
-    printf("{\"cycles\": %ld, \"sent\": %ld, \"delivered\": %ld, \"flipped\": %ld, \"reported\": %ld,\n", now, taken, delivered,
-           flipped, reported);
-    printf("\"faults\": {\"lost\": %ld, \"duplicated\": %ld, \"misrouted\": %ld, \"reordered\": %ld, \"corrupted\": %ld, "
-           "\"credits\": %ld},\n\"classes\": [", faults.lost, faults.duplicated, faults.misrouted, faults.reordered,
-           faults.corrupted, faults.credits);
+    printf("{\"cycles\": %ld, \"sent\": %ld, \"delivered\": %ld, ", now, taken, delivered);
+    printf("\"flipped\": %ld, \"reported\": %ld,\n", flipped, reported);
+    printf("\"faults\": {\"lost\": %ld, \"duplicated\": %ld, ", faults.lost, faults.duplicated);
+    printf("\"misrouted\": %ld, \"reordered\": %ld, ", faults.misrouted, faults.reordered);
+    printf("\"corrupted\": %ld, \"credits\": %ld},\n\"classes\": [", faults.corrupted, faults.credits);
     for (int kind = 0; kind < KINDS; kind++) {
         const Measured& of = measured[kind];
-        printf("%s{\"flits\": %ld, \"packets\": %ld, \"latency\": %ld, \"worst\": %ld,\n\"flows\": [", kind ? ",\n" : "",
-               of.flits, of.packets, of.latency, of.worst);
+        printf(kind ? ",\n{" : "{");
+        printf("\"flits\": %ld, \"packets\": %ld, ", of.flits, of.packets);
+        printf("\"latency\": %ld, \"worst\": %ld,\n\"flows\": [", of.latency, of.worst);
         for (int src = 0; src < NODES; src++) {
             printf(src ? ",\n[" : "[");
             for (int dst = 0; dst < NODES; dst++) printf(dst ? ", %ld" : "%ld", flow(kind, src, dst).flits);

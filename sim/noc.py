@@ -12,6 +12,8 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from golden.noc import outputs, tree
 from golden.packet import HEADER, Port, bucket, flit
 from hw.emit import Verilog
@@ -19,7 +21,7 @@ from hw.noc.mesh import Mesh
 from hw.noc.router import ERROR
 from sim.run import ROOT, make
 
-__all__ = ["FAULTS", "PATTERNS", "Result", "Traffic", "build", "run"]
+__all__ = ["FAULTS", "PATTERNS", "Result", "Traffic", "bound", "build", "hops", "links", "run"]
 
 PATTERNS = ("uniform", "transpose", "hotspot", "memory", "reply", "broadcast")
 FAULTS = ("lost", "duplicated", "misrouted", "reordered", "corrupted")
@@ -92,16 +94,58 @@ class Result:
         """Whether nothing went wrong."""
         return not any(self.faults.values())
 
-    def links(self, noc):
-        """Flits per cycle on each link (node, output), from the routes of what arrived."""
-        found = Counter()
-        nodes = _nodes(noc)
-        for name, rows in self.flows.items():
-            for source, row in zip(nodes, rows, strict=True):
-                for dst, flits in zip(nodes, row, strict=True):
-                    for link in _way(noc.order(name), source, dst) if flits else ():
-                        found[link] += flits
-        return found
+
+def links(noc, flows):
+    """Flits on each link (node, output) when there are so many on each flow; a node's own output is None.
+
+    Parameters
+    ----------
+    noc : golden.config.Noc
+    flows : dict of str to list of list of float
+        By class, source and destination, as in a `Result`.
+    """
+    found, nodes = Counter(), _nodes(noc)
+    for name, rows in flows.items():
+        for source, row in zip(nodes, rows, strict=True):
+            for dst, flits in zip(nodes, row, strict=True):
+                for link in _way(noc.order(name), source, dst) if flits else ():
+                    found[link] += flits
+    return found
+
+
+def hops(noc, name, flows):
+    """Mean number of links between routers that the flits of a class pass."""
+    total = sum(map(sum, flows[name]))
+    ways = links(noc, {name: flows[name]})
+    return sum(flits for (_, port), flits in ways.items() if port not in (None, Port.L)) / total
+
+
+def shares(noc, pattern):
+    """Flits from each node to each other when each that sends makes one."""
+    nodes = _nodes(noc)
+    count = len(nodes)
+    others = np.ones((count, count)) - np.eye(count)
+    match pattern:
+        case "transpose":
+            found = np.array([[dst == source[::-1] != source for dst in nodes] for source in nodes], float)
+        case "hotspot":
+            hot = _hotspot(noc)
+            found = others / (count - 1)
+            found[np.arange(count) != hot] *= 0.9
+            found[np.arange(count) != hot, hot] += 0.1
+        case "memory":
+            found = others * [n in _memories(noc) for n in range(count)]
+            found /= np.maximum(found.sum(axis=1, keepdims=True), 1)
+        case _:
+            found = others / (count - 1)
+    return found.tolist()
+
+
+def bound(noc, name, pattern):
+    """Flits that each node can send a cycle, on average, when all that send do so at one rate."""
+    flows = {name: shares(noc, pattern)}
+    rate = 1 / max(links(noc, flows).values())
+    return rate * sum(map(sum, flows[name])) / (noc.width * noc.height)
 
 
 def run(noc, traffic, *, cycles=10_000, warmup=2_000, packets=0, stall=0.0, flips=0, fault="", seed=1):
@@ -171,6 +215,17 @@ def _nodes(noc):
     return [(x, y) for y in range(noc.height) for x in range(noc.width)]
 
 
+def _hotspot(noc):
+    """Number of the node that `hotspot` is about."""
+    return noc.height // 2 * noc.width + noc.width // 2
+
+
+def _memories(noc):
+    """Numbers of the nodes with memories; those in the west where there are none."""
+    axis, line = {"east": (0, noc.width - 1), "north": (1, 0), "south": (1, noc.height - 1)}.get(noc.memory, (0, 0))
+    return [n for n, node in enumerate(_nodes(noc)) if node[axis] == line]
+
+
 @lru_cache(1 << 16)
 def _way(order, source, dst):
     """The links from a node to another, into and out of the mesh included."""
@@ -201,7 +256,6 @@ def _glue(noc):
         return sum(1 << port for port in ports)
 
     names = [each.name for each in noc.classes]
-    edge = {"east": (0, end[0]), "north": (1, 0), "south": (1, end[1])}.get(noc.memory, (0, 0))
     yield "#pragma once"
     yield '#include "Vtop.h"'
     yield "struct Field { int first, bits; };"
@@ -209,7 +263,7 @@ def _glue(noc):
     yield "struct Link { uint32_t* flit; CData* valid; CData* credit; };"
     for name, value in (("WIDTH", noc.width), ("HEIGHT", noc.height), ("NODES", len(nodes)), ("VCS", noc.vcs),
                         ("DEPTH", noc.depth), ("KINDS", len(noc.classes)), ("FLIT", sum(flit(noc.data).values())),
-                        ("HOTSPOT", noc.height // 2 * noc.width + noc.width // 2)):
+                        ("HOTSPOT", _hotspot(noc))):
         yield f"constexpr int {name} = {value};"
     for name, value in fields(flit(noc.data)):
         yield f"constexpr Field {name.upper()}{value};"
@@ -220,7 +274,7 @@ def _glue(noc):
     yield "constexpr Class CLASSES[]" + table([
         (noc.channels(each.name)[0], each.vcs, names.index(each.replies_to) if each.replies_to else -1)
         for each in noc.classes]) + ";"
-    yield "constexpr int MEMORIES[]" + table([n for n, node in enumerate(nodes) if node[edge[0]] == edge[1]]) + ";"
+    yield "constexpr int MEMORIES[]" + table(_memories(noc)) + ";"
     yield "constexpr int BUCKET[]" + table([bucket(*node) for node in nodes] + [0]) + ";"
     yield "constexpr unsigned char FIRST[KINDS][NODES][NODES + 1]" + table(
         [[[first(kind, source, dst) for dst in [*nodes, None]] for source in nodes] for kind in noc.classes]) + ";"

@@ -54,7 +54,8 @@ struct Packet {
     int kind, src, dst, length;         // class; flits with the head
     long born;
     uint32_t number = 0;                // among those from src to dst, modulo what the header has room for
-    bool overtaken = false;
+    bool overtaken = false;             // by one that left after it
+    bool ghost = false;                 // nobody waits for it
 
     // Data that both ends know.
     uint64_t noise(int index, int lane) const {
@@ -155,6 +156,8 @@ struct Node {
     Node(Simulation& sim, int me);
     void generate();
     void drive();
+    void depart(Packet& packet);
+    void damage(int kind, Flit& head);
     void sample();
     void arrive(int vc, const Flit& flit);
 
@@ -179,7 +182,7 @@ struct Simulation {
     vector<Node> nodes;
 
     long now = 0, last = 0, made = 0, taken = 0, delivered = 0, under_way = 0;
-    long flipped = 0, reported = 0, damage = -1;    // cycle in which a router reported it, if one does
+    long flipped = 0, reported = 0, seen = -1;      // cycle in which a router reported damage, if one does
     struct { long lost, duplicated, misrouted, reordered, corrupted, credits; } faults{};
     struct Measured { long flits, packets, latency, worst; };
     array<Measured, KINDS> measured{};
@@ -257,47 +260,49 @@ int Node::choose(int kind, int dst) {
 void Node::drive() {
     *receive.credit = credits;
     *send.valid = 0;
-    for (int n = 0; n < KINDS; n++) {
+    for (int n = 0; n < KINDS && !*send.valid; n++) {
         int kind = (turn + n) % KINDS;
         Sending& one = sending[kind];
         if (one.queue.empty()) continue;
         Packet& packet = one.queue.front();
-        if (one.index == 0) {
-            one.vc = choose(kind, packet.dst);
-            if (one.vc < 0) continue;
-            sim.taken++;
-            packet.number = sim.flow(kind, me, packet.dst).sent++ % Packet::NUMBERS;
-            for (int dst = 0; dst < NODES; dst++)
-                if (dst == packet.dst || (packet.dst == ALL && dst != me)) {
-                    deque<Packet>& before = sim.flow(kind, me, dst).under_way;
-                    before.insert(before.end() - sim.strike("reordered", !before.empty()), packet);
-                    sim.under_way++;
-                }
-        } else if (ahead[one.vc].size() == DEPTH) {
-            continue;
-        }
+        if (one.index == 0) one.vc = choose(kind, packet.dst);
+        if (one.vc < 0 || ahead[one.vc].size() == DEPTH) continue;
+
+        if (one.index == 0 && !packet.ghost) depart(packet);
         Flit flit = packet.flit(one.index, one.vc, FIRST[kind][me][packet.dst]);
-        if (one.index == 0 && sim.flipped < sim.options.flips && sim.flipped == sim.reported && sim.chance(0.01))
-            flip(flit, sim.flipped++ % FLIT);       // a router drops it, and says so
-        bool lost = sim.strike("lost", packet.length == 1);
-        if (!lost) {
-            std::copy(flit.begin(), flit.end(), send.flit);
-            *send.valid = 1 << one.vc;
-            ahead[one.vc].push_back(BUCKET[packet.dst]);
-        }
-        if (sim.strike("duplicated", packet.length == 1)) {
-            // Nothing is taken from the queue: it goes again, and nobody waits for it.
-            sim.flow(kind, me, packet.dst).sent--;
-            sim.taken--;
-            sim.under_way--;
-            sim.flow(kind, me, packet.dst).under_way.pop_back();
-        } else if (++one.index == packet.length) {
-            one.queue.pop_front();
-            one.index = 0;
-        }
+        if (one.index == 0) damage(kind, flit);
+        std::copy(flit.begin(), flit.end(), send.flit);
+        *send.valid = 1 << one.vc;
+        ahead[one.vc].push_back(BUCKET[packet.dst]);
         turn = (kind + 1) % KINDS;
-        break;
+        if (++one.index < packet.length) continue;
+        one.index = 0;
+        if (sim.strike("duplicated", true)) packet.ghost = true;
+        else one.queue.pop_front();
     }
+}
+
+// The head leaves: who gets the packet waits for it from now on.
+void Node::depart(Packet& packet) {
+    sim.taken++;
+    packet.number = sim.flow(packet.kind, me, packet.dst).sent++ % Packet::NUMBERS;
+    for (int dst = 0; dst < NODES; dst++) {
+        if (packet.dst == ALL ? dst == me : dst != packet.dst) continue;
+        deque<Packet>& before = sim.flow(packet.kind, me, dst).under_way;
+        before.insert(before.end() - sim.strike("reordered", !before.empty()), packet);
+        sim.under_way++;
+    }
+}
+
+// Flip a bit of some heads, each in turn; the router drops them, and has said so before the next. A route has no
+// bits for neighbours that a node does not have, and none that leads back.
+void Node::damage(int kind, Flit& head) {
+    if (!sim.making || sim.flipped == sim.options.flips || sim.flipped > sim.reported || !sim.chance(0.01)) return;
+    int bit = sim.flipped % (FLIT - 1), ways = 0;
+    for (int dst = 0; dst < NODES; dst++) ways |= dst == me ? 0 : FIRST[kind][me][dst];
+    if (bit >= ROUTE.first && bit < ROUTE.first + 4 && !(ways >> (bit - ROUTE.first) & 1)) return;
+    flip(head, bit < ROUTE.first + 4 ? bit : bit + 1);
+    sim.flipped++;
 }
 
 // Receiving
@@ -314,15 +319,18 @@ void Node::sample() {
             buffered[vc]--;
             credits |= 1 << vc;
         }
-    if (*receive.valid) {
-        int vc = std::countr_zero(unsigned(*receive.valid));
-        if (*receive.valid >> vc != 1 || ++buffered[vc] > DEPTH) sim.faults.credits++;
-        Flit flit;
-        std::copy_n(receive.flit, flit.size(), flit.begin());
-        if (sim.strike("corrupted", !get(flit, HEAD))) flip(flit, DATA.first);
-        bool astray = sim.strike("misrouted", get(flit, HEAD) && get(flit, TAIL));
-        (astray ? sim.nodes[(me + 1) % NODES] : *this).arrive(vc, flit);
-    }
+    if (!*receive.valid) return;
+    int vc = std::countr_zero(unsigned(*receive.valid));
+    if (*receive.valid != 1 << vc || ++buffered[vc] > DEPTH) sim.faults.credits++;
+    Flit flit;
+    std::copy_n(receive.flit, flit.size(), flit.begin());
+
+    Node& neighbour = sim.nodes[(me + 1) % NODES];
+    bool single = get(flit, HEAD) && get(flit, TAIL);
+    if (sim.strike("corrupted", !get(flit, HEAD))) flip(flit, DATA.first);
+    if (sim.strike("lost", single)) return;
+    if (sim.strike("misrouted", single && !neighbour.arriving[vc].open)) neighbour.arrive(vc, flit);
+    else arrive(vc, flit);
 }
 
 void Node::arrive(int vc, const Flit& flit) {
@@ -389,11 +397,11 @@ void Simulation::cycle() {
 void Simulation::watch() {
     if (top.clear) {
         top.clear = 0;
-        damage = -1;
-    } else if (damage < 0) {
+        seen = -1;
+    } else if (seen < 0) {
         for (int node = 0; node < NODES; node++)
-            if (error(top, node)) damage = now;
-    } else if (now == damage + 100) {
+            if (error(top, node)) seen = now;
+    } else if (now == seen + 100) {
         top.clear = 1;
         reported++;
     }

@@ -166,7 +166,7 @@ def _random(packets):
     yield figure("noc.random.packets", found.delivered, "packet", how, packets, ">=")
     for fault, count in found.faults.items():
         yield figure(f"noc.random.{fault}", count, "", how, 0, "==")
-    flips = 10 * sum(mesh.flit(64).values())
+    flips = 10 * (sum(mesh.flit(64).values()) - 1)
     found = mesh.run(plain(4), {"data": Traffic("uniform", 0.3, (1, 4))}, cycles=1000 * flips,
                      flips=flips)
     yield figure("noc.flips.reported", found.reported, "", f"RTL, 4x4, {flips} heads with one bit wrong", flips, "==")

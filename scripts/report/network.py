@@ -74,9 +74,9 @@ def latency(curves):
         for curve, style in _styled(curves):
             loads, _, cycles = np.transpose(curve.points)
             axes.plot(loads, cycles, label=curve.title, **style)
-        _bounds(axes, curves)
         axes.set(xlim=(0, 1), ylim=(0, 60), xlabel="offered load, flits per node and cycle",
                  ylabel="mean latency, cycles")
+        _bounds(axes, curves)
         axes.grid(axis="y")
         figure.legend(loc="outside upper left", ncols=4, fontsize=9, handlelength=1.6)
         return inline(figure)
@@ -91,9 +91,9 @@ def throughput(curves):
             axes.plot(loads, accepted, label=curve.title, **style)
             axes.annotate(f"{accepted[-1]:.3f}", (loads[-1], accepted[-1]), (4, 0), textcoords="offset points",
                           va="center", fontsize=8)
-        _bounds(axes, curves)
         axes.set(xlim=(0, 1.08), ylim=(0, 1), xlabel="offered load, flits per node and cycle",
                  ylabel="accepted, flits per node and cycle")
+        _bounds(axes, curves)
         axes.grid(axis="y")
         figure.legend(loc="outside upper left", ncols=4, fontsize=9, handlelength=1.6)
         return inline(figure)
@@ -110,8 +110,7 @@ def _styled(curves):
 def _bounds(axes, curves):
     for size, bound in {curve.size: curve.bound for curve in curves}.items():
         axes.axvline(bound, color=INK, linestyle=":", linewidth=1)
-        axes.annotate(f"links of\n{size} × {size}", (bound, axes.get_ylim()[1]), (-4, -4), textcoords="offset points",
-                      ha="right", va="top", fontsize=8)
+        axes.annotate(f"links of\n{size} × {size}", (bound, 0), (4, 4), textcoords="offset points", fontsize=8)
 
 
 def heat(map):

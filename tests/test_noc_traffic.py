@@ -48,7 +48,7 @@ def test_throughput():
 
 
 def test_damaged_heads_are_dropped():
-    """Each bit of a flit, but for the route's L, in turn is wrong in some head: a router says so, and nothing else is touched."""
+    """Each bit in turn, but for the route's L, is wrong in some head: a router says so, all else arrives."""
     bits = sum(flit(NOC.data).values()) - 1
     found = run(NOC, {"data": Traffic(load=0.3, length=(1, 4))}, cycles=1000 * bits, flips=bits)
     assert found.flipped == found.reported == found.faults.pop("lost") == bits

@@ -237,8 +237,8 @@ int Node::destination(const string& pattern) {
     if (pattern == "broadcast") return ALL;
     if (pattern == "transpose") return me % WIDTH * WIDTH + me / WIDTH;
     if (pattern == "memory") {
-        int count = std::size(MEMORIES), n = sim.below(count);
-        return MEMORIES[MEMORIES[n] == me && count > 1 ? (n + 1 + sim.below(count - 1)) % count : n];
+        bool mine = std::find(std::begin(MEMORIES), std::end(MEMORIES), me) != std::end(MEMORIES);
+        return mine ? me : MEMORIES[sim.below(std::size(MEMORIES))];
     }
     if (pattern == "hotspot" && me != HOTSPOT && sim.chance(0.1)) return HOTSPOT;
     if (pattern == "uniform" || pattern == "hotspot") return (me + 1 + sim.below(NODES - 1)) % NODES;

@@ -21,7 +21,7 @@ from hw.noc.mesh import Mesh
 from hw.noc.router import ERROR
 from sim.run import ROOT, make
 
-__all__ = ["FAULTS", "PATTERNS", "Result", "Traffic", "bound", "build", "hops", "links", "run"]
+__all__ = ["FAULTS", "PATTERNS", "Result", "Traffic", "bound", "build", "hops", "links", "run", "shares"]
 
 PATTERNS = ("uniform", "transpose", "hotspot", "memory", "reply", "broadcast")
 FAULTS = ("lost", "duplicated", "misrouted", "reordered", "corrupted")
@@ -40,8 +40,8 @@ class Traffic:
     ----------
     pattern : str
         Destinations: `uniform`, all others alike; `transpose`, (y, x) of (x, y); `hotspot`, uniform, but one
-        in ten to the middle; `memory`, the nodes with memories alike; `reply`, one for each packet of the class
-        that this replies to, to where it came from; `broadcast`, all others at once.
+        in ten to the middle; `memory`, of the nodes without memories those with them, alike; `reply`, one for
+        each packet of the class that this replies to, to where it came from; `broadcast`, all others at once.
     load : float
         Flits that each source makes in a cycle; they wait as long as they must.
     length : int or (int, int)
@@ -134,8 +134,8 @@ def shares(noc, pattern):
             found[np.arange(count) != hot] *= 0.9
             found[np.arange(count) != hot, hot] += 0.1
         case "memory":
-            found = others * [n in _memories(noc) for n in range(count)]
-            found /= np.maximum(found.sum(axis=1, keepdims=True), 1)
+            found = np.ones((count, count)) * [n in _memories(noc) for n in range(count)] / len(_memories(noc))
+            found[_memories(noc)] = 0
         case _:
             found = others / (count - 1)
     return found.tolist()
@@ -179,6 +179,8 @@ def run(noc, traffic, *, cycles=10_000, warmup=2_000, packets=0, stall=0.0, flip
             raise ValueError(f"{name}: pattern must be one of {', '.join(PATTERNS)}, not {each.pattern!r}")
         if each.pattern == "transpose" and noc.width != noc.height:
             raise ValueError(f"{name}: only a square is transposed, not {noc.width} x {noc.height}")
+    if fault and fault not in FAULTS:
+        raise ValueError(f"fault must be one of {', '.join(FAULTS)}, not {fault!r}")
     model, name = build(noc), Mesh(noc).name
     words = {"cycles": cycles, "warmup": warmup, "packets": packets, "stall": stall, "flips": flips, "fault": fault,
              "seed": seed}

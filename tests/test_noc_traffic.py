@@ -73,6 +73,8 @@ def test_refusals():
         run(NOC, {"data": Traffic("random")})
     with pytest.raises(ValueError, match="^data: only a square is transposed, not 4 x 3$"):
         run(Noc(width=4, height=3), {"data": Traffic("transpose")})
+    with pytest.raises(ValueError, match="^fault must be one of lost, .*, not 'fire'$"):
+        run(NOC, {"data": Traffic()}, fault="fire")
 
 
 def test_map_shows_every_link():

@@ -150,13 +150,14 @@ def _uneven(size):
 
 def _memory():
     limit = mesh.bound(MEMORY, "requests", "memory")
+    orders = MEMORY.order("requests"), MEMORY.order("replies")
+    how = "RTL, requests {} of the others to column 0, a reply {} to each, a VC each".format(*orders)
     for length in LENGTHS:
         found = memory(length)
         for way, name in ("to", "requests"), ("from", "replies"):
             yield figure(f"noc.memory.8x8.{way}" + (f".l{length}" if length > 1 else ""),
                          round(found.accepted[name], 4), "flit/node/cycle",
-                         f"RTL, requests {MEMORY.order('requests')} of the others to column 0, a reply "
-                         f"{MEMORY.order('replies')} to each, a VC each, packets of {length}, load 0.12; bound {limit:.4g}",
+                         f"{how}, packets of {length}, load 0.12; bound {limit:.4g}",
                          0.118 if length == 1 else None, ">=")
 
 

@@ -84,7 +84,7 @@ def plainly(size, pattern, length=1, load=1.0, **options):
 def idle(size, length):
     """Latency when packets hardly meet, in cycles; of the pattern's mean way, not of the sample's."""
     noc = plain(size)
-    found = plainly(size, "uniform", length, 0.005)
+    found = plainly(size, "uniform", length, 0.002, cycles=20_000)
     expected = mesh.hops(noc, "data", {"data": mesh.shares(noc, "uniform")})
     return found.latency["data"] - mesh.hops(noc, "data", found.flows) + expected
 
@@ -128,7 +128,7 @@ def _uniform(size, quick):
     for length in LENGTHS:
         flits = f"packets of {length}"
         yield figure(f"noc.zero_load.{name}.l{length}", round(idle(size, length), 3), "cycle",
-                     f"{how}, {flits}, made to tail received, load 0.005",
+                     f"{how}, {flits}, made to tail received, load 0.002",
                      LATENCY[size] if length == 1 else None, "<=")
         accepted = plainly(size, "uniform", length).accepted["data"]
         yield figure(f"noc.accepted.{name}.l{length}", round(accepted, 4), unit,

@@ -116,7 +116,7 @@ def saturation(points, limit):
 
 def memory(length=1):
     """Requests of the nodes without memories to those with them, and a reply to each; not more than all can get."""
-    return run(MEMORY, ("requests", Traffic("memory", 0.137, length)), ("replies", Traffic("reply", 0, length)))
+    return run(MEMORY, ("requests", Traffic("memory", 0.14, length)), ("replies", Traffic("reply", 0, length)))
 
 
 # Figures
@@ -157,7 +157,7 @@ def _memory():
         for way, name in ("to", "requests"), ("from", "replies"):
             yield figure(f"noc.memory.8x8.{way}" + (f".l{length}" if length > 1 else ""),
                          round(found.accepted[name], 4), "flit/node/cycle",
-                         f"{how}, packets of {length}, load 0.12; bound {limit:.4g}",
+                         f"{how}, packets of {length}, load 0.1225; bound {limit:.4g}",
                          0.118 if length == 1 else None, ">=")
 
 

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The input of a router, one virtual channel: buffer, checks, and the way ahead."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
@@ -9,7 +12,10 @@ from golden.packet import DIRECTIONS, TURNS, Error, Port
 from hw.emit import Block
 from hw.noc.link import HEADER, flit
 
-__all__ = ["Lane", "Slots", "ahead", "outputs"]
+__all__ = ["FAULTS", "Lane", "Slots", "ahead", "outputs"]
+
+FAULTS = (Error.OVERFLOW, Error.FRAME, Error.PARITY, Error.ROUTE)
+"""The first that applies is reported."""
 
 
 def outputs(order, port, sides):
@@ -40,16 +46,20 @@ def ahead(order, out, x, y, header):
 class Slots(Block):
     """The buffer of a virtual channel: `depth` flits, the first in a register of its own. Latency 1.
 
+    The others are in a shift register, which needs neither pointers nor multiplexers but the one to the first.
+
     Parameters
     ----------
     shape : StructLayout
-        A flit. `route` of the first one out is that of the last head.
+        A flit. `route` of the first one out is that of the head of its packet.
     depth : int
 
     Members
     -------
     i : In(shape)
     push : In(1)
+    inside : In(1)
+        What comes to the front next is inside a packet, whatever it says.
     o : Out(shape)
     pop : In(1)
         Only with a flit there.
@@ -59,21 +69,21 @@ class Slots(Block):
 
     def __init__(self, shape, depth):
         self.shape, self.depth = shape, depth
-        super().__init__({"i": In(shape), "push": In(1), "o": Out(shape), "pop": In(1), "used": Out(depth)})
+        super().__init__({"i": In(shape), "push": In(1), "inside": In(1), "o": Out(shape), "pop": In(1),
+                          "used": Out(depth)})
 
     def elaborate(self, platform):
         m = Module()
-        ring = range(self.depth - 1)
-        slots = [Signal(self.shape, name=f"slot{n}", reset_less=True) for n in ring]
-        write, read = (Signal(len(ring), name=name, init=1) for name in ("write", "read"))
+        slots = [Signal(self.shape, name=f"slot{n}", reset_less=True) for n in range(self.depth - 1)]
         first, then = Signal(self.shape, reset_less=True), Signal(self.shape)
-        push, past, fetch, load = Signal(), Signal(), Signal(), Signal()
+        push, past, load = Signal(), Signal(), Signal()
+        last = self.used & ~(self.used >> 1)        # the bit of the youngest
+        waiting = [Mux(last[n], Value.cast(slot), 0) for n, slot in enumerate(slots, 1)]
         m.d.comb += [
             push.eq(self.push & ~self.used[-1]),
             past.eq(~self.used[0] | self.pop & ~self.used[1]),      # what comes in goes to the front at once
-            fetch.eq(self.pop & self.used[1]),
-            load.eq(fetch | push & past),
-            then.eq(_pick([(~self.used[1], self.i), *((self.used[1] & read[n], slots[n]) for n in ring)])),
+            load.eq(self.pop & self.used[1] | push & past),
+            Value.cast(then).eq(reduce(or_, waiting, Mux(self.used[1], 0, Value.cast(self.i)))),
             self.o.eq(first),
         ]
         with m.If(push & ~self.pop):
@@ -81,25 +91,11 @@ class Slots(Block):
         with m.If(self.pop & ~push):
             m.d.sync += self.used.eq(self.used[1:])
         with m.If(push & ~past):
-            m.d.sync += write.eq(write.rotate_left(1))
-        with m.If(fetch):
-            m.d.sync += read.eq(read.rotate_left(1))
-        for n in ring:
-            with m.If(push & ~past & write[n]):
-                m.d.sync += slots[n].eq(self.i)
+            m.d.sync += [slot.eq(younger) for slot, younger in zip(slots, [self.i, *slots], strict=False)]
         for name in self.shape.members:
-            with m.If(load & (then.head if name == "route" else 1)):
+            with m.If(load & (then.head & ~self.inside if name == "route" else 1)):
                 m.d.sync += getattr(first, name).eq(getattr(then, name))
         return m
-
-
-def _pick(choices):
-    """The one of some values whose condition, one at most, holds."""
-    found = Const(0)
-    for condition, value in choices:
-        value = Value.cast(value)
-        found = found | Mux(condition, value, 0)
-    return found
 
 
 class Lane(Block):
@@ -124,8 +120,10 @@ class Lane(Block):
         Its `parity` leaves out the virtual channel.
     valid : In(1)
     credit : Out(1)
-    o : Out(struct(data, head, tail, parity))
-        The flit in front. Its `parity` leaves out route and virtual channel, which are still to come.
+    o : Out(struct(data, head, tail))
+        The flit in front.
+    parity : Out(5)
+        Its parity by output, but for the virtual channel.
     ahead : Out(5) each
         Its route at the next router, by output.
     wants : Out(5)
@@ -136,8 +134,8 @@ class Lane(Block):
         The head of its packet has gone.
     drop : Out(1)
         It must not go anywhere, though it asks; it is gone in the next cycle.
-    fault : Out(Error)
-        What is wrong with it.
+    faults : Out(len(FAULTS))
+        What is wrong with it, or with what comes in.
     used : Out(depth)
     """
 
@@ -147,10 +145,10 @@ class Lane(Block):
         super().__init__({
             "x": In(4), "y": In(4),
             "flit": In(flit(bits)), "valid": In(1), "credit": Out(1),
-            "o": Out(data.StructLayout({"data": bits, "head": 1, "tail": 1, "parity": 1})),
+            "o": Out(data.StructLayout({"data": bits, "head": 1, "tail": 1})), "parity": Out(5),
             **{f"ahead_{out.name.lower()}": Out(5) for out in self.outputs},
             "wants": Out(5), "taken": In(1),
-            "inside": Out(1), "drop": Out(1), "fault": Out(3), "used": Out(depth),
+            "inside": Out(1), "drop": Out(1), "faults": Out(len(FAULTS)), "used": Out(depth),
         })
 
     def elaborate(self, platform):
@@ -174,25 +172,21 @@ class Lane(Block):
             slots.pop.eq(self.taken | self.drop),
             self.used.eq(slots.used),
             self.o.data.eq(front.data), self.o.head.eq(head), self.o.tail.eq(front.tail),
-            self.o.parity.eq(front.parity ^ front.head),
+            # A head is of odd route; it is without one towards a node, and as a body where it has to be found out.
+            self.parity.eq(Cat(front.parity ^ Mux(out == Port.L, front.head, front.head & inside) for out in Port)),
         ]
-        with m.If(slots.pop & ~self.drop):
-            m.d.sync += inside.eq(~front.tail)
-        m.d.sync += self.credit.eq(slots.pop)
+        m.d.comb += slots.inside.eq(Mux(self.taken & ~self.drop, ~front.tail, inside))
+        m.d.sync += inside.eq(slots.inside), self.credit.eq(slots.pop)
 
         for out in outs:
             route = ahead(self.order, out, self.x, self.y, header)
             m.d.comb += getattr(self, f"ahead_{out.name.lower()}").eq(
                 Cat(route[each] & head if each in route else 0 for each in Port))
 
-        with m.If(self.valid & slots.used[-1]):
-            m.d.comb += self.fault.eq(Error.OVERFLOW)
-        with m.Elif(there & (front.head == inside)):
-            m.d.comb += self.fault.eq(Error.FRAME)
-        with m.Elif(there & head & odd):
-            m.d.comb += self.fault.eq(Error.PARITY)
-        with m.Elif(there & head & astray):
-            m.d.comb += self.fault.eq(Error.ROUTE)
+        overflow = Signal()
+        m.d.sync += overflow.eq(self.valid & slots.used[-1])
+        m.d.comb += self.faults.eq(Cat(overflow, there & (front.head == inside),
+                                       there & head & odd, there & head & astray))
         return m
 
 

@@ -8,8 +8,7 @@ from hw.emit import Verilog
 from hw.flow import asic, liberty
 from hw.flow.figures import figure
 from hw.flow.report import critical
-from hw.noc import link
-from hw.noc.router import Router
+from hw.noc.mesh import router
 from scripts.report import network
 from sim import noc as mesh
 from sim.noc import Traffic
@@ -179,15 +178,15 @@ def _random(packets):
 def _areas(library):
     cells = liberty.read(library) if library else None
     for vcs, (ge, ps) in AREA.items():
-        block = Router("NESW", 64, 4, (link.Traffic(vcs),))
+        block = router(Noc(classes=(NocClass(name="data", vcs=vcs),)))
         text, name = Verilog(block).text, f"router.vc{vcs}"
-        report = asic.synthesize(text, block.name, cells, asic.AREA)
+        report = asic.synthesize(text, block.name, cells, asic.AREA, whole=True)
         how = f"synthesis, 5 ports, 64 bits, 4 flits a VC, {cells.name if cells else 'generic cells, no library'}"
         yield figure(f"noc.ge.{name}" if cells else f"noc.cells.{name}.generic",
                      round(report.ge if cells else report.cells), "GE" if cells else "cells", f"{how}, area recipe",
                      ge if cells else None, "<=")
         if cells:
-            fast = asic.synthesize(text, block.name, cells, asic.SPEED.at(ps))
-            yield figure(f"noc.path_ps.{name}", round(critical(fast, flat=True)[0].length), "ps",
+            fast = asic.synthesize(text, block.name, cells, asic.SPEED.at(ps), whole=True)
+            yield figure(f"noc.path_ps.{name}", round(critical(fast)[0].length), "ps",
                          f"{how}, speed recipe, clk-q and setup included, no wires", ps, "<=")
             yield figure(f"noc.ge.{name}.speed", round(fast.ge), "GE", f"{how}, speed recipe")

@@ -62,8 +62,11 @@ class Map:
 
 def write(path, curves, maps, figures):
     """Write the report to `path`; return `path`."""
-    return page(Path(path), "network.html", figures=figures, maps=[(each, heat(each)) for each in maps],
-                values={each["name"]: each["value"] for each in figures}, scale=scale(),
+    values = {each["name"]: each["value"] for each in figures}
+    wrong = sum(value for name, value in values.items()
+                if name.startswith("noc.random.") and name != "noc.random.packets")
+    return page(Path(path), "network.html", figures=figures, values=values, wrong=wrong,
+                maps=[(each, heat(each)) for each in maps], scale=scale(),
                 latency=latency(curves), throughput=throughput(curves))
 
 

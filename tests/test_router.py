@@ -10,6 +10,7 @@ from sim.run import simulate
 ONE = (NocClass(name="data"),)
 TWO = (NocClass(name="data", vcs=2),)
 SERVE = (NocClass(name="request", order="yx"), NocClass(name="reply", order="xy", replies_to="request"))
+CAST = (NocClass(name="data"), NocClass(name="cast", multicast=True))
 MIXED = (NocClass(name="data", vcs=2), NocClass(name="request", order="yx"), NocClass(name="reply"))
 
 
@@ -18,6 +19,8 @@ MIXED = (NocClass(name="data", vcs=2), NocClass(name="request", order="yx"), Noc
     ("NESW", {}, TWO),
     ("NESW", {"depth": 3}, SERVE),
     ("NESW", {"depth": 5, "data": 128}, MIXED),
+    ("NESW", {}, CAST),
+    ("NESW", {"depth": 2}, CAST[1:]),
     ("ES", {"output_register": True}, TWO),
     ("NEW", {"depth": 2}, SERVE),
 ])

@@ -4,13 +4,14 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from golden.packet import DIRECTIONS, TURNS, Error, Port
 from hw.emit import Block
 from hw.noc.link import HEADER, flit
+from hw.noc.multicast import Fork, branches
 
 __all__ = ["FAULTS", "Lane", "Slots", "ahead", "outputs"]
 
@@ -24,7 +25,7 @@ def outputs(order, port, sides):
 
 
 def ahead(order, out, x, y, header):
-    """The outputs that a packet leaving by `out` takes of the next router, as a dictionary of bits.
+    """The output that a packet leaving by `out` takes of the next router, as a dictionary of bits.
 
     On its way it never passes its destination, so comparing for equality does but for the one turn.
     """
@@ -111,6 +112,7 @@ class Lane(Block):
     order : str
     outputs : str
         Ports that its packets may leave by: some of "NESWL".
+    multicast : bool
 
     Members
     -------
@@ -128,27 +130,32 @@ class Lane(Block):
         Its route at the next router, by output.
     wants : Out(5)
         Outputs that it asks for.
-    taken : In(1)
-        It goes now.
-    inside : Out(1)
-        The head of its packet has gone.
-    drop : Out(1)
-        It must not go anywhere, though it asks; it is gone in the next cycle.
+    grant : In(5)
+    owns : Out(5)
+        Outputs whose virtual channel is its packet's.
+    hold : Out(5)
+        It must not go, though it asks: not yet, or it is dropped.
+    claim : Out(5)
+        Nor does it, but its packet has the virtual channel from now on.
+    need : Out(depth)
+        One bit: the slot of the next buffer that must be free, and so all above, for its packet to begin.
+    taken, inside : Out(1)
+        It goes, for good; the head of its packet has gone.
     faults : Out(len(FAULTS))
         What is wrong with it, or with what comes in.
     used : Out(depth)
     """
 
-    def __init__(self, bits, depth, order, outputs):
-        self.bits, self.depth, self.order = bits, depth, order
+    def __init__(self, bits, depth, order, outputs, multicast=False):
+        self.bits, self.depth, self.order, self.multicast = bits, depth, order, multicast
         self.outputs = [Port[name] for name in outputs]
         super().__init__({
             "x": In(4), "y": In(4),
             "flit": In(flit(bits)), "valid": In(1), "credit": Out(1),
             "o": Out(data.StructLayout({"data": bits, "head": 1, "tail": 1})), "parity": Out(5),
             **{f"ahead_{out.name.lower()}": Out(5) for out in self.outputs},
-            "wants": Out(5), "taken": In(1),
-            "inside": Out(1), "drop": Out(1), "faults": Out(len(FAULTS)), "used": Out(depth),
+            "wants": Out(5), "grant": In(5), "owns": Out(5), "hold": Out(5), "claim": Out(5), "need": Out(depth),
+            "taken": Out(1), "inside": Out(1), "faults": Out(len(FAULTS)), "used": Out(depth),
         })
 
     def elaborate(self, platform):
@@ -161,27 +168,44 @@ class Lane(Block):
 
         front, there, inside = slots.o, slots.used[0], self.inside
         header = data.View(HEADER, front.data[:64])
-        odd, lost, astray, head = Signal(), Signal(), Signal(), Signal()
+        odd, lost, astray, head, drop = Signal(), Signal(), Signal(), Signal(), Signal()
+        route = Signal(5)
         m.d.comb += [
             head.eq(front.head & ~inside),
             odd.eq(Value.cast(front).xor()),
             lost.eq(~front.head & ~inside),
-            astray.eq(~_one(front.route)),
-            self.drop.eq(there & (lost | head & (odd | astray))),
-            self.wants.eq(Cat(front.route[outs.index(out)] & there if out in outs else 0 for out in Port)),
-            slots.pop.eq(self.taken | self.drop),
+            drop.eq(there & (lost | head & (odd | astray))),
+            route.eq(Cat(front.route[outs.index(out)] if out in outs else 0 for out in Port)),
+            slots.pop.eq(self.taken | drop),
             self.used.eq(slots.used),
             self.o.data.eq(front.data), self.o.head.eq(head), self.o.tail.eq(front.tail),
-            # A head is of odd route; it is without one towards a node, and as a body where it has to be found out.
-            self.parity.eq(Cat(front.parity ^ Mux(out == Port.L, front.head, front.head & inside) for out in Port)),
         ]
-        m.d.comb += slots.inside.eq(Mux(self.taken & ~self.drop, ~front.tail, inside))
+        if self.multicast:
+            m.submodules.fork = fork = Fork(self.order)
+            m.d.comb += [
+                fork.route.eq(route), fork.there.eq(there), fork.tail.eq(front.tail), fork.drop.eq(drop),
+                fork.grant.eq(self.grant), self.wants.eq(fork.wants), self.owns.eq(fork.owns),
+                self.hold.eq(fork.hold | drop.replicate(5)), self.claim.eq(fork.claim), self.taken.eq(fork.taken),
+                self.need.eq(Cat(header.length == self.depth - 1 - n for n in range(self.depth))),
+                astray.eq(~route.any() | (header.length >= self.depth)),
+            ]
+        else:
+            m.d.comb += [
+                self.wants.eq(Mux(there, route, 0)), self.owns.eq(inside.replicate(5)),
+                self.hold.eq(drop.replicate(5)), self.taken.eq(self.grant.any()), self.need.eq(1 << self.depth - 1),
+                astray.eq(~_one(front.route)),
+            ]
+        m.d.comb += slots.inside.eq(Mux(self.taken & ~drop, ~front.tail, inside))
         m.d.sync += inside.eq(slots.inside), self.credit.eq(slots.pop)
 
         for out in outs:
-            route = ahead(self.order, out, self.x, self.y, header)
-            m.d.comb += getattr(self, f"ahead_{out.name.lower()}").eq(
-                Cat(route[each] & head if each in route else 0 for each in Port))
+            place = self.order, out, self.x, self.y, header
+            bits = branches(m, *place) if self.multicast else ahead(*place)
+            way = getattr(self, f"ahead_{out.name.lower()}")
+            m.d.comb += way.eq(Cat(bits[each] & head if each in bits else 0 for each in Port))
+            # Its route changes; a head that has to go on as a body is made odd.
+            change = route.xor() ^ way.xor() if self.multicast else Const(out == Port.L, 1)
+            m.d.comb += self.parity[out].eq(front.parity ^ front.head & (inside | change))
 
         overflow = Signal()
         m.d.sync += overflow.eq(self.valid & slots.used[-1])

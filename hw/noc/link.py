@@ -23,10 +23,13 @@ class Traffic:
         Virtual channels of its own.
     order : str
         "xy" or "yx": the dimension that its packets travel first.
+    multicast : bool
+        Packets may go to rectangles of nodes; none has more flits than a buffer.
     """
 
     vcs: int = 1
     order: str = "xy"
+    multicast: bool = False
 
 
 class Link(wiring.Signature):

@@ -14,7 +14,7 @@ __all__ = ["Mesh", "router", "traffic"]
 
 def traffic(config):
     """The classes of a `golden.config.Noc` as routers know them."""
-    return tuple(Traffic(each.vcs, config.order(each.name)) for each in config.classes)
+    return tuple(Traffic(each.vcs, config.order(each.name), each.multicast) for each in config.classes)
 
 
 def router(config, sides="NESW"):

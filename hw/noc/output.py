@@ -41,6 +41,8 @@ class Credits(Block):
     Members
     -------
     send : In(1)
+    claim : In(1)
+        A packet begins, though nothing is sent.
     tail : In(1)
     credit : In(1)
     bucket : In(BUCKETS), if `ordered`
@@ -60,7 +62,8 @@ class Credits(Block):
     def __init__(self, depth, ordered=False):
         self.depth, self.ordered = depth, ordered
         super().__init__({
-            "send": In(1), "tail": In(1), "credit": In(1), "used": Out(depth), "left": Out(depth), "busy": Out(1),
+            "send": In(1), "claim": In(1), "tail": In(1), "credit": In(1),
+            "used": Out(depth), "left": Out(depth), "busy": Out(1),
             **({"bucket": In(BUCKETS), "buckets": Out(BUCKETS), "youngest": Out(BUCKETS)} if ordered else {}),
         })
 
@@ -70,6 +73,8 @@ class Credits(Block):
         m.d.sync += self.used.eq(Mux(self.send, Cat(1, self.left), self.left))
         with m.If(self.send):
             m.d.sync += self.busy.eq(~self.tail)
+        with m.If(self.claim):
+            m.d.sync += self.busy.eq(1)
         if self.ordered:
             sent = [Signal(range(BUCKETS), name=f"sent{n}", reset_less=True) for n in range(self.depth)]
             number = Cat(Cat(self.bucket[h] for h in range(BUCKETS) if h >> bit & 1).any() for bit in range(3))
@@ -104,12 +109,13 @@ class Output(Block):
     Members
     -------
     wants : In(candidates)
-    inside, tail, drop : In(candidates)
+    owns, hold, claim, tail : In(candidates)
+    need : In(depth) each
         As of `Lane`.
     bucket : In(BUCKETS) each
-        Of a candidate that is not inside, and if it is of an ordered class of several virtual channels: one bit.
+        Of a candidate that owns nothing here, and if it is of an ordered class of several virtual channels: one bit.
     channel : In(vcs) each
-        What the candidate's packet has been given, if it is inside: one bit.
+        What the candidate's packet has been given, if it owns that: one bit.
     choice : Out(vcs) each
         What a candidate is given; one bit if it is granted.
     grant : Out(candidates)
@@ -126,7 +132,8 @@ class Output(Block):
         self.vcs = len(self.channels)
         count = len(self.candidates)
         super().__init__({
-            "wants": In(count), "inside": In(count), "tail": In(count), "drop": In(count),
+            "wants": In(count), "owns": In(count), "hold": In(count), "claim": In(count), "tail": In(count),
+            "need": In(depth).array(count),
             "bucket": In(BUCKETS).array(count), "channel": In(self.vcs).array(count),
             "choice": Out(self.vcs).array(count), "grant": Out(count),
             "valid": Out(self.vcs), "credit": In(self.vcs), "used": Out(depth).array(self.vcs), "busy": Out(self.vcs),
@@ -140,9 +147,10 @@ class Output(Block):
             one = Credits(self.depth, self.ordered and each.vcs > 1)
             m.submodules[f"credits{vc}"] = one
             credits.append(one)
+            claims = [self.claim[n] for n, other in enumerate(self.candidates) if other == vc]
             m.d.comb += [
                 one.credit.eq(self.credit[vc]), one.send.eq(self.valid[vc]),
-                one.tail.eq(tail),
+                one.tail.eq(tail), one.claim.eq(Cat(claims).any()),
                 self.used[vc].eq(one.used), self.busy[vc].eq(one.busy),
             ]
             if one.ordered:
@@ -154,17 +162,19 @@ class Output(Block):
         for n, vc in enumerate(self.candidates):
             each, numbers = self.channels[vc]
             begins = self._may(n, any_[vc])
+            if each.multicast:
+                begins = begins & ~(credits[vc].used & self.need[n]).any()
             goes_on = Cat(self.channel[n][w] & ~credits[w].used[-1] for w in numbers).any()
-            m.d.comb += ask[n].eq(self.wants[n] & (begins | self.inside[n] & goes_on))
+            m.d.comb += ask[n].eq(self.wants[n] & (begins | self.owns[n] & goes_on))
             for w in numbers[1:]:
-                m.d.comb += self.choice[n][w].eq(Mux(self.inside[n], self.channel[n][w], self._may(n, given[w])))
+                m.d.comb += self.choice[n][w].eq(Mux(self.owns[n], self.channel[n][w], self._may(n, given[w])))
             m.d.comb += self.choice[n][numbers[0]].eq(~Cat(self.choice[n][w] for w in numbers[1:]).any())
         self._arbitrate(m, ask, tail)
 
         # What is found to be dropped, late, still counts as sent for what may begin in the next cycle.
         for w in range(self.vcs):
             m.d.comb += chosen[w].eq(Cat(self.grant[n] & self.choice[n][w] for n in range(len(self.candidates))).any())
-        m.d.comb += self.valid.eq(Mux((self.grant & self.drop).any(), 0, chosen))
+        m.d.comb += self.valid.eq(Mux((self.grant & self.hold).any(), 0, chosen))
         return m
 
     def _begin(self, m, credits, chosen, tail):
@@ -208,7 +218,7 @@ class Output(Block):
     def _may(self, n, open_):
         """Whether a candidate's packet may begin; `open_` is a bit, or one for each bucket."""
         if len(open_) == 1:
-            return open_ & ~self.inside[n]
+            return open_ & ~self.owns[n]
         return (self.bucket[n] & open_).any()
 
     def _arbitrate(self, m, ask, done):

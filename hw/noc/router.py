@@ -88,7 +88,7 @@ class Router(Block):
         for port in self.ports:
             for vc, (each, _) in enumerate(self.channels):
                 link = self.link(port, "i")
-                lane = Lane(self.bits, self.depth, each.order, outputs(each.order, port, self.sides))
+                lane = Lane(self.bits, self.depth, each.order, outputs(each.order, port, self.sides), each.multicast)
                 m.submodules[f"{port.name.lower()}{vc}"] = self.lanes[port, vc] = lane
                 m.d.comb += [
                     lane.x.eq(self.x), lane.y.eq(self.y),
@@ -110,7 +110,6 @@ class Router(Block):
             if candidates:
                 self._output(m, out, candidates, taken)
         for where, lane in self.lanes.items():
-            m.d.comb += lane.taken.eq(Cat(grant for grant, _ in taken[where]).any())
             given, numbers = self.given[where], self.channels[where[1]][1]
             with m.If(lane.taken & ~lane.inside):
                 for bit in range(ceil_log2(len(numbers))):
@@ -131,8 +130,9 @@ class Router(Block):
             header, (each, numbers) = data.View(HEADER, lane.o.data[:64]), self.channels[where[1]]
             number = bucket(each.order, out, header)
             m.d.comb += [
-                unit.wants[n].eq(lane.wants[out]), unit.inside[n].eq(lane.inside),
-                unit.tail[n].eq(lane.o.tail), unit.drop[n].eq(lane.drop),
+                unit.wants[n].eq(lane.wants[out]), unit.owns[n].eq(lane.owns[out]), unit.hold[n].eq(lane.hold[out]),
+                unit.claim[n].eq(lane.claim[out]), unit.need[n].eq(lane.need), unit.tail[n].eq(lane.o.tail),
+                lane.grant[out].eq(unit.grant[n]),
                 unit.bucket[n].eq(Cat((number == h) & ~lane.inside for h in range(BUCKETS))),
                 unit.channel[n].eq(Cat((self.given[where] == numbers.index(w)) if w in numbers else 0
                                        for w in range(self.vcs))),

@@ -88,12 +88,15 @@ class CreditsRules(Contract):
     def rules(self, m, block):
         level, inside = Signal(range(block.depth + 1)), Signal()
         self.require("sends only with a credit", ~block.send | (level != block.depth))
+        self.require("claims what is free", ~block.claim | ~inside & ~block.send)
         self.require("credits are for flits sent", ~block.credit | (level != 0))
         self.require("a head has a bucket, and a body none",
-                     ~block.send | Mux(inside, block.bucket == 0, _one(block.bucket)))
+                     ~block.send | Mux(inside & ~claimed, block.bucket == 0, _one(block.bucket)))
         m.d.sync += level.eq(level + block.send - block.credit)
-        with m.If(block.send):
-            m.d.sync += inside.eq(~block.tail)
+        with m.If(block.send | block.claim):
+            m.d.sync += inside.eq(block.claim | ~block.tail)
+        claimed = Signal()
+        m.d.sync += claimed.eq(block.claim | claimed & ~block.send)
 
         follow, bucket, current = self.any(1, "follow"), Signal(BUCKETS), Signal(BUCKETS)
         ahead, followed = Signal.like(level), Signal()

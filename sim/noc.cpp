@@ -434,7 +434,7 @@ void Simulation::stop() {
 }
 
 void Simulation::print() {
-    printf("{\"cycles\": %ld, \"sent\": %ld, \"delivered\": %ld, ", now, taken, delivered);
+    printf("{\"cycles\": %ld, \"last\": %ld, \"sent\": %ld, \"delivered\": %ld, ", now, last, taken, delivered);
     printf("\"flipped\": %ld, \"reported\": %ld,\n", flipped, reported);
     printf("\"faults\": {\"lost\": %ld, \"duplicated\": %ld, ", faults.lost, faults.duplicated);
     printf("\"misrouted\": %ld, \"reordered\": %ld, ", faults.misrouted, faults.reordered);

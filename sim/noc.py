@@ -62,8 +62,8 @@ class Result:
 
     Attributes
     ----------
-    cycles, sent, delivered : int
-        Of the whole run, and packets.
+    cycles, last, sent, delivered : int
+        Of the whole run: how long it took, the cycle in which the last flit arrived, packets.
     faults : dict of str to int
         What went wrong: packets `lost`, `duplicated`, `misrouted` and `reordered`, flits `corrupted`, `credits`
         lost or too many.
@@ -79,6 +79,7 @@ class Result:
     """
 
     cycles: int
+    last: int
     sent: int
     delivered: int
     faults: dict

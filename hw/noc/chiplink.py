@@ -512,7 +512,7 @@ class Chiplink(Block):
     burst : int
         Most flits of a frame.
     timeout : int
-        Cycles after which a flit that is not known to have arrived is sent again; more than a round trip.
+        Longest `timeout`.
     settle : int
         Longest life of a frame on the line, in cycles.
     patience : int
@@ -526,6 +526,9 @@ class Chiplink(Block):
     tx : Out(stream.Signature(8))
     burst : In(range(burst + 1))
         Flits of a frame, at most: few on a bad line.
+    timeout : In(range(timeout + 1))
+        Cycles after which, at the latest, a flit that is not known to have arrived is sent again; three quarters of it
+        are more than a round trip. What has not changed is told again four times as often.
     up : Out(1)
         Both sides agree on where to begin.
     error : Out(2)
@@ -533,7 +536,7 @@ class Chiplink(Block):
     clear : In(1)
     """
 
-    def __init__(self, flit, vcs, depth, slots=16, burst=8, timeout=300, settle=1000, patience=100_000):
+    def __init__(self, flit, vcs, depth, slots=16, burst=8, timeout=4000, settle=1000, patience=100_000):
         limit = 1 << SEQUENCE - 2
         if not 1 <= vcs <= 4:
             raise ValueError(f"Chiplink: vcs must be 1 to 4, not {vcs!r}")
@@ -543,11 +546,11 @@ class Chiplink(Block):
             raise ValueError(f"Chiplink: a flit of {flit} bits must be longer than what follows the flits of a frame, "
                              f"which is {5 + -(-slots // 8)} bytes with {slots} slots")
         self.flit, self.vcs, self.depth, self.slots, self.most = flit, vcs, depth, slots, burst
-        self.timeout, self.settle, self.patience = timeout, settle, patience
+        self.longest, self.settle, self.patience = timeout, settle, patience
         super().__init__({
             "i": In(link(flit, vcs)), "o": Out(link(flit, vcs)),
             "rx": In(stream.Signature(8)), "tx": Out(stream.Signature(8)),
-            "burst": In(range(burst + 1)), "up": Out(1), "error": Out(2), "clear": In(1),
+            "burst": In(range(burst + 1)), "timeout": In(range(timeout + 1)), "up": Out(1), "error": Out(2), "clear": In(1),
         })
 
     def elaborate(self, platform):
@@ -563,9 +566,9 @@ class Chiplink(Block):
         connect(m, flipped(self.rx), parser.i)
         connect(m, framer.o, flipped(self.tx))
 
-        tick, clock = Signal(), Signal(range(-(-self.timeout // 3)))
-        m.d.comb += tick.eq(clock == 0)
-        m.d.sync += clock.eq(Mux(tick, -(-self.timeout // 3) - 1, clock - 1))
+        tick, clock = Signal(), Signal(range(self.longest + 1))
+        m.d.comb += tick.eq(clock + 1 >= (self.timeout >> 2))
+        m.d.sync += clock.eq(Mux(tick, 0, clock + 1))
 
         good, news = Signal(), Signal(vcs)
         m.d.comb += [

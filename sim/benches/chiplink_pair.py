@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bench of two sides of a chip link (`sim.chiplink.Pair`): a `Job` after another, what came of each into `RESULTS`.
+
+`JOBS` is a file of pickled jobs.
+"""
+
+import os
+import pickle
+from pathlib import Path
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import ClockCycles
+
+from sim.chiplink import SIDES
+
+INPUTS = ("idle", "hold", "loss", "late", "errors", "stall", "limit", "ideal", "seed", "burst", "timeout")
+
+
+@cocotb.test()
+async def pair(dut):
+    Clock(dut.clk, 2, unit="ns").start()
+    jobs = pickle.loads(Path(os.environ["JOBS"]).read_bytes())
+    results = [await play(dut, job) for job in jobs]
+    Path(os.environ["RESULTS"]).write_bytes(pickle.dumps(results))
+
+
+async def play(dut, job):
+    """Play a job from a reset on: what the outputs are at its end, the cycles it took, and what its events saw."""
+    for name in INPUTS:
+        getattr(dut, name).value = getattr(job, name)
+    for name in ("cut", "reset", "epoch", "resume", "clear"):
+        for side in SIDES:
+            getattr(dut, f"{name}_{side}").value = 0
+    dut.rst.value = 1
+    await ClockCycles(dut.clk, 2)
+    dut.rst.value = 0
+    events, cycles, seen = sorted(job.events.items()), 0, []
+    while cycles < job.cycles:
+        until = events[0][0] if events else job.cycles
+        while cycles < until and (events or not done(dut, job)):
+            step = min(job.step, until - cycles)
+            await ClockCycles(dut.clk, step)
+            cycles += step
+        if not events:
+            break
+        seen.append(outputs(dut))
+        for name, value in events.pop(0)[1].items():
+            getattr(dut, name).value = value
+    return {"cycles": cycles, "seen": seen, **outputs(dut)}
+
+
+def done(dut, job):
+    """Whether all flits came."""
+    return all(int(getattr(dut, f"count_{side}").value) >= job.due for side in SIDES)
+
+
+def outputs(dut):
+    return {f"{name}_{side}": int(getattr(dut, f"{name}_{side}").value)
+            for name in ("count", "sent", "wrong", "left", "error", "up") for side in SIDES}

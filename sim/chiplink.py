@@ -143,14 +143,12 @@ class Tap(Block):
     idle : In(10)
         Chance to send nothing in a cycle, of 1024.
     epoch : In(4)
-    left : Out(1)
-        Something is still to be sent.
     """
 
     def __init__(self, flit, vcs, depth):
         self.flit, self.vcs, self.depth = flit, vcs, depth
         super().__init__({"o": Out(link(flit, vcs)), "limit": In(COUNT), "idle": In(CHANCE), "epoch": In(4),
-                          "seed": In(32), "left": Out(1)})
+                          "seed": In(32)})
 
     def elaborate(self, platform):
         m = Module()
@@ -168,10 +166,7 @@ class Tap(Block):
                     for k in reversed(range(self.vcs)):
                         with m.If(rotated[n % self.vcs + k]):
                             m.d.comb += choice.eq((n + k) % self.vcs)
-        m.d.comb += [
-            goes.eq(may.any() & (noise.o[:CHANCE] >= self.idle)),
-            self.left.eq(Cat(number != self.limit for number in numbers).any()),
-        ]
+        m.d.comb += goes.eq(may.any() & (noise.o[:CHANCE] >= self.idle))
         m.d.sync += self.o.valid.eq(goes << choice)
         m.d.sync += self.o.flit.eq(content(self.flit, numbers[choice], choice, self.epoch))
         for v, credit in enumerate(credits):
@@ -190,8 +185,12 @@ class Drain(Block):
         Chance that a slot is not given free in a cycle, of 1024.
     resume : In(1)
         The first flit of a channel may have any number.
+    limit : In(24)
+        Flits of each channel.
     count : Out(24)
         Flits that came.
+    complete : Out(1)
+        All of them.
     wrong : Out(1)
         One that should not have come.
     """
@@ -199,7 +198,7 @@ class Drain(Block):
     def __init__(self, flit, vcs, depth):
         self.flit, self.vcs, self.depth = flit, vcs, depth
         super().__init__({"i": In(link(flit, vcs)), "hold": In(CHANCE), "resume": In(1), "seed": In(32),
-                          "count": Out(COUNT), "wrong": Out(1)})
+                          "limit": In(COUNT), "count": Out(COUNT), "complete": Out(1), "wrong": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -207,8 +206,10 @@ class Drain(Block):
         m.d.comb += noise.seed.eq(self.seed)
         with m.If(self.i.valid.any()):
             m.d.sync += self.count.eq(self.count + 1)
-        for v in range(self.vcs):
-            due, epoch, began = Signal(COUNT, name=f"due{v}"), Signal(4, name=f"epoch{v}"), Signal(name=f"began{v}")
+        dues = [Signal(COUNT, name=f"due{v}") for v in range(self.vcs)]
+        m.d.comb += self.complete.eq(~Cat(due != self.limit for due in dues).any())
+        for v, due in enumerate(dues):
+            epoch, began = Signal(4, name=f"epoch{v}"), Signal(name=f"began{v}")
             held, number = Signal(range(self.depth + 1), name=f"held{v}"), self.i.flit[:COUNT]
             bits, anew, first = ceil_log2(max(self.vcs, 2)), Signal(name=f"anew{v}"), Signal(COUNT, name=f"first{v}")
             is_due = Signal(self.flit, name=f"is_due{v}")
@@ -248,8 +249,8 @@ class Pair(Block):
     reset_left, reset_right : In(1)
         Reset this side and its network.
     epoch_left, epoch_right, resume_left, resume_right, clear_left, clear_right : In
-    count_left, error_left, up_left, sent_left, wrong_left, left_left, and so on : Out
-        What came, `Chiplink`'s, bytes that were sent; whether something is wrong; whether something is to be sent.
+    count_left, complete_left, wrong_left, error_left, up_left, sent_left, valid_left, and so on : Out
+        As of `Drain` and `Chiplink`; bytes that were sent; whether a flit goes from the network and to it.
     """
 
     FLIT = 72
@@ -264,7 +265,7 @@ class Pair(Block):
             **{f"{name}_{side}": In(width) for side in SIDES for name, width in (
                 ("cut", 1), ("reset", 1), ("epoch", 4), ("resume", 1), ("clear", 1))},
             **{f"{name}_{side}": Out(width) for side in SIDES for name, width in (
-                ("count", COUNT), ("sent", 32), ("wrong", 1), ("left", 1), ("error", 2), ("up", 1), ("valid", 4))},
+                ("count", COUNT), ("sent", 32), ("wrong", 1), ("complete", 1), ("error", 2), ("up", 1), ("valid", 2))},
         })
 
     def elaborate(self, platform):
@@ -283,13 +284,13 @@ class Pair(Block):
             connect(m, one.o, drain.i)
             links[side] = one
             m.d.comb += [
-                tap.limit.eq(self.limit), tap.idle.eq(self.idle), tap.seed.eq(self.seed + n), drain.seed.eq(self.seed + 2 + n),
-                drain.hold.eq(self.hold), one.burst.eq(self.burst),
-                one.timeout.eq(self.timeout),
+                tap.limit.eq(self.limit), tap.idle.eq(self.idle), tap.seed.eq(self.seed + n),
+                drain.limit.eq(self.limit), drain.seed.eq(self.seed + 2 + n), drain.hold.eq(self.hold),
+                one.burst.eq(self.burst), one.timeout.eq(self.timeout),
                 tap.epoch.eq(getattr(self, f"epoch_{side}")), drain.resume.eq(getattr(self, f"resume_{side}")),
                 one.clear.eq(getattr(self, f"clear_{side}")),
                 getattr(self, f"count_{side}").eq(drain.count), getattr(self, f"wrong_{side}").eq(drain.wrong),
-                getattr(self, f"left_{side}").eq(tap.left), getattr(self, f"error_{side}").eq(one.error),
+                getattr(self, f"complete_{side}").eq(drain.complete), getattr(self, f"error_{side}").eq(one.error),
                 getattr(self, f"up_{side}").eq(one.up), getattr(self, f"valid_{side}").eq(Cat(
                     tap.o.valid.any(), one.o.valid.any())),
             ]
@@ -314,10 +315,8 @@ class Job:
     ----------
     limit : int
         Flits of each channel, in each direction.
-    due : int
-        Flits that must come to each side before the job is done.
     cycles : int
-        After which it ends anyway.
+        After which it ends, complete or not.
     step : int
         Cycles from one look to the next.
     events : dict of int to dict
@@ -325,7 +324,6 @@ class Job:
     """
 
     limit: int
-    due: int
     cycles: int = 10_000_000
     idle: int = 0
     hold: int = 0

@@ -550,7 +550,8 @@ class Chiplink(Block):
         super().__init__({
             "i": In(link(flit, vcs)), "o": Out(link(flit, vcs)),
             "rx": In(stream.Signature(8)), "tx": Out(stream.Signature(8)),
-            "burst": In(range(burst + 1)), "timeout": In(range(timeout + 1)), "up": Out(1), "error": Out(2), "clear": In(1),
+            "burst": In(range(burst + 1)), "timeout": In(range(timeout + 1)),
+            "up": Out(1), "error": Out(2), "clear": In(1),
         })
 
     def elaborate(self, platform):

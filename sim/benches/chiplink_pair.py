@@ -26,7 +26,8 @@ async def pair(dut):
 
 
 async def play(dut, job):
-    """Play a job from a reset on: what the outputs are at its end, the cycles it took, and what its events saw."""
+    """Play a job from a reset on: what the outputs are at its end, the cycles it took, and what its events saw;
+    if it is looked at in each cycle, also those of the first flit from the left to the right."""
     for name in INPUTS:
         getattr(dut, name).value = getattr(job, name)
     for name in ("cut", "reset", "epoch", "resume", "clear"):
@@ -35,26 +36,31 @@ async def play(dut, job):
     dut.rst.value = 1
     await ClockCycles(dut.clk, 2)
     dut.rst.value = 0
-    events, cycles, seen = sorted(job.events.items()), 0, []
+    events, cycles, seen, start, latency = sorted(job.events.items()), 0, [], 0, None
     while cycles < job.cycles:
         until = events[0][0] if events else job.cycles
-        while cycles < until and (events or not done(dut, job)):
+        while cycles < until and (events or not done(dut)):
             step = min(job.step, until - cycles)
             await ClockCycles(dut.clk, step)
             cycles += step
+            if job.step == 1 and latency is None:
+                if int(dut.valid_left.value) & 1 and not start:
+                    start = cycles
+                if int(dut.valid_right.value) & 2:
+                    latency = cycles - start
         if not events:
             break
         seen.append(outputs(dut))
         for name, value in events.pop(0)[1].items():
             getattr(dut, name).value = value
-    return {"cycles": cycles, "seen": seen, **outputs(dut)}
+    return {"cycles": cycles, "seen": seen, "latency": latency, **outputs(dut)}
 
 
-def done(dut, job):
+def done(dut):
     """Whether all flits came."""
-    return all(int(getattr(dut, f"count_{side}").value) >= job.due for side in SIDES)
+    return all(int(getattr(dut, f"complete_{side}").value) for side in SIDES)
 
 
 def outputs(dut):
     return {f"{name}_{side}": int(getattr(dut, f"{name}_{side}").value)
-            for name in ("count", "sent", "wrong", "left", "error", "up") for side in SIDES}
+            for name in ("count", "sent", "wrong", "complete", "error", "up") for side in SIDES}

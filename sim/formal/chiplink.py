@@ -264,6 +264,7 @@ QUICK = [
 ]
 TASKS = [
     *QUICK,
+    Task(Replay(1, 2, 2, 4, 4), ReplayRules, cover=0),
     Task(Replay(1, 2, 1, 2, 3), ReplayRules, cover=40),
     Task(Loop(), LoopRules, depth=16),
 ]

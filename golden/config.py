@@ -6,20 +6,26 @@ the key's path, its value and what is allowed.
 """
 
 import tomllib
+from collections import Counter
 from dataclasses import astuple
 from pathlib import Path
+from typing import get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from golden.families import FAMILIES
-from golden.paging import LENGTH
+from golden.noc import check
+from golden.packet import LENGTH
+from golden.paging import LENGTH as TOKENS
 
-__all__ = ["KV_FORMATS", "KV_POLICIES", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "load"]
+__all__ = ["KV_FORMATS", "KV_POLICIES", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "Noc", "NocClass", "load"]
 
 
 KV_FORMATS = {"bf16": (2, 0), "fp8": (1, 2)}
 """Formats of the KV cache: bytes of an element; bytes of a row's scale and its checksum."""
 KV_POLICIES = ("unhashed_head", "lru_tail")
+NOC_ORDERS = ("xy", "yx", "auto")
+NOC_MEMORIES = ("none", "north", "east", "south", "west")
 
 
 class ConfigError(ValueError):
@@ -209,9 +215,9 @@ class KvCache(Section):
     @classmethod
     def _length_fits(cls, tokens, info):
         table = info.data.get("table", 1)
-        if table * tokens >= 1 << LENGTH:
+        if table * tokens >= 1 << TOKENS:
             raise ValueError(f"makes sequences of table x block_tokens = {table * tokens} tokens; "
-                             f"there may be {(1 << LENGTH) - 1}")
+                             f"there may be {(1 << TOKENS) - 1}")
         return tokens
 
     @field_validator("head_dim")
@@ -288,6 +294,174 @@ class KvCache(Section):
         return self.copy_bytes(self.block_tokens)
 
 
+class NocClass(Section):
+    """A class of messages on the network: they have virtual channels of their own.
+
+    Attributes
+    ----------
+    name : str
+    vcs : int
+        Virtual channels. A packet takes any of them, but packets to the same node stay in order.
+    order : str
+        Dimension that packets travel first: `xy`, `yx`, or `auto`, which keeps the traffic to and from the
+        memories off their edge.
+    multicast : bool
+        Packets may go to a rectangle of nodes; they fit the buffer of a router.
+    reduce : bool
+        All packets are reductions.
+    replies_to : str
+        Class of the requests that these are the replies to, if they are.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    vcs: int = Field(1, ge=1, le=4)
+    order: str = "auto"
+    multicast: bool = False
+    reduce: bool = False
+    replies_to: str = ""
+
+    @field_validator("order")
+    @classmethod
+    def _order_exists(cls, order):
+        if order not in NOC_ORDERS:
+            raise ValueError(f"must be {_words(map(_toml, NOC_ORDERS))}")
+        return order
+
+    @field_validator("multicast")
+    @classmethod
+    def _multicasts_stay_in_order(cls, multicast, info):
+        if multicast and info.data.get("vcs", 1) > 1:
+            raise ValueError("needs vcs = 1, as a multicast has no other way to stay in order")
+        return multicast
+
+    @field_validator("reduce")
+    @classmethod
+    def _reductions_are_alone(cls, reduce, info):
+        if reduce and info.data.get("vcs", 1) > 1:
+            raise ValueError("needs vcs = 1, as operands meet in order")
+        if reduce and info.data.get("multicast"):
+            raise ValueError("needs multicast = false, as there are nothing but reductions in the class")
+        return reduce
+
+    @field_validator("replies_to")
+    @classmethod
+    def _reductions_are_no_replies(cls, request, info):
+        if request and info.data.get("reduce"):
+            raise ValueError("must be empty in a class of reductions")
+        return request
+
+
+class Noc(Section):
+    """The network: a mesh of routers, one for each tile.
+
+    Attributes
+    ----------
+    width, height : int
+        Columns and rows of routers.
+    data : int
+        Bits of a flit's data.
+    depth : int
+        Flits that each virtual channel of each input buffers.
+    output_register : bool
+        A register behind each output: two cycles a hop, and a faster clock.
+    groups : int
+        Reductions that a router knows at a time.
+    patience : int
+        Cycles after which a reduction gives up waiting for its other inputs.
+    memory : str
+        Edge of the mesh whose tiles have memories: `none`, `north`, `east`, `south` or `west`.
+    reply_buffer : int
+        Flits of reply that an interface holds free for its requests.
+    classes : tuple of NocClass
+        In the order of their virtual channels.
+    """
+
+    width: int = Field(4, ge=1, le=16)
+    height: int = Field(4, ge=1, le=16)
+    data: int = Field(64, ge=64, le=512)
+    depth: int = Field(4, ge=2, le=8)
+    output_register: bool = False
+    groups: int = Field(4, ge=1, le=16)
+    patience: int = Field(10000, ge=100, le=1 << 24)
+    memory: str = "none"
+    reply_buffer: int = Field(64, ge=1, le=(1 << LENGTH) - 1)
+    classes: tuple[NocClass, ...] = Field((NocClass(name="data", vcs=2),), strict=False)
+
+    @field_validator("height")
+    @classmethod
+    def _nodes_talk(cls, height, info):
+        if height * info.data.get("width", 2) == 1:
+            raise ValueError("must be at least 2 with width = 1, as a node does not talk to itself")
+        return height
+
+    @field_validator("data")
+    @classmethod
+    def _data_is_a_power_of_two(cls, data):
+        if data & (data - 1):
+            raise ValueError("must be 64, 128, 256 or 512")
+        return data
+
+    @field_validator("memory")
+    @classmethod
+    def _edge_exists(cls, memory):
+        if memory not in NOC_MEMORIES:
+            raise ValueError(f"must be {_words(map(_toml, NOC_MEMORIES))}")
+        return memory
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_fit(cls, classes):
+        names = [each.name for each in classes]
+        if not 1 <= (vcs := sum(each.vcs for each in classes)) <= 4:
+            raise ValueError(f"must have 1 to 4 virtual channels together, not {vcs}")
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"must have a name each: {_toml(twice[0])} is there twice")
+        for each in classes:
+            if each.replies_to and each.replies_to not in names:
+                raise ValueError(f"must have a class {_toml(each.replies_to)}, as {_toml(each.name)} replies to it")
+        return classes
+
+    @model_validator(mode="after")
+    def _no_deadlock(self):
+        check(self)
+        return self
+
+    def __getitem__(self, name):
+        """The class of that name."""
+        return next(each for each in self.classes if each.name == name)
+
+    @property
+    def vcs(self):
+        """Virtual channels of a link."""
+        return sum(each.vcs for each in self.classes)
+
+    def channels(self, name):
+        """The virtual channels of a class, as a range."""
+        index = self.classes.index(self[name])
+        first = sum(each.vcs for each in self.classes[:index])
+        return range(first, first + self[name].vcs)
+
+    def order(self, name):
+        """`xy` or `yx`: the dimension that packets of a class travel first.
+
+        With `auto` requests turn towards the edge of the memories last and replies turn away from it first, so
+        that none of them runs along it; all else goes `xy`.
+        """
+        found = self[name]
+        if found.order != "auto":
+            return found.order
+        requests = name in {each.replies_to for each in self.classes}
+        if self.memory in ("west", "east"):
+            return "yx" if requests else "xy"
+        if self.memory in ("north", "south"):
+            return "yx" if found.replies_to else "xy"
+        return "xy"
+
+    def segment(self, name):
+        """Flits of payload that a packet of a class has at most."""
+        return self.depth - 1 if self[name].multicast else (1 << LENGTH) - 1
+
+
 class Dram(Section):
     """A channel of DRAM behind the memory port, for simulations; times in nanoseconds.
 
@@ -352,12 +526,14 @@ class Chip(Section):
         By default that of the file.
     matmul : Matmul
     kvcache : KvCache
+    noc : Noc
     dram : Dram
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     matmul: Matmul = Field(default_factory=lambda: Matmul())
     kvcache: KvCache = Field(default_factory=lambda: KvCache())
+    noc: Noc = Field(default_factory=lambda: Noc())
     dram: Dram = Field(default_factory=lambda: Dram())
 
 
@@ -384,17 +560,20 @@ def load(path):
 
 def _sentence(problem):
     """One of pydantic's errors in our words: path, value, what is allowed."""
-    *tables, key = problem["loc"]
+    *tables, key = (key for key in problem["loc"] if isinstance(key, str))
     section = Chip
     for table in tables:
-        section = section.model_fields[table].annotation
-    path = ".".join(problem["loc"])
+        annotation = section.model_fields[table].annotation
+        section = next(iter(get_args(annotation)), annotation)
+    path = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
         return f"{path}: unknown key; known here: {', '.join(section.model_fields)}"
     if problem["type"] == "value_error":
         allowed = str(problem["ctx"]["error"])
     else:
         allowed = f"must be {_allowed(section.model_fields[key])}"
+    if isinstance(problem["input"], list | dict):
+        return f"{path}: {allowed}"
     return f"{path} = {_toml(problem['input'])}: {allowed}"
 
 
@@ -409,7 +588,7 @@ def _allowed(field):
         return "true or false"
     if field.annotation is str:
         return "a name of small letters, digits and _, in quotes"
-    return "a table"
+    return "tables" if get_args(field.annotation) else "a table"
 
 
 def _toml(value):

@@ -13,7 +13,7 @@ import numpy as np
 from golden import formats
 from golden.formats import FP32
 
-__all__ = ["add", "flush", "mul", "round_fixed", "to_format"]
+__all__ = ["add", "flush", "maximum", "mul", "round_fixed", "to_format"]
 
 SIGN = np.uint32(0x80000000)
 NAN, INF = np.uint32(FP32.nan), np.uint32(FP32.inf)
@@ -58,6 +58,13 @@ def mul(a, b):
     infinite, zero = _is_inf(a) | _is_inf(b), (a & ~SIGN == 0) | (b & ~SIGN == 0)
     result = np.where(infinite, INF | sign, result)
     return np.where(_is_nan(a) | _is_nan(b) | (infinite & zero), NAN, result)
+
+
+def maximum(a, b):
+    """The larger of `a` and `b`: uint32, broadcast; +0 is larger than -0, and NaN than all."""
+    a, b = np.broadcast_arrays(flush(a), flush(b))
+    rank_a, rank_b = (np.where(codes & SIGN, ~codes, codes | SIGN) for codes in (a, b))
+    return np.where(_is_nan(a) | _is_nan(b), NAN, np.where(rank_a < rank_b, b, a))
 
 
 def round_fixed(integers, lsb):

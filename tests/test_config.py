@@ -44,7 +44,7 @@ def test_sections_are_values():
     ("[matmul]\nlane = 3",
      "matmul.lane: unknown key; known here: family, lanes, rows, cols, acc_rows, drain, m_max, n_max, "
      "k_max, mx"),
-    ("[matmull]\nlanes = 3", "matmull: unknown key; known here: name, matmul, kvcache, dram"),
+    ("[matmull]\nlanes = 3", "matmull: unknown key; known here: name, matmul, kvcache, noc, dram"),
     ("matmul = 3", "matmul = 3: must be a table"),
     ("[kvcache]\nblocks = 1", "kvcache.blocks = 1: must be an integer, 2 to 65536"),
     ("[kvcache]\nblock_tokens = 12", "kvcache.block_tokens = 12: must be a power of two"),

@@ -9,7 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from amaranth.hdl import Array, Cat, ClockDomain, ClockSignal, Const, DomainRenamer, Module, Mux, ResetSignal, Signal
+from amaranth.hdl import (
+    Array,
+    Cat,
+    ClockDomain,
+    ClockSignal,
+    Const,
+    DomainRenamer,
+    Module,
+    Mux,
+    ResetSignal,
+    Shape,
+    Signal,
+    Value,
+)
 from amaranth.lib import stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect
@@ -17,12 +30,15 @@ from amaranth.utils import ceil_log2
 
 from golden.framing import FLAG
 from hw.emit import Block
-from hw.noc.chiplink import Chiplink, link
+from hw.noc.chiplink import Chiplink
+from hw.noc.link import Link, flit
 from sim.run import simulate
 
 __all__ = ["SIDES", "Drain", "Job", "Line", "Noise", "Pair", "Tap", "play"]
 
 SIDES = ("left", "right")
+BITS = 64               # data of a flit
+WIDTH = Shape.cast(flit(BITS)).width
 COUNT = 24              # bits of a count of flits
 CHANCE = 10             # bits of a probability
 
@@ -127,9 +143,9 @@ class Line(Block):
         return m
 
 
-def content(flit, number, vc, epoch):
-    """What is in a flit: its number, what follows from that, and whose it is."""
-    return Cat(number, Const(0, 32 - len(number)), (number * 0x9E3779B1 ^ number << 7)[:32], vc, epoch)[:flit]
+def content(number, vc, epoch):
+    """What is in a flit, all of its bits: its number, what follows from that, and whose it is."""
+    return Cat(number, epoch, vc, (number * 0x9E3779B1 ^ number << 7)[:WIDTH - COUNT - 4 - len(vc)])
 
 
 class Tap(Block):
@@ -137,7 +153,7 @@ class Tap(Block):
 
     Members
     -------
-    o : Out(link(flit, vcs))
+    o : Out(Link(BITS, vcs))
     limit : In(24)
         Flits of each channel.
     idle : In(10)
@@ -145,9 +161,9 @@ class Tap(Block):
     epoch : In(4)
     """
 
-    def __init__(self, flit, vcs, depth):
-        self.flit, self.vcs, self.depth = flit, vcs, depth
-        super().__init__({"o": Out(link(flit, vcs)), "limit": In(COUNT), "idle": In(CHANCE), "epoch": In(4),
+    def __init__(self, vcs, depth):
+        self.vcs, self.depth = vcs, depth
+        super().__init__({"o": Out(Link(BITS, vcs)), "limit": In(COUNT), "idle": In(CHANCE), "epoch": In(4),
                           "seed": In(32)})
 
     def elaborate(self, platform):
@@ -168,7 +184,7 @@ class Tap(Block):
                             m.d.comb += choice.eq((n + k) % self.vcs)
         m.d.comb += goes.eq(may.any() & (noise.o[:CHANCE] >= self.idle))
         m.d.sync += self.o.valid.eq(goes << choice)
-        m.d.sync += self.o.flit.eq(content(self.flit, numbers[choice], choice, self.epoch))
+        m.d.sync += self.o.flit.eq(content(numbers[choice], choice, self.epoch))
         for v, credit in enumerate(credits):
             goes_here = goes & (choice == v)
             m.d.sync += credit.eq(credit + self.o.credit[v] - goes_here), numbers[v].eq(numbers[v] + goes_here)
@@ -180,7 +196,7 @@ class Drain(Block):
 
     Members
     -------
-    i : In(link(flit, vcs))
+    i : In(Link(BITS, vcs))
     hold : In(10)
         Chance that a slot is not given free in a cycle, of 1024.
     resume : In(1)
@@ -195,9 +211,9 @@ class Drain(Block):
         One that should not have come.
     """
 
-    def __init__(self, flit, vcs, depth):
-        self.flit, self.vcs, self.depth = flit, vcs, depth
-        super().__init__({"i": In(link(flit, vcs)), "hold": In(CHANCE), "resume": In(1), "seed": In(32),
+    def __init__(self, vcs, depth):
+        self.vcs, self.depth = vcs, depth
+        super().__init__({"i": In(Link(BITS, vcs)), "hold": In(CHANCE), "resume": In(1), "seed": In(32),
                           "limit": In(COUNT), "count": Out(COUNT), "complete": Out(1), "wrong": Out(1)})
 
     def elaborate(self, platform):
@@ -206,24 +222,25 @@ class Drain(Block):
         m.d.comb += noise.seed.eq(self.seed)
         with m.If(self.i.valid.any()):
             m.d.sync += self.count.eq(self.count + 1)
+        came = Value.cast(self.i.flit)
         dues = [Signal(COUNT, name=f"due{v}") for v in range(self.vcs)]
         m.d.comb += self.complete.eq(~Cat(due != self.limit for due in dues).any())
         for v, due in enumerate(dues):
             epoch, began = Signal(4, name=f"epoch{v}"), Signal(name=f"began{v}")
-            held, number = Signal(range(self.depth + 1), name=f"held{v}"), self.i.flit[:COUNT]
+            held, number = Signal(range(self.depth + 1), name=f"held{v}"), came[:COUNT]
+            tag = came[COUNT:COUNT + 4]
             bits, anew, first = ceil_log2(max(self.vcs, 2)), Signal(name=f"anew{v}"), Signal(COUNT, name=f"first{v}")
-            is_due = Signal(self.flit, name=f"is_due{v}")
+            is_due = Signal(WIDTH, name=f"is_due{v}")
             frees = Signal(name=f"frees{v}")
-            tag = self.i.flit[64 + bits:64 + bits + 4]
             m.d.comb += [
                 anew.eq(~began | (tag != epoch)), first.eq(Mux(self.resume & ~began, number, 0)),
-                is_due.eq(content(self.flit, Mux(anew, first, due), Const(v, bits), Mux(anew, tag, epoch))),
+                is_due.eq(content(Mux(anew, first, due), Const(v, bits), Mux(anew, tag, epoch))),
                 frees.eq((held != 0) & (noise.o[v * CHANCE:(v + 1) * CHANCE] >= self.hold)),
             ]
             m.d.sync += self.i.credit[v].eq(frees), held.eq(held + self.i.valid[v] - frees)
             with m.If(self.i.valid[v]):
                 m.d.sync += due.eq(number + 1), epoch.eq(tag), began.eq(1)
-                with m.If((self.i.flit != is_due) | (held == self.depth)):
+                with m.If((came != is_due) | (held == self.depth)):
                     m.d.sync += self.wrong.eq(1)
         with m.If((self.i.valid & (self.i.valid - 1)).any()):       # two at once
             m.d.sync += self.wrong.eq(1)
@@ -236,7 +253,7 @@ class Pair(Block):
     Parameters
     ----------
     vcs, depth, slots, burst, timeout, settle, patience : int
-        As of `Chiplink`, whose flits have 72 bits here.
+        As of `Chiplink`, whose flits have 64 bits of data here.
 
     Members
     -------
@@ -252,8 +269,6 @@ class Pair(Block):
     count_left, complete_left, wrong_left, error_left, up_left, sent_left, valid_left, and so on : Out
         As of `Drain` and `Chiplink`; bytes that were sent; whether a flit goes from the network and to it.
     """
-
-    FLIT = 72
 
     def __init__(self, vcs, depth, slots=16, burst=8, timeout=4000, settle=1000, patience=100_000):
         self.vcs, self.depth = vcs, depth
@@ -275,8 +290,8 @@ class Pair(Block):
             m.domains += (domain := ClockDomain(side))
             m.d.comb += domain.clk.eq(ClockSignal()), domain.rst.eq(ResetSignal() | getattr(self, f"reset_{side}"))
             inside = DomainRenamer(side)
-            blocks = [Chiplink(self.FLIT, self.vcs, self.depth, **self.sizes),
-                      Tap(self.FLIT, self.vcs, self.depth), Drain(self.FLIT, self.vcs, self.depth)]
+            blocks = [Chiplink(BITS, self.vcs, self.depth, **self.sizes),
+                      Tap(self.vcs, self.depth), Drain(self.vcs, self.depth)]
             one, tap, drain = blocks
             for name, block in zip(("link", "tap", "drain"), blocks, strict=True):
                 m.submodules[f"{name}_{side}"] = inside(block)

@@ -81,7 +81,7 @@ def test_reference_delivers_each_flit_once_and_in_order():
     assert all(side.error == Error.NONE for side in sides)
 
 
-@pytest.mark.parametrize("args", [(136, 3, 2, 8), *([(72, 1, 8, 16), (72, 2, 4, 16), (264, 4, 4, 64)] if DEEP else [])])
+@pytest.mark.parametrize("args", [(128, 3, 2, 8), *([(64, 1, 8, 16), (64, 2, 4, 16), (256, 4, 4, 64)] if DEEP else [])])
 def test_one_side_talks_to_the_reference(args):
     env = {"ARGS": " ".join(map(str, args)), "COUNT": 3000 if DEEP else 200}
     assert simulate(Chiplink(*args, patience=6000), "sim.benches.chiplink", env=env) == 6
@@ -148,9 +148,9 @@ def test_a_reset_of_one_side_is_told_of_and_both_carry_on(name, results):
 
 def test_sizes_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="^Chiplink: vcs must be 1 to 4, not 5$"):
-        Chiplink(72, 5, 4)
+        Chiplink(64, 5, 4)
     with pytest.raises(ValueError, match="^Chiplink: slots must be a power of two, 4 to 64, not 12$"):
-        Chiplink(72, 2, 4, slots=12)
+        Chiplink(64, 2, 4, slots=12)
     with pytest.raises(ValueError, match="^Chiplink: a flit of 72 bits must be longer than what follows the flits of a "
                                          "frame, which is 9 bytes with 32 slots$"):
-        Chiplink(72, 2, 4, slots=32)
+        Chiplink(64, 2, 4, slots=32)

@@ -5,7 +5,7 @@ Whatever the line loses, damages or brings out of order, each flit arrives once,
 channel. `golden.framing` has what is on the line, `golden.chiplink` what a side does.
 """
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetSignal, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetSignal, Shape, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
@@ -13,14 +13,15 @@ from amaranth.utils import ceil_log2
 from golden.framing import HEARD, HELLO, SEQUENCE, STATUS_VC, VC, Error
 from hw.emit import Block
 from hw.noc.framing import Deframer, Enframer, seed
+from hw.noc.link import Link, flit
 from hw.ram import Ram
 
-__all__ = ["Arrivals", "Chiplink", "Framer", "Parser", "Replay", "Session", "link"]
+__all__ = ["Arrivals", "Chiplink", "Framer", "Parser", "Replay", "Session"]
 
 
-def link(flit, vcs):
-    """Flits of `flit` bits on `vcs` virtual channels, one a cycle, and a credit for each slot that gets free."""
-    return wiring.Signature({"flit": Out(flit), "valid": Out(vcs), "credit": In(vcs)})
+def opaque(width, vcs):
+    """A `Link` whose flits are so many bits: nothing looks into them here."""
+    return wiring.Signature({"flit": Out(width), "valid": Out(vcs), "credit": In(vcs)})
 
 
 def status(vcs, slots, sequence=SEQUENCE):
@@ -54,8 +55,8 @@ class Replay(Block):
 
     Parameters
     ----------
-    flit : int
-        Bits.
+    width : int
+        Bits of a flit.
     vcs : int
     depth : int
         Credits of a channel that the network begins with.
@@ -66,7 +67,7 @@ class Replay(Block):
 
     Members
     -------
-    i : In(link(flit, vcs))
+    i : In(opaque(width, vcs))
     clear : In(1)
         Forget all flits.
     tick : In(1)
@@ -86,13 +87,13 @@ class Replay(Block):
         A flit came without credit.
     """
 
-    def __init__(self, flit, vcs, depth, slots, sequence=SEQUENCE):
-        self.flit, self.vcs, self.depth, self.slots, self.sequence = flit, vcs, depth, slots, sequence
+    def __init__(self, width, vcs, depth, slots, sequence=SEQUENCE):
+        self.width, self.vcs, self.depth, self.slots, self.sequence = width, vcs, depth, slots, sequence
         super().__init__({
-            "i": In(link(flit, vcs)), "clear": In(1), "tick": In(1),
+            "i": In(opaque(width, vcs)), "clear": In(1), "tick": In(1),
             "ack": In(data.StructLayout({"valid": 1, "status": status(vcs, slots, sequence)})),
             "learns": Out(1), "open": Out(1), "asks": Out(vcs),
-            "vc": In(_number(vcs)), "take": In(1), "seq": Out(sequence), "follows": Out(1), "data": Out(flit),
+            "vc": In(_number(vcs)), "take": In(1), "seq": Out(sequence), "follows": Out(1), "data": Out(width),
             "overrun": Out(1),
         })
 
@@ -103,7 +104,7 @@ class Replay(Block):
         cursor = Array(Signal(place, name=f"cursor{v}") for v in range(vcs))    # slot to be sent next
         owed = [Signal(range(self.depth + 1), name=f"owed{v}") for v in range(vcs)]     # credits not given back
         used = Array(Signal(self.sequence, name=f"used{v}") for v in range(vcs))
-        m.submodules.ram = ram = Ram(self.flit, vcs * slots)
+        m.submodules.ram = ram = Ram(self.width, vcs * slots)
         comes = Signal(vcs)
         m.d.comb += [
             *(used[v].eq(next[v] - base[v]) for v in range(vcs)),
@@ -173,7 +174,7 @@ class Arrivals(Block):
 
     Parameters
     ----------
-    flit, vcs, depth, slots, sequence : int
+    width, vcs, depth, slots, sequence : int
         As of `Replay`; `depth` is that of the buffers flits are handed out to.
 
     Members
@@ -184,20 +185,20 @@ class Arrivals(Block):
         Of a frame.
     end : In(1)
         The frame ends; its flits count if it is `good`.
-    o : Out(link(flit, vcs))
+    o : Out(opaque(width, vcs))
     vc : In(range(vcs))
         The channel whose `status` is asked for.
     moved : Out(vcs)
         Channels of which a flit is handed out.
     """
 
-    def __init__(self, flit, vcs, depth, slots, sequence=SEQUENCE):
-        self.flit_bits, self.vcs, self.depth, self.slots, self.sequence = flit, vcs, depth, slots, sequence
+    def __init__(self, width, vcs, depth, slots, sequence=SEQUENCE):
+        self.width, self.vcs, self.depth, self.slots, self.sequence = width, vcs, depth, slots, sequence
         super().__init__({
             "clear": In(1),
-            "flit": In(data.StructLayout({"valid": 1, "vc": _number(vcs), "seq": sequence, "data": flit})),
+            "flit": In(data.StructLayout({"valid": 1, "vc": _number(vcs), "seq": sequence, "data": width})),
             "end": In(1), "good": In(1),
-            "o": Out(link(flit, vcs)),
+            "o": Out(opaque(width, vcs)),
             "vc": In(_number(vcs)), "status": Out(status(vcs, slots, sequence)), "moved": Out(vcs),
         })
 
@@ -207,7 +208,7 @@ class Arrivals(Block):
         freed = Array(Signal(self.sequence, name=f"freed{v}") for v in range(vcs))
         here = Array(Signal(slots, name=f"here{v}") for v in range(vcs))
         credits = [Signal(range(self.depth + 1), init=self.depth, name=f"credits{v}") for v in range(vcs)]
-        m.submodules.ram = ram = Ram(self.flit_bits, vcs * slots)
+        m.submodules.ram = ram = Ram(self.width, vcs * slots)
 
         # A flit is written at once, unless it was here before, and counts when its frame turns out to be good.
         flit, keeps, coming, offset = self.flit, Signal(), Signal(slots), Signal(self.sequence)
@@ -314,7 +315,7 @@ class Framer(Block):
 
     Parameters
     ----------
-    flit, vcs, slots : int
+    width, vcs, slots : int
         As of `Replay`.
     burst : int
         Most flits of a frame.
@@ -338,12 +339,12 @@ class Framer(Block):
     o : Out(stream.Signature(8))
     """
 
-    def __init__(self, flit, vcs, slots, burst):
-        self.flit, self.vcs, self.slots, self.most = flit, vcs, slots, burst
+    def __init__(self, width, vcs, slots, burst):
+        self.width, self.vcs, self.slots, self.most = width, vcs, slots, burst
         super().__init__({
             "own": In(SEQUENCE), "peer": In(SEQUENCE), "heard": In(1), "up": In(1), "prompt": In(1),
             "burst": In(range(burst + 1)),
-            "asks": In(vcs), "seq": In(SEQUENCE), "follows": In(1), "data": In(flit),
+            "asks": In(vcs), "seq": In(SEQUENCE), "follows": In(1), "data": In(width),
             "vc": Out(_number(vcs)), "take": Out(1),
             "news": In(vcs), "status_vc": Out(_number(vcs)), "told": Out(1), "status": In(status(vcs, slots)),
             "o": Out(stream.Signature(8)),
@@ -364,7 +365,7 @@ class Framer(Block):
         status_turn = _round(m, self.news, status_vc, "status_turn")
         begin, prompted, hello, full = Signal(32, reset_less=True), Signal(), Signal(), Signal()
         seq, told = Signal(SEQUENCE, reset_less=True), Signal(self.status.shape(), reset_less=True)
-        size, count = -(-self.flit // 8), Signal(range(self.most + 1))
+        size, count = -(-self.width // 8), Signal(range(self.most + 1))
         index = Signal(range(max(size, -(-self.slots // 8))))
         m.d.comb += enframer.seed.eq(begin), self.vc.eq(vc), self.status_vc.eq(status_vc)
         with m.If(self.prompt):
@@ -431,7 +432,7 @@ class Parser(Block):
 
     Parameters
     ----------
-    flit, vcs, slots : int
+    width, vcs, slots : int
         As of `Replay`.
 
     Members
@@ -450,11 +451,11 @@ class Parser(Block):
     hello : Out(struct(valid, peer, heard, me))
     """
 
-    def __init__(self, flit, vcs, slots):
-        self.flit_bits, self.vcs, self.slots = flit, vcs, slots
+    def __init__(self, width, vcs, slots):
+        self.width, self.vcs, self.slots = width, vcs, slots
         super().__init__({
             "i": In(stream.Signature(8)), "own": In(SEQUENCE), "peer": In(SEQUENCE),
-            "flit": Out(data.StructLayout({"valid": 1, "vc": _number(vcs), "seq": SEQUENCE, "data": flit})),
+            "flit": Out(data.StructLayout({"valid": 1, "vc": _number(vcs), "seq": SEQUENCE, "data": width})),
             "end": Out(1), "good": Out(1), "full": Out(1), "status": Out(status(vcs, slots)),
             "hello": Out(data.StructLayout({"valid": 1, "peer": SEQUENCE, "heard": 1, "me": SEQUENCE})),
         })
@@ -465,7 +466,7 @@ class Parser(Block):
         connect(m, flipped(self.i), deframer.i)
         m.d.comb += deframer.seed.eq(seed(m, self.peer, self.own, "key"))
 
-        size, bits = -(-self.flit_bits // 8), _number(self.vcs)
+        size, bits = -(-self.width // 8), _number(self.vcs)
         control, seq, window = Signal(8), Signal(SEQUENCE), Signal(8 * size)    # the last bytes
         numbered, left, complete = Signal(), Signal(range(size)), Signal()
         m.d.sync += complete.eq(deframer.take & ~deframer.first & numbered & (left == 0))
@@ -501,8 +502,8 @@ class Chiplink(Block):
 
     Parameters
     ----------
-    flit : int
-        Bits of a flit.
+    bits : int
+        Data of a flit.
     vcs : int
         Virtual channels, 1 to 4.
     depth : int
@@ -520,8 +521,8 @@ class Chiplink(Block):
 
     Members
     -------
-    i : In(link(flit, vcs))
-    o : Out(link(flit, vcs))
+    i : In(Link(bits, vcs))
+    o : Out(Link(bits, vcs))
     rx : In(stream.Signature(8))
     tx : Out(stream.Signature(8))
     burst : In(range(burst + 1))
@@ -536,19 +537,20 @@ class Chiplink(Block):
     clear : In(1)
     """
 
-    def __init__(self, flit, vcs, depth, slots=16, burst=8, timeout=4000, settle=1000, patience=100_000):
-        limit = 1 << SEQUENCE - 2
+    def __init__(self, bits, vcs, depth, slots=16, burst=8, timeout=4000, settle=1000, patience=100_000):
+        limit, width = 1 << SEQUENCE - 2, Shape.cast(flit(bits)).width
         if not 1 <= vcs <= 4:
             raise ValueError(f"Chiplink: vcs must be 1 to 4, not {vcs!r}")
         if slots & (slots - 1) or not depth <= slots <= limit:
             raise ValueError(f"Chiplink: slots must be a power of two, {depth} to {limit}, not {slots!r}")
-        if -(-flit // 8) < 6 + -(-slots // 8):
-            raise ValueError(f"Chiplink: a flit of {flit} bits must be longer than what follows the flits of a frame, "
+        if -(-width // 8) < 6 + -(-slots // 8):
+            raise ValueError(f"Chiplink: a flit of {width} bits must be longer than what follows the flits of a frame, "
                              f"which is {5 + -(-slots // 8)} bytes with {slots} slots")
-        self.flit, self.vcs, self.depth, self.slots, self.most = flit, vcs, depth, slots, burst
+        self.bits, self.width = bits, width
+        self.vcs, self.depth, self.slots, self.most = vcs, depth, slots, burst
         self.longest, self.settle, self.patience = timeout, settle, patience
         super().__init__({
-            "i": In(link(flit, vcs)), "o": Out(link(flit, vcs)),
+            "i": In(Link(bits, vcs)), "o": Out(Link(bits, vcs)),
             "rx": In(stream.Signature(8)), "tx": Out(stream.Signature(8)),
             "burst": In(range(burst + 1)), "timeout": In(range(timeout + 1)),
             "up": Out(1), "error": Out(2), "clear": In(1),
@@ -556,14 +558,15 @@ class Chiplink(Block):
 
     def elaborate(self, platform):
         m = Module()
-        flit, vcs, depth, slots = self.flit, self.vcs, self.depth, self.slots
-        m.submodules.replay = replay = Replay(flit, vcs, depth, slots)
-        m.submodules.arrivals = arrivals = Arrivals(flit, vcs, depth, slots)
-        m.submodules.framer = framer = Framer(flit, vcs, slots, self.most)
-        m.submodules.parser = parser = Parser(flit, vcs, slots)
+        width, vcs, depth, slots = self.width, self.vcs, self.depth, self.slots
+        m.submodules.replay = replay = Replay(width, vcs, depth, slots)
+        m.submodules.arrivals = arrivals = Arrivals(width, vcs, depth, slots)
+        m.submodules.framer = framer = Framer(width, vcs, slots, self.most)
+        m.submodules.parser = parser = Parser(width, vcs, slots)
         m.submodules.session = session = Session(self.settle)
-        connect(m, flipped(self.i), replay.i)
-        connect(m, arrivals.o, flipped(self.o))
+        for sender, receiver in (self.i, replay.i), (arrivals.o, self.o):
+            m.d.comb += [receiver.flit.eq(sender.flit), receiver.valid.eq(sender.valid),
+                         sender.credit.eq(receiver.credit)]
         connect(m, flipped(self.rx), parser.i)
         connect(m, framer.o, flipped(self.tx))
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bench of one side of a chip link against the reference of the other.
 
-`ARGS` are the link's sizes: bits of a flit, channels, depth, slots. `COUNT` flits go each way.
+`ARGS` are the link's sizes: data of a flit, channels, depth, slots. `COUNT` flits go each way.
 """
 
 import os
@@ -13,6 +13,7 @@ from cocotb.triggers import ClockCycles, RisingEdge
 
 from golden.chiplink import Side, split
 from golden.framing import Error
+from golden.packet import flit
 from sim.stream import Sink, Source, reset
 
 SESSION = 77
@@ -27,7 +28,8 @@ class Bench:
     def __init__(self, dut, loss=0.0, errors=0.0, stall=0.0):
         self.dut, self.loss, self.errors, self.stall = dut, loss, errors, stall
         self.rng = random.Random(cocotb.RANDOM_SEED)
-        self.bits, self.vcs, self.depth, self.slots = map(int, os.environ["ARGS"].split())
+        data, self.vcs, self.depth, self.slots = map(int, os.environ["ARGS"].split())
+        self.bits = sum(flit(data).values())
         self.size = -(-self.bits // 8)
         self.far = Side(self.size, self.vcs, self.slots, SESSION)
         self.rx, self.tx, self.line = Source(dut, "rx", idle=stall), Sink(dut, "tx", stall=stall), bytearray()
@@ -46,9 +48,9 @@ class Bench:
         """Some flits each way."""
         for _ in range(count):
             for sent, due in (self.sends, self.due), (self.puts, self.comes):
-                vc, flit = self.rng.randrange(self.vcs), self.rng.getrandbits(self.bits)
-                sent[vc].append(flit)
-                due[vc].append(flit)
+                vc, item = self.rng.randrange(self.vcs), self.rng.getrandbits(self.bits)
+                sent[vc].append(item)
+                due[vc].append(item)
 
     async def finish(self):
         while any(map(len, (*self.due, *self.comes))):
@@ -91,9 +93,9 @@ class Bench:
                 for frame in frames:
                     self.far.receive(self.damage(frame))
                 for vc in range(self.vcs):
-                    while (flit := far.take(vc)) is not None:
+                    while (item := far.take(vc)) is not None:
                         due = self.due[vc].popleft()
-                        assert int.from_bytes(flit, "little") == due, f"another flit goes on channel {vc}"
+                        assert int.from_bytes(item, "little") == due, f"another flit goes on channel {vc}"
             for vc in range(self.vcs):
                 while self.puts[vc] and far.room(vc):
                     far.put(vc, self.puts[vc].popleft().to_bytes(self.size, "little"))

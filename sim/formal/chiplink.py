@@ -49,7 +49,7 @@ class ReplayRules(Contract):
             m.d.sync += base.eq(said.freed)
 
         # One of its flits: kept until it is known to be there
-        follow, kept, item = self.any(1, "follow"), Signal(), Signal(block.flit)
+        follow, kept, item = self.any(1, "follow"), Signal(), Signal(block.width)
         has, covers, taken, taken_mine = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             taken_mine.eq(block.take & ((block.vc == channel) if vcs > 1 else 1)),
@@ -108,7 +108,7 @@ class ArrivalsRules(Contract):
     def rules(self, m, block):
         slots, vcs, place = block.slots, block.vcs, ceil_log2(block.slots)
         channel = self.some(range(vcs), "channel") if vcs > 1 else 0
-        item, flit = self.some(block.flit_bits, "item"), block.flit
+        item, flit = self.some(block.width, "item"), block.flit
 
         # The channel's account
         freed, credits = Signal(block.sequence), Signal(range(block.depth + 1), init=block.depth)

@@ -34,7 +34,7 @@ from hw.noc.chiplink import Chiplink
 from hw.noc.link import Link, flit
 from sim.run import simulate
 
-__all__ = ["SIDES", "Drain", "Job", "Line", "Noise", "Pair", "Tap", "play"]
+__all__ = ["BITS", "SIDES", "WIDTH", "Drain", "Job", "Line", "Noise", "Pair", "Tap", "play"]
 
 SIDES = ("left", "right")
 BITS = 64               # data of a flit
@@ -159,12 +159,14 @@ class Tap(Block):
     idle : In(10)
         Chance to send nothing in a cycle, of 1024.
     epoch : In(4)
+    flood : In(1)
+        As if there were always credits.
     """
 
     def __init__(self, vcs, depth):
         self.vcs, self.depth = vcs, depth
         super().__init__({"o": Out(Link(BITS, vcs)), "limit": In(COUNT), "idle": In(CHANCE), "epoch": In(4),
-                          "seed": In(32)})
+                          "flood": In(1), "seed": In(32)})
 
     def elaborate(self, platform):
         m = Module()
@@ -173,7 +175,7 @@ class Tap(Block):
         numbers = Array(Signal(COUNT, name=f"number{v}") for v in range(self.vcs))
         credits = [Signal(range(self.depth + 1), init=self.depth, name=f"credits{v}") for v in range(self.vcs)]
         may, rotated, turn = Signal(self.vcs), Signal(2 * self.vcs), Signal(2)
-        m.d.comb += may.eq(Cat((numbers[v] != self.limit) & (credits[v] != 0) for v in range(self.vcs)))
+        m.d.comb += may.eq(Cat((numbers[v] != self.limit) & (self.flood | (credits[v] != 0)) for v in range(self.vcs)))
         choice, goes = Signal(range(max(self.vcs, 2))), Signal()
         m.d.comb += rotated.eq(Cat(may, may)), turn.eq(noise.o[32:34])
         with m.Switch(turn):
@@ -265,8 +267,8 @@ class Pair(Block):
         Nothing comes to this side.
     reset_left, reset_right : In(1)
         Reset this side and its network.
-    epoch_left, epoch_right, resume_left, resume_right, clear_left, clear_right : In
-    count_left, complete_left, wrong_left, error_left, up_left, sent_left, valid_left, and so on : Out
+    epoch_left, epoch_right, resume_left, resume_right, flood_left, flood_right, clear_left, clear_right : In
+    count_left, complete_left, wrong_left, error_left, up_left, session_left, sent_left, valid_left, and so on : Out
         As of `Drain` and `Chiplink`; bytes that were sent; whether a flit goes from the network and to it.
     """
 
@@ -278,10 +280,16 @@ class Pair(Block):
             "limit": In(COUNT), "ideal": In(1), "seed": In(32), "burst": In(range(burst + 1)),
             "timeout": In(range(timeout + 1)),
             **{f"{name}_{side}": In(width) for side in SIDES for name, width in (
-                ("cut", 1), ("reset", 1), ("epoch", 4), ("resume", 1), ("clear", 1))},
+                ("cut", 1), ("reset", 1), ("epoch", 4), ("resume", 1), ("clear", 1), ("flood", 1))},
             **{f"{name}_{side}": Out(width) for side in SIDES for name, width in (
-                ("count", COUNT), ("sent", 32), ("wrong", 1), ("complete", 1), ("error", 2), ("up", 1), ("valid", 2))},
+                ("count", COUNT), ("sent", 32), ("wrong", 1), ("complete", 1), ("error", 2), ("up", 1), ("session", 8),
+                ("valid", 2))},
         })
+
+    @property
+    def link(self):
+        """One side."""
+        return Chiplink(BITS, self.vcs, self.depth, **self.sizes)
 
     def elaborate(self, platform):
         m = Module()
@@ -290,9 +298,7 @@ class Pair(Block):
             m.domains += (domain := ClockDomain(side))
             m.d.comb += domain.clk.eq(ClockSignal()), domain.rst.eq(ResetSignal() | getattr(self, f"reset_{side}"))
             inside = DomainRenamer(side)
-            blocks = [Chiplink(BITS, self.vcs, self.depth, **self.sizes),
-                      Tap(self.vcs, self.depth), Drain(self.vcs, self.depth)]
-            one, tap, drain = blocks
+            blocks = one, tap, drain = self.link, Tap(self.vcs, self.depth), Drain(self.vcs, self.depth)
             for name, block in zip(("link", "tap", "drain"), blocks, strict=True):
                 m.submodules[f"{name}_{side}"] = inside(block)
             connect(m, tap.o, one.i)
@@ -306,7 +312,8 @@ class Pair(Block):
                 one.clear.eq(getattr(self, f"clear_{side}")),
                 getattr(self, f"count_{side}").eq(drain.count), getattr(self, f"wrong_{side}").eq(drain.wrong),
                 getattr(self, f"complete_{side}").eq(drain.complete), getattr(self, f"error_{side}").eq(one.error),
-                getattr(self, f"up_{side}").eq(one.up), getattr(self, f"valid_{side}").eq(Cat(
+                getattr(self, f"up_{side}").eq(one.up), getattr(self, f"session_{side}").eq(one.session),
+                tap.flood.eq(getattr(self, f"flood_{side}")), getattr(self, f"valid_{side}").eq(Cat(
                     tap.o.valid.any(), one.o.valid.any())),
             ]
             sent = getattr(self, f"sent_{side}")

@@ -532,6 +532,8 @@ class Chiplink(Block):
         are more than a round trip. What has not changed is told again four times as often.
     up : Out(1)
         Both sides agree on where to begin.
+    session : Out(8)
+        Number of this side's session.
     error : Out(2)
         What went wrong first (`golden.framing.Error`), since reset or `clear`.
     clear : In(1)
@@ -553,7 +555,7 @@ class Chiplink(Block):
             "i": In(Link(bits, vcs)), "o": Out(Link(bits, vcs)),
             "rx": In(stream.Signature(8)), "tx": Out(stream.Signature(8)),
             "burst": In(range(burst + 1)), "timeout": In(range(timeout + 1)),
-            "up": Out(1), "error": Out(2), "clear": In(1),
+            "up": Out(1), "session": Out(SEQUENCE), "error": Out(2), "clear": In(1),
         })
 
     def elaborate(self, platform):
@@ -576,7 +578,7 @@ class Chiplink(Block):
 
         good, news = Signal(), Signal(vcs)
         m.d.comb += [
-            good.eq(parser.good & session.heard), self.up.eq(session.up),
+            good.eq(parser.good & session.heard), self.up.eq(session.up), self.session.eq(session.own),
             session.hello.eq(parser.hello), session.frame.eq(good),
             *(getattr(block, number).eq(getattr(session, number))
               for block, numbers in ((framer, ("own", "peer", "heard", "up")), (parser, ("own", "peer")))

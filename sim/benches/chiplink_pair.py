@@ -15,6 +15,7 @@ from cocotb.triggers import ClockCycles
 from sim.chiplink import SIDES
 
 INPUTS = ("idle", "hold", "loss", "late", "errors", "stall", "limit", "ideal", "seed", "burst", "timeout")
+APART = 77              # how far the numbers of the two sessions are
 
 
 @cocotb.test()
@@ -30,12 +31,10 @@ async def play(dut, job):
     if it is looked at in each cycle, also those of the first flit from the left to the right."""
     for name in INPUTS:
         getattr(dut, name).value = getattr(job, name)
-    for name in ("cut", "reset", "epoch", "resume", "clear"):
+    for name in ("cut", "reset", "epoch", "resume", "clear", "flood"):
         for side in SIDES:
             getattr(dut, f"{name}_{side}").value = 0
-    dut.rst.value = 1
-    await ClockCycles(dut.clk, 2)
-    dut.rst.value = 0
+    await meet(dut)
     events, cycles, seen, start, latency = sorted(job.events.items()), 0, [], 0, None
     while cycles < job.cycles:
         until = events[0][0] if events else job.cycles
@@ -56,6 +55,19 @@ async def play(dut, job):
     return {"cycles": cycles, "seen": seen, "latency": latency, **outputs(dut)}
 
 
+async def meet(dut):
+    """Reset both sides until their sessions have the numbers that they always begin with: a cycle makes another."""
+    sides = [getattr(dut, f"session_{side}") for side in SIDES]
+    dut.rst.value = 0
+    dut.reset_left.value = 1
+    await ClockCycles(dut.clk, (int(sides[1].value) - int(sides[0].value) - APART) % 256 + 1)
+    dut.reset_left.value = 0
+    dut.rst.value = 1
+    await ClockCycles(dut.clk, 2)
+    await ClockCycles(dut.clk, -int(sides[0].value) % 256 + 1)
+    dut.rst.value = 0
+
+
 def done(dut):
     """Whether all flits came."""
     return all(int(getattr(dut, f"complete_{side}").value) for side in SIDES)
@@ -63,4 +75,4 @@ def done(dut):
 
 def outputs(dut):
     return {f"{name}_{side}": int(getattr(dut, f"{name}_{side}").value)
-            for name in ("count", "sent", "wrong", "complete", "error", "up") for side in SIDES}
+            for name in ("count", "sent", "wrong", "complete", "error", "up", "session") for side in SIDES}

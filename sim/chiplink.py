@@ -30,11 +30,13 @@ from amaranth.utils import ceil_log2
 
 from golden.framing import FLAG
 from hw.emit import Block
+from hw.flow.figures import figure
 from hw.noc.chiplink import Chiplink
 from hw.noc.link import Link, flit
 from sim.run import simulate
 
-__all__ = ["BITS", "SIDES", "WIDTH", "Drain", "Job", "Line", "Noise", "Pair", "Tap", "play"]
+__all__ = ["BITS", "SIDES", "WIDTH", "Drain", "Job", "Line", "Noise", "Pair", "Tap", "measure",
+           "play"]
 
 SIDES = ("left", "right")
 BITS = 64               # data of a flit
@@ -368,3 +370,33 @@ def play(pair, jobs):
         given.write_bytes(pickle.dumps(jobs))
         simulate(pair, "sim.benches.chiplink_pair", seed=1, env={"JOBS": given, "RESULTS": taken})
         return pickle.loads(taken.read_bytes())
+
+
+def measure(quick=False):
+    """Figures of the link: what of the line is payload, what comes through, and after how long."""
+    pair, flits = Pair(2, 4), 1_000 if quick else 5_000
+    lossy = {"timeout": 600, "step": 50}
+    jobs = {
+        "loss0": Job(flits, seed=1, **lossy),
+        "loss1": Job(flits, seed=2, loss=10, **lossy),
+        "loss10": Job(flits, seed=3, loss=102, **lossy),
+        "worst": Job(flits // 5, seed=4, loss=102, errors=10, burst=1, timeout=160),
+        "ideal": Job(flits, ideal=1),
+        "alone": Job(0, ideal=1, step=1, events={2_000: {"limit": 1}}, cycles=3_000),
+    }
+    found = dict(zip(jobs, play(pair, list(jobs.values())), strict=True))
+    how = "RTL, 64-bit flits, 2 VCs with 16 slots, both directions full"
+
+    def payload(name, per):
+        """Bytes of data that came to the left for each byte sent by the right, or for each cycle."""
+        return round(found[name]["count_left"] * BITS / 8 / found[name][per], 4)
+
+    return [
+        figure("chiplink.payload.share", payload("ideal", "sent_right"), "byte/byte", f"{how}; of the bytes sent"),
+        *(figure(f"chiplink.throughput.{name}", payload(name, "cycles"), "byte/cycle", f"{how}; {line}")
+          for name, line in (
+              ("ideal", "the line is a wire"), ("loss0", "a line that stores frames and forwards them"),
+              ("loss1", "which loses 1 % of them"), ("loss10", "which loses 10 %"),
+              ("worst", "which loses 10 % and flips 1 % of all bits; one flit a frame"))),
+        figure("chiplink.latency", found["alone"]["latency"], "cycles", "RTL, a flit on an idle line, link to link"),
+    ]

@@ -50,8 +50,9 @@ def _round(m, requests, last, name):
 class Replay(Block):
     """Keeps the flits on their way until their slot at the far side is free again.
 
-    A channel's flits are numbered and lie in the slot of their number. One that is new, or was sent a while ago and
-    is not known to have arrived, asks to be sent. So many credits are given out that there is a slot for each.
+    A channel's flits are numbered and lie in the slot of their number. One that is new asks to be sent; so does one
+    that is not known to have arrived, once when a later one has, and whenever it was sent a while ago. So many credits
+    are given out that there is a slot for each.
 
     Parameters
     ----------
@@ -121,26 +122,36 @@ class Replay(Block):
             ahead.eq(said.freed - base[acked]), rest.eq(next[acked] - said.freed),
             fresh.eq(self.ack.valid & (ahead <= used[acked])),
         ]
+        opens, asks = (Array(Signal(slots, name=f"{name}{v}") for v in range(vcs)) for name in ("open", "asks"))
+        learned, wrapped, low, high, passed = (Signal(slots, name=name) for name in (
+            "learned", "wrapped", "low", "high", "passed"))
+        m.d.comb += [
+            learned.eq(gone & opens[acked]), self.learns.eq(learned.any()), self.open.eq(Cat(opens).any()),
+            low.eq(learned & said.map & wrapped), high.eq(learned & said.map & ~wrapped),
+        ]
         for slot in range(slots):
             offset = Signal(place, name=f"offset{slot}")
-            m.d.comb += offset.eq(slot - said.freed), gone[slot].eq(fresh & (said.map[slot] | (offset >= rest)))
-
-        opens, asks = [Signal(slots, name=f"open{v}") for v in range(vcs)], Array(
-            Signal(slots, name=f"asks{v}") for v in range(vcs))
-        m.d.comb += self.learns.eq((gone & Array(opens)[acked]).any()), self.open.eq(Cat(opens).any())
+            m.d.comb += [
+                offset.eq(slot - said.freed), gone[slot].eq(fresh & (said.map[slot] | (offset >= rest))),
+                # the window begins behind it
+                wrapped[slot].eq(said.freed[:place] > slot if slot < slots - 1 else 0),
+                passed[slot].eq(Mux(wrapped[slot], low[slot + 1:].any(), high[slot + 1:].any() | low.any())),
+            ]
         for v in range(vcs):
             ages = [Signal(slots, name=f"age{v}_{bit}") for bit in range(2)]
             new, sent, left, mine = (Signal(slots, name=f"{name}{v}") for name in ("new", "sent", "left", "gone"))
-            ageing, late, is_acked, taken = (Signal(slots, name=f"ageing{v}"), Signal(slots, name=f"late{v}"),
-                                             acked == v, self.take & (self.vc == v))
+            ageing, late, once, lost = (Signal(slots, name=f"{name}{v}") for name in ("ageing", "late", "once", "lost"))
+            is_acked, taken = acked == v, self.take & (self.vc == v)
             m.d.comb += [
                 new.eq(comes[v] << next[v][:place]), sent.eq(taken << cursor[v]),
                 mine.eq(Mux(is_acked, gone, 0)), left.eq(opens[v] & ~mine),
                 ageing.eq(Mux(self.tick, left & ~asks[v], 0)), late.eq(ageing & ages[0] & ages[1]),
+                lost.eq(Mux(is_acked, left & ~asks[v] & once & passed, 0)),
                 self.asks[v].eq(asks[v].bit_select(cursor[v], 1)),
             ]
             m.d.sync += [
-                opens[v].eq(left | new), asks[v].eq(asks[v] & left & ~sent | late | new),
+                opens[v].eq(left | new), asks[v].eq(asks[v] & left & ~sent | late | lost | new),
+                once.eq(once & ~late & ~lost | new),
                 ages[0].eq((ages[0] ^ ageing) & ~sent), ages[1].eq((ages[1] ^ ageing & ages[0]) & ~sent),
                 next[v].eq(next[v] + comes[v]),
             ]

@@ -52,6 +52,8 @@ async def play(dut, job):
         seen.append(outputs(dut))
         for name, value in events.pop(0)[1].items():
             getattr(dut, name).value = value
+        await ClockCycles(dut.clk, 1)       # to be seen
+        cycles += 1
     return {"cycles": cycles, "seen": seen, "latency": latency, **outputs(dut)}
 
 

@@ -398,7 +398,7 @@ class Framer(Block):
                     m.next = "CONTROL"
             with m.State("CONTROL"):
                 m.d.comb += [
-                    content.valid.eq(1), byte.eq(Cat(hello, hello & self.heard) << HELLO | vc << VC
+                    content.valid.eq(1), byte.eq(hello << HELLO | (hello & self.heard) << HEARD | vc << VC
                                                  | status_vc << STATUS_VC),
                     self.take.eq(passes & full & self.asks.bit_select(vc, 1)),
                 ]
@@ -434,7 +434,6 @@ class Framer(Block):
                     m.d.sync += index.eq(index + 1)
                     with m.If(last):
                         m.next = "IDLE"
-        assert HELLO == 0 and HEARD == 1
         return m
 
 
@@ -509,7 +508,7 @@ class Parser(Block):
 class Chiplink(Block):
     """One side of a link between two chips.
 
-    A flit that finds the line idle leaves it 2 + bytes of its frame + 4 cycles later, docs/chiplink.md.
+    A flit that finds the line idle comes out at the far side after the bytes of its frame and 4 cycles.
 
     Parameters
     ----------

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chip link's mutants, and what they are put to."""
 
+from dataclasses import replace
+
 from hw.noc.chiplink import Arrivals, Framer, Parser, Replay, Session
 from hw.noc.framing import Deframer, Enframer
-from sim.chiplink import WIDTH, Job, Pair
+from sim.chiplink import SIDES, WIDTH, Job, Pair, play
 from sim.formal.chiplink import ArrivalsRules, ReplayRules, SessionRules
 from sim.formal.prove import Task
 from sim.mutation.campaign import Unwatched, Verdict
@@ -11,7 +13,7 @@ from sim.mutation.judge import breaches, same
 from sim.mutation.mutants import Pool, Target
 from sim.mutation.simulation import failures
 
-__all__ = ["BENCH", "inside", "jobs", "run"]
+__all__ = ["BENCH", "check", "inside", "jobs", "run"]
 
 BENCH = "sim.benches.chiplink_mutants"
 VCS, DEPTH, SLOTS, BURST, SETTLE, PATIENCE = 2, 2, 4, 3, 300, 2_000
@@ -56,6 +58,14 @@ def inside():
         Target("deframer", Task(Deframer(), Unwatched)),
         Target("chiplink", Task(link, Unwatched)),
     ]
+
+
+def check(job):
+    """Play a job; all flits come once and in order, unless the job sees to it that they do not."""
+    [result] = play(inside()[0], [replace(job, cycles=50_000)])
+    wrong = [side for side in SIDES if result[f"wrong_{side}"] or not result[f"complete_{side}"]]
+    assert not wrong or any(name.startswith("flood") for event in job.events.values() for name in event), (
+        f"flits to the {wrong[0]} are wrong or missing")
 
 
 def jobs():

@@ -59,10 +59,10 @@ def test_reference_delivers_each_flit_once_and_in_order():
     """Over lines that lose a frame in three, and let others overtake."""
     rng, sides, lines = random.Random(1), [Side(9, 3, 8, session) for session in (5, 5)], ([], [])
     sent, came = ([[[] for _ in range(3)] for _ in sides] for _ in range(2))
-    for time in range(20_000):
+    for time in range(8_000):
         for n, side in enumerate(sides):
             vc = rng.randrange(3)
-            if side.room(vc) and time < 15_000:
+            if side.room(vc) and time < 6_000:
                 flit = rng.randbytes(9)
                 side.put(vc, flit)
                 sent[n][vc].append(flit)
@@ -77,7 +77,7 @@ def test_reference_delivers_each_flit_once_and_in_order():
                 frame = line.pop(0)
                 if rng.random() > 1 / 3:
                     sides[1 - n].receive(frame)
-    assert came == sent[::-1] and sum(map(len, sent[0])) > 1000
+    assert came == sent[::-1] and sum(map(len, sent[0])) > 500
     assert all(side.error == Error.NONE for side in sides)
 
 

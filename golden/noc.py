@@ -17,13 +17,11 @@ import networkx as nx
 import numpy as np
 
 from golden import fp32
-from golden.packet import DIRECTIONS, GROUP, HEADER, ORDER, TURNS, Error, Port, Reduction
+from golden.packet import DIRECTIONS, FORKS, GROUP, HEADER, ORDER, TURNS, Error, Port, Reduction
 from golden.paging import pack, unpack
 
 __all__ = ["DeadlockError", "Join", "Mesh", "Message", "Packet", "check", "check_groups", "combine", "dependencies",
            "flits", "group", "middle", "outputs", "packets", "refusal", "step", "tree"]
-
-SIDES = (Port.W, Port.E), (Port.N, Port.S)      # in x and y: towards the lower and the higher numbers
 
 
 class DeadlockError(ValueError):
@@ -38,7 +36,7 @@ def step(here, port):
 
 
 def outputs(order, entry, here, dst, ext=(0, 0)):
-    """Ports that a packet leaves node `here` by, in `ORDER`.
+    """Ports that a packet leaves node `here` by, in the order of `FORKS`.
 
     Parameters
     ----------
@@ -49,16 +47,11 @@ def outputs(order, entry, here, dst, ext=(0, 0)):
     here, dst, ext : (int, int)
         It goes to the nodes from `dst` to `dst` + `ext`.
     """
-    wanted = set()
-    for axis in (0, 1) if order == "xy" else (1, 0):
-        low, high = dst[axis], dst[axis] + ext[axis]
-        wanted |= {side for side, beyond in zip(SIDES[axis], (low < here[axis], here[axis] < high), strict=True)
-                   if beyond}
-        if not low <= here[axis] <= high:
-            break
-    else:
-        wanted.add(Port.L)
-    return tuple(port for port in ORDER if port in wanted & TURNS[order][entry])
+    (x, y), (left, top), (right, bottom) = here, dst, (dst[0] + ext[0], dst[1] + ext[1])
+    column, row = left <= x <= right, top <= y <= bottom
+    beyond = {Port.E: x < right, Port.W: left < x, Port.N: top < y, Port.S: y < bottom, Port.L: column and row}
+    forks = FORKS[order] if (column if order == "xy" else row) else FORKS[order][:2]
+    return tuple(port for port in forks if beyond[port] and port in TURNS[order][entry])
 
 
 def tree(order, source, dst, ext=(0, 0)):
@@ -277,7 +270,7 @@ def dependencies(noc, routing=outputs, early=False):
     """What may wait for what: a graph of channels (node, output, virtual channel).
 
     A packet that holds a channel waits for the next one of its way. A multicast holds the outputs of a router
-    that come first in `ORDER` while it waits for the next, and nothing beyond them, as it moves on only when it
+    that come first in `FORKS` while it waits for the next, and nothing beyond them, as it moves on only when it
     has all, and room behind each for all of it. A request at its node waits for the reply to leave; replies
     have their place in the requester's buffer. A reduction holds its inputs and waits for the output; that its
     inputs come to each other is a matter of `check_groups`.
@@ -293,7 +286,8 @@ def dependencies(noc, routing=outputs, early=False):
     graph = nx.DiGraph()
     firsts = {}
     for kind in noc.classes:
-        vcs, hops = noc.channels(kind.name), _hops(noc.width, noc.height, noc.order(kind.name), routing)
+        vcs, order = noc.channels(kind.name), noc.order(kind.name)
+        hops = _hops(noc.width, noc.height, order, routing)
         taken = defaultdict(set)
         for here, entry, port in hops:
             taken[here, entry].add(port)
@@ -305,7 +299,7 @@ def dependencies(noc, routing=outputs, early=False):
         if kind.multicast:
             ways = graph.copy() if early else nx.DiGraph()
             for here, entry in taken:
-                branches = [(here, port, vcs[0]) for port in ORDER if port in taken[here, entry]]
+                branches = [(here, port, vcs[0]) for port in FORKS[order] if port in taken[here, entry]]
                 for held, waited in combinations(branches, 2):
                     beyond = nx.descendants(ways, held) if early else ()
                     graph.add_edges_from((each, waited) for each in (held, *beyond))

@@ -8,7 +8,7 @@ which the sender gives with the header and the receiver gets with it.
 
 from enum import IntEnum
 
-__all__ = ["DIRECTIONS", "EXTRA", "Error", "GROUP", "HEADER", "LENGTH", "ORDER", "Port", "Reduction", "TURNS",
+__all__ = ["DIRECTIONS", "EXTRA", "Error", "FORKS", "GROUP", "HEADER", "LENGTH", "ORDER", "Port", "Reduction", "TURNS",
            "bucket", "flit"]
 
 
@@ -31,8 +31,13 @@ DIRECTIONS = {Port.N: (0, -1), Port.E: (1, 0), Port.S: (0, 1), Port.W: (-1, 0)}
 """Steps in x and y."""
 
 ORDER = (Port.E, Port.W, Port.N, Port.S, Port.L)
-"""The order in which a multicast acquires its outputs, and in which a reduction takes its inputs:
-((E + W) + (N + S)) + L."""
+"""The order in which a reduction takes its inputs: ((E + W) + (N + S)) + L."""
+
+FORKS = {
+    "xy": (Port.E, Port.W, Port.N, Port.S, Port.L),
+    "yx": (Port.N, Port.S, Port.E, Port.W, Port.L),
+}
+"""The order in which a multicast acquires its outputs: as it travels, else two of them could wait for each other."""
 
 _ANY = frozenset(Port) - {Port.L}
 

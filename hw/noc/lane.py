@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The input of a router, one virtual channel: buffer, checks, and the way ahead."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from golden.packet import DIRECTIONS, TURNS, Error, Port
 from hw.emit import Block
-from hw.noc.link import HEADER, flit, parity
+from hw.noc.link import HEADER, flit
 
-__all__ = ["Lane", "Slots", "ahead", "outputs"]
+__all__ = ["FAULTS", "Lane", "Slots", "ahead", "outputs"]
+
+FAULTS = (Error.OVERFLOW, Error.FRAME, Error.PARITY, Error.ROUTE)
+"""The first that applies is reported."""
 
 
 def outputs(order, port, sides):
-    """The ports, in order, by which packets of an order may leave that came in by `port`; the router has neighbours on `sides`."""
-    return [out for out in Port if out in TURNS[order][port] and (out == Port.L or out.name in sides)]
+    """Ports, in order, by which packets may leave that came in by `port`, if there are neighbours on `sides`."""
+    return "".join(out.name for out in Port if out in TURNS[order][port] and out.name in f"{sides}L")
 
 
 def ahead(order, out, x, y, header):
@@ -40,6 +46,8 @@ def ahead(order, out, x, y, header):
 class Slots(Block):
     """The buffer of a virtual channel: `depth` flits, the first in a register of its own. Latency 1.
 
+    The others are in a shift register, which needs neither pointers nor multiplexers but the one to the first.
+
     Parameters
     ----------
     shape : StructLayout
@@ -63,43 +71,28 @@ class Slots(Block):
 
     def elaborate(self, platform):
         m = Module()
-        ring = range(self.depth - 1)
-        slots = [Signal(self.shape, name=f"slot{n}", reset_less=True) for n in ring]
-        write, read = (Signal(len(ring), name=name, init=1) for name in ("write", "read"))
+        slots = [Signal(self.shape, name=f"slot{n}", reset_less=True) for n in range(self.depth - 1)]
         first, then = Signal(self.shape, reset_less=True), Signal(self.shape)
-        push, load, store, fetch = Signal(), Signal(), Signal(), Signal()
+        push, past, load = Signal(), Signal(), Signal()
+        last = self.used & ~(self.used >> 1)        # the bit of the youngest
+        waiting = [Mux(last[n], Value.cast(slot), 0) for n, slot in enumerate(slots, 1)]
         m.d.comb += [
             push.eq(self.push & ~self.used[-1]),
-            load.eq(Mux(self.used[0], self.pop, push)),
-            store.eq(push & self.used[0] & ~(self.pop & ~self.used[1])),
-            fetch.eq(self.pop & self.used[1]),
-            then.eq(_pick([(~self.used[1], self.i), *((self.used[1] & read[n], slots[n]) for n in ring)])),
+            past.eq(~self.used[0] | self.pop & ~self.used[1]),      # what comes in goes to the front at once
+            load.eq(self.pop & self.used[1] | push & past),
+            Value.cast(then).eq(reduce(or_, waiting, Mux(self.used[1], 0, Value.cast(self.i)))),
             self.o.eq(first),
         ]
         with m.If(push & ~self.pop):
             m.d.sync += self.used.eq(Cat(1, self.used[:-1]))
         with m.If(self.pop & ~push):
             m.d.sync += self.used.eq(self.used[1:])
-        with m.If(store):
-            m.d.sync += write.eq(write.rotate_left(1))
-        with m.If(fetch):
-            m.d.sync += read.eq(read.rotate_left(1))
-        for n in ring:
-            with m.If(store & write[n]):
-                m.d.sync += slots[n].eq(self.i)
+        with m.If(push & ~past):
+            m.d.sync += [slot.eq(younger) for slot, younger in zip(slots, [self.i, *slots], strict=False)]
         for name in self.shape.members:
             with m.If(load & (then.head if name == "route" else 1)):
                 m.d.sync += getattr(first, name).eq(getattr(then, name))
         return m
-
-
-def _pick(choices):
-    """The one of some values whose condition, one at most, holds."""
-    found = Const(0)
-    for condition, value in choices:
-        value = Value.cast(value)
-        found = found | Mux(condition, value, 0)
-    return found
 
 
 class Lane(Block):
@@ -112,22 +105,22 @@ class Lane(Block):
     ----------
     bits, depth : int
         Data of a flit; flits of the buffer.
-    port : Port
-        The input it is at.
-    vc : int
     order : str
-    sides : str
-        Where the router has neighbours: some of "NESW".
+    outputs : str
+        Ports that its packets may leave by: some of "NESWL".
 
     Members
     -------
     x, y : In(4)
         Where the router is.
     flit : In(flit(bits))
+        Its `parity` leaves out the virtual channel.
     valid : In(1)
     credit : Out(1)
-    o : Out(struct(data, head, tail, parity))
-        The flit in front. `parity` leaves out route and virtual channel, which are still to come.
+    o : Out(struct(data, head, tail))
+        The flit in front.
+    parity : Out(5)
+        Its parity by output, but for the virtual channel.
     ahead : Out(5) each
         Its route at the next router, by output.
     wants : Out(5)
@@ -138,21 +131,21 @@ class Lane(Block):
         The head of its packet has gone.
     drop : Out(1)
         It must not go anywhere, though it asks; it is gone in the next cycle.
-    fault : Out(Error)
-        What is wrong with it.
+    faults : Out(len(FAULTS))
+        What is wrong with it, or with what comes in.
     used : Out(depth)
     """
 
-    def __init__(self, bits, depth, port, vc, order, sides):
-        self.bits, self.depth, self.port, self.vc, self.order, self.sides = bits, depth, port, vc, order, sides
-        self.outputs = outputs(order, port, sides)
+    def __init__(self, bits, depth, order, outputs):
+        self.bits, self.depth, self.order = bits, depth, order
+        self.outputs = [Port[name] for name in outputs]
         super().__init__({
             "x": In(4), "y": In(4),
             "flit": In(flit(bits)), "valid": In(1), "credit": Out(1),
-            "o": Out(data.StructLayout({"data": bits, "head": 1, "tail": 1, "parity": 1})),
+            "o": Out(data.StructLayout({"data": bits, "head": 1, "tail": 1})), "parity": Out(5),
             **{f"ahead_{out.name.lower()}": Out(5) for out in self.outputs},
             "wants": Out(5), "taken": In(1),
-            "inside": Out(1), "drop": Out(1), "fault": Out(3), "used": Out(depth),
+            "inside": Out(1), "drop": Out(1), "faults": Out(len(FAULTS)), "used": Out(depth),
         })
 
     def elaborate(self, platform):
@@ -168,7 +161,7 @@ class Lane(Block):
         odd, lost, astray, head = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             head.eq(front.head & ~inside),
-            odd.eq(parity(front, self.vc)),
+            odd.eq(Value.cast(front).xor()),
             lost.eq(~front.head & ~inside),
             astray.eq(~_one(front.route)),
             self.drop.eq(there & (lost | head & (odd | astray))),
@@ -176,7 +169,8 @@ class Lane(Block):
             slots.pop.eq(self.taken | self.drop),
             self.used.eq(slots.used),
             self.o.data.eq(front.data), self.o.head.eq(head), self.o.tail.eq(front.tail),
-            self.o.parity.eq(front.parity ^ front.head ^ (self.vc.bit_count() & 1)),
+            # A head is of odd route; it is without one towards a node, and as a body where it has to be found out.
+            self.parity.eq(Cat(front.parity ^ Mux(out == Port.L, front.head, front.head & inside) for out in Port)),
         ]
         with m.If(slots.pop & ~self.drop):
             m.d.sync += inside.eq(~front.tail)
@@ -187,14 +181,10 @@ class Lane(Block):
             m.d.comb += getattr(self, f"ahead_{out.name.lower()}").eq(
                 Cat(route[each] & head if each in route else 0 for each in Port))
 
-        with m.If(self.valid & slots.used[-1]):
-            m.d.comb += self.fault.eq(Error.OVERFLOW)
-        with m.Elif(there & (front.head == inside)):
-            m.d.comb += self.fault.eq(Error.FRAME)
-        with m.Elif(there & head & odd):
-            m.d.comb += self.fault.eq(Error.PARITY)
-        with m.Elif(there & head & astray):
-            m.d.comb += self.fault.eq(Error.ROUTE)
+        overflow = Signal()
+        m.d.sync += overflow.eq(self.valid & slots.used[-1])
+        m.d.comb += self.faults.eq(Cat(overflow, there & (front.head == inside),
+                                       there & head & odd, there & head & astray))
         return m
 
 

@@ -4,7 +4,7 @@
 from amaranth.hdl import Module
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from golden.packet import DIRECTIONS, Port
+from golden.packet import DIRECTIONS
 from hw.emit import Block
 from hw.noc.link import Link, Traffic
 from hw.noc.router import ERROR, PROBE, Router, state
@@ -33,7 +33,7 @@ class Mesh(Block):
     error : Out(ERROR) each
     clear : In(1)
     probe : In(PROBE)
-    state : Out(state(depth)) each
+    state : Out(state(vcs, depth)) each
         As of `Router`.
     """
 
@@ -43,7 +43,7 @@ class Mesh(Block):
         super().__init__({
             "i": In(link).array(nodes), "o": Out(link).array(nodes),
             "error": Out(ERROR).array(nodes), "clear": In(1),
-            "probe": In(PROBE), "state": Out(state(config.depth)).array(nodes),
+            "probe": In(PROBE), "state": Out(state(config.vcs, config.depth)).array(nodes),
         })
 
     def elaborate(self, platform):

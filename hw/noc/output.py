@@ -4,17 +4,28 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
-from amaranth.lib import data
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
+from golden.packet import Port
 from hw.emit import Block
 from hw.noc.arbiter import Arbiter
 from hw.noc.link import channels
 
-__all__ = ["BUCKETS", "Credits", "Output"]
+__all__ = ["BUCKETS", "Credits", "Output", "bucket"]
 
 BUCKETS = 8
+
+
+def bucket(order, out, header):
+    """The bucket of a packet that leaves by `out`, of plain bits of its destination.
+
+    Once on its second dimension it differs from others in that one alone.
+    """
+    first, second = ({"x": header.dst_x, "y": header.dst_y}[way] for way in order)
+    if order[0] == ("x" if out in (Port.E, Port.W) else "y"):
+        return Cat(first[:2], second[0])
+    return second[:3]
 
 
 class Credits(Block):
@@ -31,48 +42,46 @@ class Credits(Block):
     -------
     send : In(1)
     tail : In(1)
-    bucket : In(BUCKETS), if `ordered`
-        Of the packet of a head that is sent; one bit.
-    head : In(1), if `ordered`
     credit : In(1)
+    bucket : In(BUCKETS), if `ordered`
+        Of the packet whose head is sent: one bit; none with a body.
     used : Out(depth)
         A bit for each flit that is in the buffer or may be, from the lowest.
+    left : Out(depth)
+        The same in the next cycle, if nothing is sent.
+    buckets : Out(BUCKETS), if `ordered`
+        Of these.
+    youngest : Out(BUCKETS), if `ordered`
+        Of the flit sent last.
     busy : Out(1)
         A packet has begun and not ended.
-    later : Out(struct(used, busy, buckets))
-        The same in the next cycle, and the buckets of these flits.
     """
 
     def __init__(self, depth, ordered=False):
         self.depth, self.ordered = depth, ordered
         super().__init__({
-            "send": In(1), "tail": In(1), "credit": In(1),
-            **({"head": In(1), "bucket": In(BUCKETS)} if ordered else {}),
-            "used": Out(depth), "busy": Out(1),
-            "later": Out(data.StructLayout({"used": depth, "busy": 1, **({"buckets": BUCKETS} if ordered else {})})),
+            "send": In(1), "tail": In(1), "credit": In(1), "used": Out(depth), "left": Out(depth), "busy": Out(1),
+            **({"bucket": In(BUCKETS), "buckets": Out(BUCKETS), "youngest": Out(BUCKETS)} if ordered else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
-        left, later = Signal(self.depth), self.later        # of the flits known so far
-        m.d.comb += [
-            left.eq(Mux(self.credit, self.used >> 1, self.used)),
-            later.used.eq(Mux(self.send, Cat(1, left), left)),
-            later.busy.eq(Mux(self.send, ~self.tail, self.busy)),
-        ]
-        m.d.sync += self.used.eq(later.used), self.busy.eq(later.busy)
+        m.d.comb += self.left.eq(Mux(self.credit, self.used >> 1, self.used))
+        m.d.sync += self.used.eq(Mux(self.send, Cat(1, self.left), self.left))
+        with m.If(self.send):
+            m.d.sync += self.busy.eq(~self.tail)
         if self.ordered:
-            # From the youngest: the first is also the bucket of the packet that goes on.
             sent = [Signal(range(BUCKETS), name=f"sent{n}", reset_less=True) for n in range(self.depth)]
             number = Cat(Cat(self.bucket[h] for h in range(BUCKETS) if h >> bit & 1).any() for bit in range(3))
             with m.If(self.send):
                 m.d.sync += [older.eq(younger) for younger, older in zip(sent, sent[1:], strict=False)]
-            with m.If(self.send & self.head):
-                m.d.sync += sent[0].eq(number)
-            for h in range(BUCKETS):
-                here = Cat(left[n] & (sent[n] == h) for n in range(self.depth)).any()
-                goes = self.send & Mux(self.head, self.bucket[h], sent[0] == h)
-                m.d.comb += later.buckets[h].eq(here | goes)
+                with m.If(self.bucket.any()):
+                    m.d.sync += sent[0].eq(number)
+            m.d.comb += [
+                self.youngest.eq(Cat(sent[0] == h for h in range(BUCKETS))),
+                self.buckets.eq(Cat(Cat(self.left[n] & (sent[n] == h) for n in range(self.depth)).any()
+                                    for h in range(BUCKETS))),
+            ]
         return m
 
 
@@ -97,9 +106,10 @@ class Output(Block):
     wants : In(candidates)
     inside, tail, drop : In(candidates)
         As of `Lane`.
-    bucket : In(BUCKETS) each, in classes of several virtual channels if `ordered`
-    channel : In(vcs) each, in classes of several virtual channels
-        What the candidate's packet has been given, if it is inside.
+    bucket : In(BUCKETS) each
+        Of a candidate that is not inside, and if it is of an ordered class of several virtual channels: one bit.
+    channel : In(vcs) each
+        What the candidate's packet has been given, if it is inside: one bit.
     choice : Out(vcs) each
         What a candidate is given; one bit if it is granted.
     grant : Out(candidates)
@@ -124,68 +134,97 @@ class Output(Block):
 
     def elaborate(self, platform):
         m = Module()
-        credits = []
+        credits, tail, chosen = [], Signal(), Signal(self.vcs)
+        m.d.comb += tail.eq((self.grant & self.tail).any())
         for vc, (each, numbers) in enumerate(self.channels):
             one = Credits(self.depth, self.ordered and each.vcs > 1)
             m.submodules[f"credits{vc}"] = one
             credits.append(one)
             m.d.comb += [
                 one.credit.eq(self.credit[vc]), one.send.eq(self.valid[vc]),
-                one.tail.eq((self.grant & self.tail).any()),
+                one.tail.eq(tail),
                 self.used[vc].eq(one.used), self.busy[vc].eq(one.busy),
             ]
             if one.ordered:
-                m.d.comb += [
-                    one.head.eq((self.grant & ~self.inside).any()),
-                    one.bucket.eq(reduce(or_, (Mux(self.grant[n], self.bucket[n], 0)
-                                               for n, other in enumerate(self.candidates) if other in numbers))),
-                ]
+                m.d.comb += one.bucket.eq(reduce(or_, (Mux(self.grant[n], self.bucket[n], 0)
+                                                       for n, other in enumerate(self.candidates) if other in numbers)))
 
-        open_, rank = self._open(m, credits)
+        any_, given = self._begin(m, credits, chosen, tail)
         ask = Signal(len(self.candidates))
         for n, vc in enumerate(self.candidates):
             each, numbers = self.channels[vc]
-            may = {w: (self.bucket[n] & open_[w]).any() if credits[w].ordered else open_[w] for w in numbers}
-            may = {w: _named(m, value, f"may{n}_{w}") for w, value in may.items()}
-            room = {w: ~credits[w].used[-1] & (self.channel[n][w] if each.vcs > 1 else 1) for w in numbers}
-            for w in numbers:
-                better = [may[u] & rank[u, w] for u in numbers if u != w]
-                chosen = may[w] & ~Cat(better).any()
-                m.d.comb += self.choice[n][w].eq(
-                    Mux(self.inside[n], self.channel[n][w], chosen) if each.vcs > 1 else 1)
-            m.d.comb += ask[n].eq(self.wants[n] & Mux(self.inside[n], Cat(room.values()).any(),
-                                                      Cat(may.values()).any()))
-        self._arbitrate(m, ask)
+            begins = self._may(n, any_[vc])
+            goes_on = Cat(self.channel[n][w] & ~credits[w].used[-1] for w in numbers).any()
+            m.d.comb += ask[n].eq(self.wants[n] & (begins | self.inside[n] & goes_on))
+            for w in numbers[1:]:
+                m.d.comb += self.choice[n][w].eq(Mux(self.inside[n], self.channel[n][w], self._may(n, given[w])))
+            m.d.comb += self.choice[n][numbers[0]].eq(~Cat(self.choice[n][w] for w in numbers[1:]).any())
+        self._arbitrate(m, ask, tail)
 
-        goes = self.grant & ~self.drop
+        # What is found to be dropped, late, still counts as sent for what may begin in the next cycle.
         for w in range(self.vcs):
-            m.d.comb += self.valid[w].eq(Cat(goes[n] & self.choice[n][w] for n in range(len(self.candidates))).any())
+            m.d.comb += chosen[w].eq(Cat(self.grant[n] & self.choice[n][w] for n in range(len(self.candidates))).any())
+        m.d.comb += self.valid.eq(Mux((self.grant & self.drop).any(), 0, chosen))
         return m
 
-    def _open(self, m, credits):
-        """Virtual channels that a packet may begin on, of some by bucket; and which of two comes first."""
-        open_, rank = {}, {}
-        for w, (_, numbers) in enumerate(self.channels):
-            one = credits[w]
-            if not one.ordered:
-                open_[w] = ~one.busy & ~one.used[-1]
-                continue
-            open_[w] = Signal(BUCKETS, name=f"open{w}", init=-1)
-            elsewhere = reduce(or_, (credits[u].later.buckets for u in numbers if u != w))
-            m.d.sync += open_[w].eq(Mux(one.later.busy | one.later.used[-1], 0, ~elsewhere))
-        for w, (_, numbers) in enumerate(self.channels):
-            for u in numbers:
-                if u < w:
-                    rank[w, u] = Signal(name=f"rank{w}_{u}")
-                    m.d.sync += rank[w, u].eq((credits[u].later.used & ~credits[w].later.used).any())
-                    rank[u, w] = ~rank[w, u]
-        return open_, rank
+    def _begin(self, m, credits, chosen, tail):
+        """By virtual channel: whether a packet of its class may begin, and whether on this one; else on the first.
 
-    def _arbitrate(self, m, ask):
+        In ordered classes by bucket, and registered a cycle ahead: for each virtual channel on which something may
+        be sent in this cycle, late, and for none.
+        """
+        any_, given = {}, {}
+        for _, numbers in dict.fromkeys(self.channels):
+            if not credits[numbers[0]].ordered:
+                open_ = {w: _named(m, ~credits[w].busy & ~credits[w].used[-1], f"open{w}") for w in numbers}
+                some, first = self._choose(credits, open_)
+                any_ |= dict.fromkeys(numbers, some)
+                given |= first
+                continue
+            sends, cases = Cat(chosen[w] for w in numbers), []
+            for sent in None, *numbers:
+                now = ~sends.any() if sent is None else chosen[sent]
+                open_ = {}
+                for w in numbers:
+                    one = credits[w]
+                    free = tail & ~one.left[-2] if w == sent else ~one.busy & ~one.left[-1]
+                    taken = [credits[u].buckets for u in numbers if u != w]
+                    if sent not in (None, w):
+                        taken += [credits[sent].bucket, credits[sent].youngest]
+                    open_[w] = _named(m, Mux(free, ~reduce(or_, taken), 0), f"open{w}_{sent}")
+                cases.append((now, *self._choose(credits, open_)))
+            some = Signal(BUCKETS, name=f"some{numbers[0]}", init=-1)
+            m.d.sync += some.eq(reduce(or_, (Mux(now, value, 0) for now, value, _ in cases)))
+            for w in numbers:
+                any_[w] = some
+            for w in numbers[1:]:
+                given[w] = Signal(BUCKETS, name=f"given{w}")
+                m.d.sync += given[w].eq(reduce(or_, (Mux(now, first[w], 0) for now, _, first in cases)))
+        return any_, given
+
+    def _choose(self, credits, open_):
+        """Of virtual channels that are open: whether there are any, and by number, but for the first, the emptiest."""
+        first = {w: open_[w] & ~reduce(or_, (Mux(self._emptier(credits, u, w), open_[u], 0) for u in open_ if u != w))
+                 for w in list(open_)[1:]}
+        return reduce(or_, open_.values()), first
+
+    def _emptier(self, credits, u, w):
+        """Whether the buffer behind `u` has less in it than that behind `w`, or as much, but `u` is the lower."""
+        if u > w:
+            return ~self._emptier(credits, w, u)
+        return ~(credits[u].used & ~credits[w].used).any()
+
+    def _may(self, n, open_):
+        """Whether a candidate's packet may begin; `open_` is a bit, or one for each bucket."""
+        if len(open_) == 1:
+            return open_ & ~self.inside[n]
+        return (self.bucket[n] & open_).any()
+
+    def _arbitrate(self, m, ask, done):
         """First among the inputs, then among the virtual channels of each."""
         m.submodules.arbiter = arbiter = Arbiter(len(self.inputs))
-        done, first = Signal(), 0
-        m.d.comb += done.eq((self.grant & self.tail).any()), arbiter.done.eq(done)
+        first = 0
+        m.d.comb += arbiter.done.eq(done)
         for k, vcs in enumerate(self.inputs):
             m.submodules[f"arbiter{k}"] = one = Arbiter(len(vcs))
             mine = slice(first, first + len(vcs))
@@ -198,7 +237,7 @@ class Output(Block):
 
 
 def _named(m, value, name):
-    """The value as a signal."""
-    found = Signal(name=name)
+    """The value as a signal, as it is used twice."""
+    found = Signal(len(value), name=name)
     m.d.comb += found.eq(value)
     return found

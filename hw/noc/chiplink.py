@@ -123,18 +123,18 @@ class Replay(Block):
             fresh.eq(self.ack.valid & (ahead <= used[acked])),
         ]
         opens, asks = (Array(Signal(slots, name=f"{name}{v}") for v in range(vcs)) for name in ("open", "asks"))
-        learned, wrapped, low, high, passed = (Signal(slots, name=name) for name in (
-            "learned", "wrapped", "low", "high", "passed"))
+        learned, begin, judged = Signal(slots), Signal(place), Signal.like(said.vc)     # what was said a cycle ago
+        wrapped, low, high, passed = (Signal(slots, name=name) for name in ("wrapped", "low", "high", "passed"))
         m.d.comb += [
-            learned.eq(gone & opens[acked]), self.learns.eq(learned.any()), self.open.eq(Cat(opens).any()),
-            low.eq(learned & said.map & wrapped), high.eq(learned & said.map & ~wrapped),
+            self.learns.eq((gone & opens[acked]).any()), self.open.eq(Cat(opens).any()),
+            low.eq(learned & wrapped), high.eq(learned & ~wrapped),
         ]
+        m.d.sync += learned.eq(gone & opens[acked] & said.map), begin.eq(said.freed), judged.eq(said.vc)
         for slot in range(slots):
             offset = Signal(place, name=f"offset{slot}")
             m.d.comb += [
                 offset.eq(slot - said.freed), gone[slot].eq(fresh & (said.map[slot] | (offset >= rest))),
-                # the window begins behind it
-                wrapped[slot].eq(said.freed[:place] > slot if slot < slots - 1 else 0),
+                wrapped[slot].eq(begin > slot if slot < slots - 1 else 0),      # the window begins behind it
                 passed[slot].eq(Mux(wrapped[slot], low[slot + 1:].any(), high[slot + 1:].any() | low.any())),
             ]
         for v in range(vcs):
@@ -146,7 +146,7 @@ class Replay(Block):
                 new.eq(comes[v] << next[v][:place]), sent.eq(taken << cursor[v]),
                 mine.eq(Mux(is_acked, gone, 0)), left.eq(opens[v] & ~mine),
                 ageing.eq(Mux(self.tick, left & ~asks[v], 0)), late.eq(ageing & ages[0] & ages[1]),
-                lost.eq(Mux(is_acked, left & ~asks[v] & once & passed, 0)),
+                lost.eq(Mux((judged == v) if vcs > 1 else 1, left & ~asks[v] & once & passed, 0)),
                 self.asks[v].eq(asks[v].bit_select(cursor[v], 1)),
             ]
             m.d.sync += [

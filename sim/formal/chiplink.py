@@ -183,12 +183,13 @@ class SessionRules(Contract):
             may.eq(hello.valid & hello.heard & (hello.me == block.own) | block.frame & block.heard),
             age.eq(Mux(~block.up, 0, Mux(age == block.settle, age, age + 1))),
         ]
-        greeted = Signal()      # by this peer, since the session began
+        greeted, name = Signal(), Signal.like(block.peer)       # by whom, last
         with m.If(hello.valid & (~block.up | block.restart)):
-            m.d.sync += greeted.eq(1)
+            m.d.sync += greeted.eq(1), name.eq(hello.peer)
         self.require("a frame is a hello or not", ~(hello.valid & block.frame))
         self.promise("up, with a peer that is known", ~block.up | block.heard & greeted)
-        self.promise("up when the peer knows this side", ~(block.up & ~was_up & again) | may)
+        self.promise("knows whom it has heard", (block.heard == greeted) & (~greeted | (block.peer == name)))
+        self.promise("up when the peer knows this side, and only then", ~(again & ~was_up) | (block.up == may))
         self.promise("up stays up", ~(was_up & ~block.up & again) | restarted)
         self.promise("the peer stays as long as a session", ~(was_up & block.up & again) | (peer == block.peer))
         self.promise("each session has another number",

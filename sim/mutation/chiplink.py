@@ -16,7 +16,7 @@ from sim.mutation.simulation import failures
 __all__ = ["BENCH", "check", "inside", "jobs", "run"]
 
 BENCH = "sim.benches.chiplink_mutants"
-VCS, DEPTH, SLOTS, BURST, SETTLE, PATIENCE = 2, 2, 4, 3, 300, 2_000
+VCS, DEPTH, SLOTS, BURST, SETTLE, PATIENCE = 2, 2, 4, 3, 6, 2_000
 
 
 def run(folder, progress, label=""):
@@ -51,7 +51,7 @@ def inside():
     return top, [
         Target("replay", Task(Replay(*sizes), ReplayRules, depth=12)),
         Target("arrivals", Task(Arrivals(*sizes), ArrivalsRules, depth=12)),
-        Target("session", Task(Session(SETTLE), SessionRules, depth=12)),
+        Target("session", Task(Session(SETTLE), SessionRules, depth=24)),
         Target("framer", Task(Framer(WIDTH, VCS, SLOTS, BURST), Unwatched)),
         Target("parser", Task(Parser(WIDTH, VCS, SLOTS), Unwatched)),
         Target("enframer", Task(Enframer(), Unwatched)),

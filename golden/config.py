@@ -261,6 +261,11 @@ class KvCache(Section):
         return (self.sequences + 1).bit_length()
 
     @property
+    def slots(self):
+        """Numbers of a block's slots, a bit at least."""
+        return range(max(self.block_tokens, 2))
+
+    @property
     def row_beats(self):
         """Beats of a token's K or V of one layer and head."""
         return -(-self.head_dim * KV_FORMATS[self.format][0] // self.beat)

@@ -79,8 +79,8 @@ def main(argv=None):
         bench = importlib.import_module(f"scripts.benches.{name}")
         for figure in bench.measure(options.quick, options.liberty):
             figures.append(figure)
+            merged = merge([figure])        # at once: a full bench takes an hour
             print(f"bench: {figure['name']} {figure['value']:g} {figure['unit']}", file=sys.stderr, flush=True)
-    merged = merge(figures)
     if options.table:
         Path(options.table).write_text("\n".join(markdown(merged)) + "\n")
     print(dump(figures) if options.json else "\n".join(table(figures)))

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutate the control logic and see whether contracts (`sim/formal`) and simulation notice.
 
-    scripts/mutate.py                   # the matmul engine, all bugs by hand: half an hour
-    scripts/mutate.py --block kvcache   # the KV cache's controller: hours
-    scripts/mutate.py --block loader    # blocks whose label begins so
+    scripts/mutate.py                   # all blocks, all bugs by hand
+    scripts/mutate.py --block kvcache   # blocks whose label begins so
     scripts/mutate.py --bugs            # only the bugs by hand
     scripts/mutate.py --write           # the results of the last full run into docs/mutation.md
 
@@ -18,7 +17,7 @@ import time
 from dataclasses import asdict
 
 from hw.flow.figures import dump, figure
-from sim.mutation import kvcache
+from sim.mutation import kvcache, kvstore
 from sim.mutation.bugs import BUGS, caught
 from sim.mutation.campaign import Verdict, run
 from sim.mutation.mutants import SEED
@@ -46,12 +45,11 @@ def main(argv=None):
     if not arguments.write:
         FOLDER.mkdir(parents=True, exist_ok=True)
         if not arguments.bugs:
-            # The KV cache's survivors are not all explained yet: it is only mutated when asked for.
-            campaigns = (run, kvcache.run) if arguments.block else (run,)
-            fresh = [asdict(verdict) for each in campaigns for verdict in each(FOLDER, progress, arguments.block)]
+            fresh = [asdict(verdict) for each in (run, kvcache.run, kvstore.run)
+                     for verdict in each(FOLDER, progress, arguments.block)]
             labels = {fields["label"] for fields in fresh}
             others = [fields for fields in known()["mutants"] if fields["label"] not in labels]
-            mutants = sorted(others + fresh, key=lambda fields: int(fields["name"].rpartition("-")[2]))
+            mutants = sorted(others + fresh, key=place)
             kept.write_text(json.dumps({**known(), "mutants": mutants}, indent=1))
         if not arguments.block:
             fresh = []
@@ -65,6 +63,11 @@ def main(argv=None):
         PAGE.write_text(before + mark + "\n" + "\n".join(page(verdicts, bugs)) + "\n")
     print(dump(figures(verdicts, bugs)) if arguments.json else "\n".join(page(verdicts, bugs)))
     sys.exit(any(verdict.survives and not reason(verdict) for verdict in verdicts) or not all(bugs))
+
+
+def place(fields):
+    """Where a verdict stands: by its block, then by its number."""
+    return fields["label"], int(fields["name"].rpartition("-")[2])
 
 
 def reason(verdict):

@@ -63,6 +63,8 @@ class Memory:
         Responses other than OKAY, by channel, "r" or "b", and address.
     deaf : dict of str to int
         From which cycle on a channel does not move any more.
+    runs : bool
+        By itself; otherwise `step` has to be called after each rising edge.
 
     Attributes
     ----------
@@ -74,7 +76,8 @@ class Memory:
         Ids of the beats read.
     """
 
-    def __init__(self, dut, prefix, data, *, timing=None, stall=0.0, shuffled=False, errors=None, deaf=None):
+    def __init__(self, dut, prefix, data, *, timing=None, stall=0.0, shuffled=False, errors=None, deaf=None,
+                 runs=True):
         self.dut, self.data, self.timing, self.stall = dut, data, timing or Ideal(), stall
         self.shuffled, self.errors, self.deaf = shuffled, errors or {}, deaf or {}
         self.rng = random.Random(f"{cocotb.RANDOM_SEED} {prefix}")
@@ -86,13 +89,33 @@ class Memory:
         self.cycle, self.reads, self.returned, self.cycles = 0, [], [], {way: [] for way in CHANNELS}
         self.blocked, self.starved = dict.fromkeys(CHANNELS, 0), dict.fromkeys(CHANNELS, 0)
         self._reset()
-        cocotb.start_soon(self._run())
+        if runs:
+            cocotb.start_soon(self._run())
 
     def check_stalls(self):
         """Assert that requests were blocked and starved, and that answers never had to wait."""
         for way, blocked in {"ar": True, "aw": True, "w": True, "r": False, "b": False}.items():
             assert bool(self.blocked[way]) == blocked, f"channel {way} was blocked in {self.blocked[way]} cycles"
             assert self.starved[way], f"channel {way} was never starved"
+
+    def step(self):
+        """A cycle has passed."""
+        self.cycle += 1
+        if int(self.dut.rst.value):
+            self._reset()
+            return
+        self.credit += self.timing.step()
+        for way in "ar", "aw", "w":
+            if self._moves(way, self._get(f"{way}valid"), self.driven[f"{way}ready"]):
+                getattr(self, f"_take_{way}")()
+            self._put(f"{way}ready", int(self._willing(way)))
+        for way in "r", "b":
+            valid = self.driven[f"{way}valid"]
+            if self._moves(way, valid, self._get(f"{way}ready")) or not valid:
+                item = getattr(self, f"_next_{way}")() if self._willing(way) else None
+                self._put(f"{way}valid", int(item is not None))
+                for name, value in zip(CHANNELS[way], item or (), strict=False):
+                    self._put(way + name, value)
 
     def _reset(self):
         self.driven, self.waiting, self.credit = {}, {}, 0
@@ -103,22 +126,7 @@ class Memory:
     async def _run(self):
         while True:
             await RisingEdge(self.dut.clk)
-            self.cycle += 1
-            if int(self.dut.rst.value):
-                self._reset()
-                continue
-            self.credit += self.timing.step()
-            for way in "ar", "aw", "w":
-                if self._moves(way, self._get(f"{way}valid"), self.driven[f"{way}ready"]):
-                    getattr(self, f"_take_{way}")()
-                self._put(f"{way}ready", int(self._willing(way)))
-            for way in "r", "b":
-                valid = self.driven[f"{way}valid"]
-                if self._moves(way, valid, self._get(f"{way}ready")) or not valid:
-                    item = getattr(self, f"_next_{way}")() if self._willing(way) else None
-                    self._put(f"{way}valid", int(item is not None))
-                    for name, value in zip(CHANNELS[way], item or (), strict=False):
-                        self._put(way + name, value)
+            self.step()
 
     def _get(self, name):
         return int(self.pins[name].value)
@@ -146,12 +154,16 @@ class Memory:
         return bool(ready)
 
     def _burst(self, way):
-        id, address, beats = self._get(f"{way}id"), self._get(f"{way}addr"), self._get(f"{way}len") + 1
+        id, address, beats = self._get(f"{way}id"), self._place(self._get(f"{way}addr")), self._get(f"{way}len") + 1
         assert self._get(f"{way}burst") == 1 and 1 << self._get(f"{way}size") == self.beat
         end = address + beats * self.beat
         assert address % self.beat == 0 and address // PAGE == (end - 1) // PAGE, f"burst {address:#x} to {end:#x}"
         assert end <= len(self.data), f"{address:#x} is beyond the memory"
         return id, address, beats
+
+    def _place(self, address):
+        """Where in `data` an address lies."""
+        return address
 
     def _response(self, way, first, last):
         return next((code for (each, where), code in self.errors.items()
@@ -189,7 +201,8 @@ class Memory:
                             "early": self.rng.random() < 0.5})
 
     def _take_w(self):
-        burst = next(each for each in self.bursts if len(each["data"]) < each["beats"])
+        burst = next((each for each in self.bursts if len(each["data"]) < each["beats"]), None)
+        assert burst, "data of no burst"
         at = burst["address"] + len(burst["data"]) * self.beat
         burst["data"].append((at, self._get("wdata"), self._get("wstrb")))
         if burst["early"]:

@@ -147,7 +147,7 @@ class Script:
             for move in self.controller.moves[moves:]:
                 self.store.move(*move)
             if command.opcode == Opcode.WRITE:
-                rows = self._write(given["layer"])
+                rows = self._write(self.controller.ranges, given["layer"])
             if command.opcode == Opcode.STREAM:
                 beats = self.store.stream(self.controller.ranges, given["layer"], given["heads"])
                 self.job.beats += beats
@@ -183,17 +183,21 @@ class Script:
             setattr(self.job, name, value)
         return self.job
 
-    def _write(self, layer):
-        config, ranges = self.config, self.controller.ranges
-        shape = (2, sum(slots for *_, slots in ranges), config.kv_heads, config.head_dim)
-        values = self.rng.standard_normal(shape) * np.exp2(self.rng.integers(-8, 8, (*shape[:3], 1)))
-        odd = self.rng.choice(np.uint32([0x7F800000, 0xFFC00001, 0x00000001, 0x80000000, 0x7F7FFFFF]), shape)
-        codes = np.where(self.rng.random(shape) < self.special, odd, values.astype(np.float32).view(np.uint32))
+    def _write(self, ranges, layer):
+        """Rows for some slots, as the port takes them."""
+        config = self.config
+        codes = self._values((2, sum(slots for *_, slots in ranges), config.kv_heads, config.head_dim))
         k, v = codes.astype(np.uint32)
         self.store.write(ranges, layer, k, v)
         data = np.stack([k, v], axis=1).astype("<u4").tobytes()        # token, K or V, head, element
         size = 4 * config.lanes
         return [int.from_bytes(data[at:at + size], "little") for at in range(0, len(data), size)]
+
+    def _values(self, shape):
+        """FP32 codes of rows, the last axis being a row."""
+        values = self.rng.standard_normal(shape) * np.exp2(self.rng.integers(-8, 8, (*shape[:-1], 1)))
+        odd = self.rng.choice(np.uint32([0x7F800000, 0xFFC00001, 0x00000001, 0x80000000, 0x7F7FFFFF]), shape)
+        return np.where(self.rng.random(shape) < self.special, odd, values.astype(np.float32).view(np.uint32))
 
     def _image(self):
         pool = self.store.pool.tobytes()

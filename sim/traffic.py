@@ -4,9 +4,9 @@
 from collections import Counter
 from itertools import permutations
 
-from golden.paging import ARGUMENTS, COUNTERS, Command, Move, Opcode, State, Status, Table
+from golden.paging import ARGUMENTS, COUNTERS, LENGTH, Command, Move, Opcode, State, Status, Table
 
-__all__ = ["Coverage", "draw", "reorder"]
+__all__ = ["Coverage", "corners", "draw", "reorder"]
 
 WEIGHTS = {
     Opcode.ALLOC_SEQ: 6, Opcode.LOOKUP: 6, Opcode.ATTACH: 10, Opcode.APPEND: 28, Opcode.COMMIT: 18, Opcode.FORK: 8,
@@ -15,7 +15,8 @@ WEIGHTS = {
     Opcode.STAT: 3}
 OPCODES, CHANCES = zip(*WEIGHTS.items(), strict=True)
 EPOCH = 3000        # commands after which everything is let go
-SPREAD = 0x9E37_79B9_7F4A_7C15      # so that every bit of a hash matters; some share a bucket nevertheless
+SPREAD = 0x9E37_79B9_7F4A_7C15      # so that every bit of a hash matters
+SHARED = 1 << 6                     # so that two hashes share a bucket, of as many buckets or fewer
 FOREIGN = 0.04      # how often a command names something that is not its own
 
 
@@ -76,7 +77,12 @@ def _pick(rng, some, end):
 
 def _hash(rng, index):
     """One of the few hashes that block `index` of a sequence may have."""
-    return (16 * index + rng.choice([0, 0, 1])) * SPREAD % (1 << 64)
+    return (index + SHARED * rng.choice([0, 0, 1])) * SPREAD % (1 << 64)
+
+
+def _wide(rng, bits):
+    """A number of any size."""
+    return rng.randrange(1 << rng.randrange(bits + 1))
 
 
 def _arguments(rng, controller, opcode, sid, sequence):
@@ -116,7 +122,9 @@ def _arguments(rng, controller, opcode, sid, sequence):
                      "count": rng.choice([0, 1, rng.randrange(max(length - first, 1) + 1)])}
             if opcode == Opcode.STREAM:
                 given |= {"heads": _pick(rng, range(1, 1 << config.kv_heads), 2 << config.kv_heads),
-                          "window": int(window), "sinks": rng.choice([0, 0, rng.randrange(size)])}
+                          "window": int(window), "sinks": rng.choice([0, 0, rng.randrange(size), _wide(rng, 15)])}
+            if window and rng.random() < 0.3:
+                given["count"] = _wide(rng, LENGTH)
             return given
         case Opcode.TRUNCATE:
             pinned = [index * size + rng.randrange(size) for index, block in enumerate(sequence.entries)
@@ -170,13 +178,130 @@ def reorder(player):
     for n, order in enumerate(permutations(blocks[0])):
         if n == 12:
             run(Opcode.PREEMPT, sid=1)      # from now on another block is at the tail, now and then
-        run(Opcode.ATTACH, order, sid=0, count=len(order))
-        player.dump()
-        run(Opcode.PREEMPT, sid=0)
+        for each in order, blocks[0]:       # and back to where they were
+            run(Opcode.ATTACH, each, sid=0, count=len(each))
+            if each is order:
+                player.dump()
+            run(Opcode.PREEMPT, sid=0)
         if n > 12:
             run(Opcode.ATTACH, blocks[1], sid=1, count=1)
             run(Opcode.PREEMPT, sid=1)
+    player.dump()
+
+
+def corners(player):
+    """What random commands seldom do: references at their most, streams at theirs, blocks at both ends of the list.
+
+    Parameters
+    ----------
+    player : sim.kvcache.Player
+        One that has not begun.
+    """
+    for each in _fewest, _references, _ends, _streams, _many:
+        each(player, lambda opcode, operands=(), **given: player.run(Command(opcode, given, tuple(operands)))[0])
         player.dump()
+        for sid in range(player.config.sequences):
+            player.run(Command(Opcode.FREE, {"sid": sid}))
+        player.run(Command(Opcode.RESET_PREFIX))
+        player.dump()
+
+
+def _cache(player, run, sid, count):
+    """Open a sequence of some full blocks, all of them cached; return them."""
+    run(Opcode.ALLOC_SEQ, sid=sid)
+    run(Opcode.APPEND, sid=sid, tokens=count * player.config.block_tokens)
+    for index in reversed(range(count)):
+        run(Opcode.COMMIT, sid=sid, index=index, hash=(1 + SHARED * index) * SPREAD % (1 << 64))
+    return list(player.controller.sequences[sid].entries)
+
+
+def _fewest(player, run):
+    """An `ATTACH` that is undone has never taken a block."""
+    blocks = _cache(player, run, 0, 4)
+    run(Opcode.PREEMPT, sid=0)
+    for sid in 1, 2:
+        run(Opcode.ALLOC_SEQ, sid=sid)
+    run(Opcode.APPEND, sid=1, tokens=3 * player.config.block_tokens)
+    run(Opcode.ATTACH, [*blocks, player.config.blocks], sid=2, count=5)
+
+
+def _references(player, run):
+    """A block that is held as often as it can be: nothing else may hold it, and `FORK` and `ATTACH` are undone."""
+    size, table, most = player.config.block_tokens, player.config.table, (1 << player.config.ref_bits) - 1
+    (block,) = _cache(player, run, 0, 1)
+    for sid, ahead in enumerate((1, 2, table - 1), 1):
+        run(Opcode.ALLOC_SEQ, sid=sid)
+        run(Opcode.APPEND, sid=sid, tokens=ahead * size)
+        run(Opcode.ATTACH, [block], sid=sid, count=1)
+    for sid in range(4, 7):
+        run(Opcode.ALLOC_SEQ, sid=sid)
+        if run(Opcode.ATTACH, [block] * table, sid=sid, count=table).status:
+            room = most - player.controller.blocks[block].ref
+            run(Opcode.ATTACH, [block] * room, sid=sid, count=room)
+        player.dump()
+    for sid in range(6):
+        run(Opcode.FORK, sid=sid, target=7)
+    run(Opcode.PIN, block=block)
+    run(Opcode.ATTACH, [player.controller.blocks[block].hash], sid=6, count=1, by_hash=1)
+    player.dump()
+
+
+def _ends(player, run):
+    """Two cached blocks of one bucket are all of the free list: each is taken off it, twice, pinned and forgotten."""
+    blocks = _cache(player, run, 0, 2)
+    run(Opcode.PREEMPT, sid=0)
+    for sid in range(1, 5):
+        run(Opcode.ALLOC_SEQ, sid=sid)
+        room = len(player.controller.free) - len(blocks)
+        run(Opcode.APPEND, sid=sid, tokens=min(room, player.config.table) * player.config.block_tokens)
+    for block in blocks * 2:
+        run(Opcode.ATTACH, [block, block], sid=0, count=2)
+        run(Opcode.PIN, block=block)
+        player.dump()
+        run(Opcode.PREEMPT, sid=0)
+        run(Opcode.UNPIN, by_hash=1, hash=player.controller.blocks[block].hash)
+        player.dump()
+    for block in blocks * 2:
+        for opcode in Opcode.PIN, Opcode.UNPIN:
+            run(opcode, by_hash=1, hash=player.controller.blocks[block].hash)
+            player.dump()
+    for block in blocks:
+        run(Opcode.EVICT, by_hash=1, hash=player.controller.blocks[block].hash)
+        player.dump()
+
+
+def _streams(player, run):
+    """As many streams in flight as there may be, from all places, with slots ahead of them; and none that may be."""
+    config, length = player.config, player.config.table * player.config.block_tokens
+    run(Opcode.ALLOC_SEQ, sid=0)
+    run(Opcode.APPEND, sid=0, tokens=length)
+    for n in range(16):
+        run(Opcode.STREAM, sid=0, heads=1 + n % ((1 << config.kv_heads) - 1), first=n % length, sinks=length - n,
+            count=1)
+        run(Opcode.STAT, table=Table.SEQUENCE, index=0)
+    _retire(player, 0)
+    for first, sinks in (length - 1, length), (length - 1, length - 2), (length - 2, 1):
+        run(Opcode.STREAM, sid=0, heads=1, first=first, sinks=sinks)
+    run(Opcode.TRUNCATE, sid=0, length=length - 1)
+    for bit in range(LENGTH):
+        run(Opcode.STREAM, sid=0, heads=1, count=1 << bit, window=1)
+        run(Opcode.STREAM, sid=0, heads=1, first=1 << bit)
+        run(Opcode.STREAM, sid=0, heads=1, count=1 << bit)
+        _retire(player, 0)
+
+
+def _retire(player, sid):
+    """All streams of a sequence end."""
+    while player.controller.sequences[sid].inflight:
+        player.controller.retire(sid)
+        player.log.append(sid)
+
+
+def _many(player, run):
+    """More operands than a sequence could have blocks."""
+    _cache(player, run, 0, 1)
+    run(Opcode.PREEMPT, sid=0)
+    run(Opcode.LOOKUP, [SPREAD] * 4400, count=4400)
 
 
 class Coverage:

@@ -34,7 +34,7 @@ from sim.formal.kvcache import commands as prepared
 from sim.formal.prove import Task, prove
 from sim.kvcache import PATIENCE, Player, TraceError, play, read, replay
 from sim.run import simulate as simulation
-from sim.traffic import Coverage, draw, reorder
+from sim.traffic import Coverage, corners, draw, reorder
 from sw.kvcache import chain
 
 DEEP = "DEEP" in os.environ
@@ -233,9 +233,10 @@ def test_traces_on_rtl(path):
 
 
 @pytest.mark.parametrize("policy", KV_POLICIES)
-def test_neighbours_leave_the_free_list_in_any_order(policy):
+@pytest.mark.parametrize("each", [reorder, corners])
+def test_what_random_commands_seldom_do(each, policy):
     player = Player({}, SMALL.model_copy(update={"policy": policy}))
-    reorder(player)
+    each(player)
     replay(player.job())
 
 

@@ -166,11 +166,12 @@ CONFIGS = {
     "fp8": TINY,
     "bf16": KvCache(**TINY.model_dump() | {"format": "bf16", "kv_heads": 1}),
     "padded": PADDED,
+    "single": KvCache(**TINY.model_dump() | {"block_tokens": 1, "table": 9, "blocks": 40}),
 }
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.4])
-@pytest.mark.parametrize("name", CONFIGS if DEEP else ["fp8"])
+@pytest.mark.parametrize("name", CONFIGS if DEEP else ["fp8", "single"])
 def test_random_commands_on_rtl(name, stall):
     """Completions, beats and all of memory are golden's, whatever overlaps."""
     for seed in range(5 if DEEP else 1):

@@ -10,7 +10,7 @@ import pytest
 from scripts import mutate
 from sim.mutation.bugs import BUGS, caught
 from sim.mutation.campaign import Verdict, inside
-from sim.mutation.judge import breach, breaches, same
+from sim.mutation.judge import breach, breaches, matching, same
 from sim.mutation.mutants import Pool
 
 
@@ -26,6 +26,7 @@ def test_mutants_of_the_loader(tmp_path):
     equal = same(pool, loader, pool.mutants)
     assert len(broken) > 15 and not equal & set(broken)
     assert {mutant.number for mutant in rest} == equal
+    assert set() < matching(pool, loader, pool.mutants) <= equal
     assert breach(loader.task, tmp_path / "sound") is None
 
 

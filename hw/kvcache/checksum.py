@@ -70,7 +70,7 @@ class Checker(Block):
     def __init__(self, config):
         self.config = config
         super().__init__({
-            "take": In(1), "part": In(2), "slot": In(range(config.block_tokens)),
+            "take": In(1), "part": In(2), "slot": In(config.slots),
             "beat": In(beats(config)), "data": In(8 * config.beat),
             "corrupt": Out(1),
         })

@@ -251,7 +251,7 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         bits = {"cow_bytes": config.copy_bytes(config.block_tokens).bit_length(), "stream_beats": len(self.beats),
                 "query_tokens": 16 + self.shift, "hit_tokens": config.block_tokens.bit_length()}
         m.submodules.counters = self.counters = Counters(tuple(
-            (name, 0 if name in GAUGES else bits.get(name, 1), int(name == "commands")) for name in COUNTERS))
+            (name, 0 if name in GAUGES else bits.get(name, 1), self.begins(name)) for name in COUNTERS))
         self.wasted = Signal(range(config.sequences * config.block_tokens))
         self.change = Signal(signed(self.shift + 2))
         m.d.sync += self.change.eq(0), self.wasted.eq(self.wasted + self.change)
@@ -262,7 +262,11 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         with m.If(self.refused == Status.OUT_OF_BLOCKS):
             self._add(m, "oom")
         with m.If(self.done | (self.refused != Status.OK)):
-            self._add(m, "commands")        # which begins with 1: a command counts itself
+            self._add(m, "commands")
+
+    def begins(self, name):
+        """What a counter begins with: a command counts itself."""
+        return int(name == "commands")
 
     def _add(self, m, name, value=1):
         m.d.comb += self.counters.add[name].eq(value)

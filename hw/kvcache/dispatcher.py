@@ -58,7 +58,7 @@ class Dispatcher(Block):
         m, config = Module(), self.config
         place = max(ceil_log2(config.blocks), ceil_log2(config.host_blocks))
         claim = data.StructLayout({
-            "host": 1, "place": place, "first": range(config.block_tokens), "end": range(config.block_tokens + 1),
+            "host": 1, "place": place, "first": config.slots, "end": range(config.block_tokens + 1),
             "write": 1, "sid": range(max(config.sequences, 2))})
         entries = Array(Signal(claim, name=f"entry{n}", reset_less=True) for n in range(config.transfers))
         taken = Signal(config.transfers)

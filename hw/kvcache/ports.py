@@ -33,7 +33,7 @@ def range_(config):
     last of its command.
     """
     return data.StructLayout({
-        "block": range(config.blocks), "first": range(config.block_tokens), "slots": range(config.block_tokens + 1),
+        "block": range(config.blocks), "first": config.slots, "slots": range(config.block_tokens + 1),
         "write": 1, "end": 1, "opens": 1, "closes": 1, "sid": range(max(config.sequences, 2)),
         "layer": range(config.layers), "head": range(config.kv_heads)})
 
@@ -46,7 +46,7 @@ def segment(config):
 def read(config):
     """Slots of a segment that are to be read, with the tags of `range_`."""
     return data.StructLayout({
-        "segment": segment(config), "first": range(config.block_tokens), "slots": range(config.block_tokens + 1),
+        "segment": segment(config), "first": config.slots, "slots": range(config.block_tokens + 1),
         "end": 1, "opens": 1, "closes": 1, "sid": range(max(config.sequences, 2)), "head": range(config.kv_heads),
         "entry": range(config.transfers)})
 
@@ -54,7 +54,7 @@ def read(config):
 def write(config):
     """Slots that are to be written, of all heads of a layer; `segment` is that of the first head."""
     return data.StructLayout({
-        "segment": segment(config), "first": range(config.block_tokens), "slots": range(config.block_tokens + 1),
+        "segment": segment(config), "first": config.slots, "slots": range(config.block_tokens + 1),
         "entry": range(config.transfers)})
 
 
@@ -78,5 +78,5 @@ def fault():
 def beat(config):
     """A beat of a stream; `part` is a `golden.paging.Part`, `first` and `last` are of a head, `end` of all."""
     return data.StructLayout({
-        "data": 8 * config.beat, "part": 2, "slot": range(config.block_tokens), "head": range(config.kv_heads),
+        "data": 8 * config.beat, "part": 2, "slot": config.slots, "head": range(config.kv_heads),
         "sid": range(max(config.sequences, 2)), "first": 1, "last": 1, "end": 1, "error": 1})

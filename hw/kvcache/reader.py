@@ -13,7 +13,14 @@ from hw.kvcache.ports import beat, done, read
 from hw.kvcache.runs import Runs, Tags, address, most
 from hw.stream import DeepQueue, Queue
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "tag"]
+
+TAG = ("sid", "head", "opens", "closes", "end", "entry")
+
+
+def tag(config):
+    """What goes along with each beat of some slots."""
+    return data.StructLayout({name: read(config).members[name] for name in TAG})
 
 
 class Reader(Block):
@@ -51,12 +58,10 @@ class Reader(Block):
 
     def elaborate(self, platform):
         m, config, o = Module(), self.config, self.o.payload
-        names = ("sid", "head", "opens", "closes", "end", "entry")
-        tag = data.StructLayout({name: read(config).members[name] for name in names})
         m.submodules.runs = runs = Runs(config)
         m.submodules.reads = reads = Reads(address(config), config.beat, most(config), config.burst,
                                            config.buffer)
-        m.submodules.tags = tags = Tags(config, tag)
+        m.submodules.tags = tags = Tags(config, tag(config))
         m.submodules.asked = asked = DeepQueue(tags.i.payload.shape(), config.transfers)
         # Streams that end while the controller is busy: no more than there are transfers, and one in hand.
         m.submodules.ended = ended = Queue(range(max(config.sequences, 2)), config.transfers + 2)
@@ -72,7 +77,7 @@ class Reader(Block):
         ]
         for port in runs.i.payload, asked.i.payload:
             m.d.comb += port.first.eq(self.i.payload.first), port.slots.eq(self.i.payload.slots)
-        m.d.comb += [asked.i.payload.tag[name].eq(self.i.payload[name]) for name in names]
+        m.d.comb += [asked.i.payload.tag[name].eq(self.i.payload[name]) for name in TAG]
 
         # A register behind the memory, in which a beat waits for its row's checksum.
         what, full, free, comes = tags.o.payload, Signal(), Signal(), Signal()

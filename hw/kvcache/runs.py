@@ -33,7 +33,7 @@ def beats(config):
 
 def slots(config):
     """Slots of a segment, or of `more` + 1 segments that follow one another."""
-    return {"first": range(config.block_tokens), "slots": range(config.block_tokens + 1),
+    return {"first": config.slots, "slots": range(config.block_tokens + 1),
             "more": range(config.segments)}
 
 
@@ -133,14 +133,14 @@ class Tags(Block):
         super().__init__({
             "i": In(stream.Signature(data.StructLayout({**slots(config), "tag": tag}))),
             "o": Out(stream.Signature(data.StructLayout({
-                "part": 2, "slot": range(config.block_tokens), "beat": beats(config), "strobe": config.beat,
+                "part": 2, "slot": config.slots, "beat": beats(config), "strobe": config.beat,
                 "first": 1, "last": 1, "tag": tag}))),
         })
 
     def elaborate(self, platform):
         m, config = Module(), self.config
         held, busy, fresh = Signal(self.i.payload.shape(), reset_less=True), Signal(), Signal()
-        part, row = Signal(Part), Signal(range(config.block_tokens))    # row: from the first slot on
+        part, row = Signal(Part), Signal(config.slots)    # row: from the first slot on
         beat = Signal(beats(config))
         row_ends, part_ends, ends = Signal(), Signal(), Signal()        # row: or the scales
         m.d.comb += [

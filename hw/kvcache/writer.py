@@ -66,7 +66,7 @@ class Writer(Block):
 
         # The row in hand
         asked, row = given.o.payload, quantizer.o.payload
-        slot, left = Signal(range(config.block_tokens)), Signal(range(config.block_tokens + 1))
+        slot, left = Signal(config.slots), Signal(range(config.block_tokens + 1))
         head, values = Signal(range(config.kv_heads)), Signal()             # values: V, not K
         at = Signal(address(config))                                        # of its segment
         final, entry = Signal(), Signal.like(asked.entry)

@@ -83,7 +83,7 @@ async def replay(dut):
     await settle()
 
     config = job.built
-    bits, size = max((config.blocks - 1).bit_length(), 1), (config.block_tokens - 1).bit_length()
+    bits, size = max((config.blocks - 1).bit_length(), 1), (len(config.slots) - 1).bit_length()
     used = config.block_tokens.bit_length()
 
     def fields(word, *widths):

@@ -143,7 +143,7 @@ async def play(dut, job, script, due):
     for name in SINKS:
         assert taken[name] == len(due[name]), f"too little comes out of {name}"
     error = job.error and job.error["status"] | job.error["opcode"] << 8 | job.error["sid"] << 16 | (
-        job.error["number"] << 32)
+        (job.error["number"] & 0xFFFF_FFFF) << 32)
     assert int(dut.error.value) == (error or 0), "another error is told of"
     dut.clear.value = 1
     for _ in range(2):

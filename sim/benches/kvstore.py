@@ -20,7 +20,7 @@ def expected(config, beat, sid):
     """A beat's payload."""
     word = int.from_bytes(beat.data, "little")
     shift = 8 * config.beat
-    sizes = (4, config.block_tokens, config.kv_heads, max(config.sequences, 2), 2, 2, 2)
+    sizes = (4, len(config.slots), config.kv_heads, max(config.sequences, 2), 2, 2, 2)
     values = (beat.part, beat.slot, beat.head, sid, beat.first, beat.last, beat.end)
     for value, bits in zip(values, ((size - 1).bit_length() for size in sizes), strict=True):
         word |= int(value) << shift

@@ -334,10 +334,10 @@ CYCLES = {
     Opcode.FORK: 18, Opcode.APPEND: 18, Opcode.SWAP_OUT: 18, Opcode.WRITE: 24, Opcode.ATTACH: 34, Opcode.SWAP_IN: 34,
     Opcode.STREAM: 34}
 """From when a command is taken until the controller is idle again, at most, at this size, while no port stalls."""
-DEPTHS = {
+DEPTHS = {opcode: cycles + 2 for opcode, cycles in CYCLES.items()} | {
     Opcode.LOOKUP: 13, Opcode.FORK: 13, Opcode.APPEND: 13, Opcode.SWAP_OUT: 14, Opcode.WRITE: 16, Opcode.ATTACH: 13,
     Opcode.SWAP_IN: 14, Opcode.STREAM: 16}
-"""Where all of that would take hours: the cycles that are looked at. Shorter courses of the command end within."""
+"""Cycles that are looked at. Where all would take hours it is fewer: shorter courses of the command end within."""
 
 
 def commands(opcode):
@@ -348,5 +348,5 @@ def commands(opcode):
 SIMPLE = ("counters_*",)       # what they count is nothing to the tables
 TASKS = [
     Task(AfterReset(SMALLEST), Commands, depth=12, cover=0, cut=SIMPLE),
-    *(Task(EachCommand(SMALLEST, opcode), commands(opcode), depth=DEPTHS.get(opcode, cycles + 2), cover=0,
-           cut=() if opcode == Opcode.STAT else SIMPLE) for opcode, cycles in CYCLES.items())]
+    *(Task(EachCommand(SMALLEST, opcode), commands(opcode), depth=depth, cover=depth,
+           cut=() if opcode == Opcode.STAT else SIMPLE) for opcode, depth in DEPTHS.items())]

@@ -157,7 +157,7 @@ def _judge(bug):
         from sim.kvcache import replay
         from sim.mutation.kvcache import jobs
 
-        return _simulated(replay, jobs())
+        return _simulated(replay, jobs(far=False))
     if bug.module == "hw.noc.chiplink":
         from sim.mutation.chiplink import check, jobs
 

@@ -30,7 +30,7 @@ from sim.mutation.judge import breaches, same
 from sim.mutation.mutants import Pool, Target
 from sim.mutation.simulation import failures
 
-__all__ = ["CONFIG", "Verdict", "inside", "jobs", "queues", "run"]
+__all__ = ["CONFIG", "Unwatched", "Verdict", "inside", "jobs", "queues", "run", "verdict"]
 
 CONFIG = Matmul(family="fp8", lanes=1, rows=2, cols=4, acc_rows=8, drain=2, m_max=24, n_max=12, k_max=8)
 
@@ -97,12 +97,15 @@ def run(folder, progress, label="", config=CONFIG):
             if judged and left:
                 progress(f"{target.label}: contract, with more patience, of {len(left)}")
                 broken |= breaches(pool, target, left, timeout=30)
-            for mutant in pool.of(target):
-                breach, failure = broken.get(mutant.number), failed.get(mutant.number)
-                verdicts.append(Verdict(
-                    target.label, mutant.name, str(mutant), breach and f"cycle {breach[1]}: {breach[0]}" or "",
-                    failure and f"job {failure[0]}: {failure[1]}" or "", mutant.number in equal))
+            verdicts += [verdict(mutant, broken, failed, equal) for mutant in pool.of(target)]
     return verdicts
+
+
+def verdict(mutant, broken, failed, equal):
+    """The `Verdict` on a mutant, given what `breaches`, `failures` and `same` say."""
+    breach, failure = broken.get(mutant.number), failed.get(mutant.number)
+    return Verdict(mutant.label, mutant.name, str(mutant), f"cycle {breach[1]}: {breach[0]}" if breach else "",
+                   f"job {failure[0]}: {failure[1]}" if failure else "", mutant.number in equal)
 
 
 def inside(config=CONFIG):

@@ -11,9 +11,10 @@ from amaranth.lib.wiring import In
 
 from sim.formal.contract import Bench
 from sim.formal.prove import ABC, design, preparation
+from sim.mutation.aig import Aig
 from sim.mutation.mutants import run_yosys
 
-__all__ = ["breach", "breaches", "same"]
+__all__ = ["breach", "breaches", "matching", "same"]
 
 # From a prepared design to an AIG, as SymbiYosys goes.
 FORMAL = """\
@@ -27,13 +28,14 @@ opt_clean
 setundef -undriven -anyseq
 opt -fast
 """
-AIG = """\
+FLAT = """\
 delete */t:$print
 formalff -assume
 flatten
 setundef -undriven -anyseq
 setattr -unset keep
-delete -output
+"""
+GATES = """\
 opt -full
 techmap
 opt -fast
@@ -44,6 +46,9 @@ dffunmap
 aigmap
 opt_clean
 """
+AIG = f"{FLAT}delete -output\n{GATES}"
+COMMON = ["chformal -assert -cover -live -fair -remove", "memory_nordff", "memory_map -formal",
+          "setundef -init -zero", FORMAL, "flatten", "opt_clean"]
 
 
 def breaches(pool, target, mutants, timeout=2):
@@ -100,16 +105,9 @@ def same(pool, target, mutants, timeout=10):
     """
     if not mutants:
         return set()
-    folder, task = pool.folder / target.label, replace(target.task, cut=())     # what was cut would differ
-    folder.mkdir(exist_ok=True)
-    text, _ = design(task, Twin)
-    (folder / "twin.il").write_text(text)
-    common = ["chformal -assert -cover -live -fair -remove", "memory_nordff", "memory_map -formal",
-              "setundef -init -zero", FORMAL, "flatten", "opt_clean"]
-    read = ["read_rtlil ../base.il", "design -stash base", "read_rtlil twin.il", f"delete {target.block.name}",
-            f"design -copy-from base {target.block.name}"]
-    script = [*read, *preparation(task), *common, "rename bench gold", "design -stash gold",
-              *read, *(mutant.command for mutant in mutants), *preparation(task), *common, "design -save gate"]
+    folder, task, read = _twin(pool, target)
+    script = [*read, *preparation(task), *COMMON, "rename bench gold", "design -stash gold",
+              *read, *(mutant.command for mutant in mutants), *preparation(task), *COMMON, "design -save gate"]
     for mutant in mutants:
         script += [
             "design -load gate", *_choose("bench", mutant), "rename bench gate", "design -copy-from gold gold",
@@ -118,6 +116,34 @@ def same(pool, target, mutants, timeout=10):
         ]
     run_yosys(folder, "same", "\n".join(script) + "\n")
     return {mutant.number for mutant in mutants if _proven(folder, f"same{mutant.number}", timeout)}
+
+
+def matching(pool, target, mutants):
+    """Which of some mutants are the block in every step: from any state to the same next one, with the same outputs.
+
+    Under the conditions of `same`. It is decided at once, but says nothing of mutants that differ in states that the
+    block is never in.
+
+    Returns
+    -------
+    set of int
+    """
+    folder, task, read = _twin(pool, target)
+    run_yosys(folder, "matching", "\n".join([
+        *read, *(mutant.command for mutant in mutants), *preparation(task), *COMMON, FLAT, GATES,
+        "write_aiger -I -B -zinit -no-startoffset -symbols matching.aig"]) + "\n")
+    aig, step = Aig(folder / "matching.aig"), folder / "step.aig"
+    return {mutant.number for mutant in mutants if not aig.difference("mutant", mutant.number, step) or re.search(
+        r"UNSATISFIABLE", _abc(folder, f"read_aiger {step.name}; sat -C 1000000"))}
+
+
+def _twin(pool, target):
+    """Folder and task of a comparison, and commands that read what is compared."""
+    folder, task = pool.folder / target.label, replace(target.task, cut=())     # what was cut would differ
+    folder.mkdir(exist_ok=True)
+    (folder / "twin.il").write_text(design(task, Twin)[0])
+    return folder, task, ["read_rtlil ../base.il", "design -stash base", "read_rtlil twin.il",
+                          f"delete {target.block.name}", f"design -copy-from base {target.block.name}"]
 
 
 class Twin(Bench):

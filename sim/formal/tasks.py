@@ -18,7 +18,7 @@ from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
-from sim.formal import kvcache, noc
+from sim.formal import chiplink, kvcache, noc
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.drain import DrainRules
 from sim.formal.engine import EngineRules
@@ -61,6 +61,7 @@ QUICK = [
     Task(Tags(STORE, 1), TagsRules),
     Task(Dispatcher(STORE), DispatcherRules),
     *noc.QUICK,
+    *chiplink.QUICK,
 ]
 
 TASKS = [
@@ -83,4 +84,5 @@ TASKS = [
     Task(Engine(config()), EngineRules, depth=14, patience=60, cover=0, cut=ARITHMETIC, watched=WATCHED),
     *kvcache.TASKS,
     *noc.TASKS,
+    *chiplink.TASKS,
 ]

@@ -112,6 +112,19 @@ BUGS = [
     Bug("a block that is let go stays pinned", "hw.kvcache.names", "self.unpins.eq(1)", "self.unpins.eq(0)"),
     Bug("all slots of the last block are swapped", "hw.kvcache.swaps",
         "last.eq(index + 1 == self.held)", "last.eq(index == self.held)"),
+    Bug("flits of a bad frame count with the next good one", "hw.noc.chiplink",
+        "with m.If(self.end | self.clear):", "with m.If(self.end & self.good | self.clear):"),
+    Bug("a bad frame overwrites a flit that is here", "hw.noc.chiplink",
+        "(offset < slots) & ~here[vc].bit_select(slot, 1)", "(offset < slots)"),
+    Bug("a status that comes late turns back time", "hw.noc.chiplink",
+        "fresh.eq(self.ack.valid & (ahead <= used[acked]))", "fresh.eq(self.ack.valid)"),
+    Bug("a frame goes on with a flit that does not follow", "hw.noc.chiplink",
+        "with m.If(self.follows & (count < self.burst)):",
+        "with m.If(self.asks.bit_select(vc, 1) & (count < self.burst)):"),
+    Bug("credits are given out that the far side does not have", "hw.noc.chiplink",
+        "(owed[v] != 0) & (used[v] + self.depth - owed[v] < slots)", "owed[v] != 0"),
+    Bug("a reset of the far side goes unnoticed", "hw.noc.chiplink",
+        "(hello.peer != self.peer) | hello.heard & ~knows", "hello.heard & ~knows"),
 ]
 
 
@@ -145,6 +158,10 @@ def _judge(bug):
         from sim.mutation.kvcache import jobs
 
         return _simulated(replay, jobs(far=False))
+    if bug.module == "hw.noc.chiplink":
+        from sim.mutation.chiplink import check, jobs
+
+        return _simulated(check, jobs())
     from sim.matmul import run
     from sim.mutation.campaign import jobs
 
@@ -169,7 +186,8 @@ def _simulated(run, jobs):
         try:
             run(job)
         except AssertionError as error:
-            said = re.findall("AssertionError: (.*)", Path(str(error).rpartition("see ")[2]).read_text())
+            _, found, log = str(error).rpartition("see ")
+            said = found and re.findall("AssertionError: (.*)", Path(log).read_text())
             return f"simulation, job {n}: {said[0][:200] if said else error}"
     return None
 

@@ -17,7 +17,7 @@ import networkx as nx
 import numpy as np
 
 from golden import fp32
-from golden.packet import DIRECTIONS, GROUP, HEADER, ORDER, TURNS, Error, Port, Reduction
+from golden.packet import CHAIN, DIRECTIONS, GROUP, HEADER, ORDER, TURNS, Error, Port, Reduction
 from golden.paging import pack, unpack
 
 __all__ = ["DeadlockError", "Join", "Mesh", "Message", "Packet", "check", "check_groups", "combine", "dependencies",
@@ -177,7 +177,7 @@ class Join:
     Attributes
     ----------
     inputs : tuple of Port
-        In `ORDER`.
+        In the order of `CHAIN`.
     output : Port
     op : Reduction
     """
@@ -208,7 +208,7 @@ def group(order, members, op, root=None):
         for here, (entry, (port,)) in way.items():
             inputs[here].add(entry)
             output[here] = port
-    return {here: Join(tuple(port for port in ORDER if port in inputs[here]), output[here], op) for here in inputs}
+    return {here: Join(tuple(port for port in CHAIN if port in inputs[here]), output[here], op) for here in inputs}
 
 
 OPERATIONS = {
@@ -220,20 +220,20 @@ OPERATIONS = {
 
 
 def combine(op, operands):
-    """((E + W) + (N + S)) + L: arrays of uint32 by `Port`. What is absent is left out, what is alone goes through."""
-    def pair(a, b):
-        return b if a is None else a if b is None else OPERATIONS[op](a, b)
-
-    east, west, north, south, local = map(operands.get, ORDER)
-    return pair(pair(pair(east, west), pair(north, south)), local)
+    """(((L + W) + E) + N) + S: arrays of uint32 by `Port`. What is absent is left out, what is alone goes through."""
+    first, *others = (operands[port] for port in CHAIN if port in operands)
+    for other in others:
+        first = OPERATIONS[op](first, other)
+    return first
 
 
 def check_groups(groups):
     """Refuse reductions that, under way at a time, could wait for each other for ever.
 
-    Every node must start its reductions in one and the same order. Then those of two groups pass a link in that
-    order if one node behind it, at least, is a member of both; without such a node they could pass one link
-    in this order and another in that, and meet at a router crosswise.
+    Every node must start its reductions in one and the same order. A router keeps the order of what comes by
+    one input; so where two groups meet, all that waits for more is in that order if the input at which the
+    later one of the two enters the `CHAIN` is an input of both. Between groups of rectangles, with their roots
+    in them, that is the node's own.
 
     Parameters
     ----------
@@ -243,15 +243,12 @@ def check_groups(groups):
     ------
     DeadlockError
     """
-    def behind(joins, here):
-        return {member for port in joins[here].inputs for member in
-                ({here} if port == Port.L else behind(joins, step(here, port)))}
-
     for (one, a), (other, b) in combinations(groups.items(), 2):
         for here in a.keys() & b.keys():
-            if a[here].output == b[here].output != Port.L and not behind(a, here) & behind(b, here):
-                raise DeadlockError(f"groups {one} and {other} share {_name((here, a[here].output))} "
-                                    "and no member behind it, so nothing keeps them in order")
+            enters = max(a[here].inputs[0], b[here].inputs[0], key=CHAIN.index)
+            if not (enters in a[here].inputs and enters in b[here].inputs):
+                raise DeadlockError(f"groups {one} and {other} meet at {here}, "
+                                    "where nothing keeps them in order")
 
 
 # Deadlock

@@ -8,7 +8,7 @@ which the sender gives with the header and the receiver gets with it.
 
 from enum import IntEnum
 
-__all__ = ["DIRECTIONS", "EXTRA", "Error", "GROUP", "HEADER", "LENGTH", "ORDER", "Port", "Reduction", "TURNS",
+__all__ = ["CHAIN", "DIRECTIONS", "EXTRA", "Error", "GROUP", "HEADER", "LENGTH", "ORDER", "Port", "Reduction", "TURNS",
            "bucket", "flit"]
 
 
@@ -31,8 +31,11 @@ DIRECTIONS = {Port.N: (0, -1), Port.E: (1, 0), Port.S: (0, 1), Port.W: (-1, 0)}
 """Steps in x and y."""
 
 ORDER = (Port.E, Port.W, Port.N, Port.S, Port.L)
-"""The order in which a multicast acquires its outputs, and in which a reduction takes its inputs:
-((E + W) + (N + S)) + L."""
+"""The order in which a multicast acquires its outputs."""
+
+CHAIN = (Port.L, Port.W, Port.E, Port.N, Port.S)
+"""The order in which a reduction takes its inputs, one after the other: (((L + W) + E) + N) + S. On the ways, in
+x first, to a root in the middle of its members, each comes about when the sum of those before it is there."""
 
 _ANY = frozenset(Port) - {Port.L}
 

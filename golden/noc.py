@@ -17,13 +17,11 @@ import networkx as nx
 import numpy as np
 
 from golden import fp32
-from golden.packet import CHAIN, DIRECTIONS, GROUP, HEADER, ORDER, TURNS, Error, Port, Reduction
+from golden.packet import DIRECTIONS, FORKS, GROUP, HEADER, ORDER, TURNS, Error, Port, Reduction
 from golden.paging import pack, unpack
 
 __all__ = ["DeadlockError", "Join", "Mesh", "Message", "Packet", "check", "check_groups", "combine", "dependencies",
            "flits", "group", "middle", "outputs", "packets", "refusal", "step", "tree"]
-
-SIDES = (Port.W, Port.E), (Port.N, Port.S)      # in x and y: towards the lower and the higher numbers
 
 
 class DeadlockError(ValueError):
@@ -38,7 +36,7 @@ def step(here, port):
 
 
 def outputs(order, entry, here, dst, ext=(0, 0)):
-    """Ports that a packet leaves node `here` by, in `ORDER`.
+    """Ports that a packet leaves node `here` by, in the order of `FORKS`.
 
     Parameters
     ----------
@@ -49,16 +47,11 @@ def outputs(order, entry, here, dst, ext=(0, 0)):
     here, dst, ext : (int, int)
         It goes to the nodes from `dst` to `dst` + `ext`.
     """
-    wanted = set()
-    for axis in (0, 1) if order == "xy" else (1, 0):
-        low, high = dst[axis], dst[axis] + ext[axis]
-        wanted |= {side for side, beyond in zip(SIDES[axis], (low < here[axis], here[axis] < high), strict=True)
-                   if beyond}
-        if not low <= here[axis] <= high:
-            break
-    else:
-        wanted.add(Port.L)
-    return tuple(port for port in ORDER if port in wanted & TURNS[order][entry])
+    (x, y), (left, top), (right, bottom) = here, dst, (dst[0] + ext[0], dst[1] + ext[1])
+    column, row = left <= x <= right, top <= y <= bottom
+    beyond = {Port.E: x < right, Port.W: left < x, Port.N: top < y, Port.S: y < bottom, Port.L: column and row}
+    forks = FORKS[order] if (column if order == "xy" else row) else FORKS[order][:2]
+    return tuple(port for port in forks if beyond[port] and port in TURNS[order][entry])
 
 
 def tree(order, source, dst, ext=(0, 0)):
@@ -177,7 +170,7 @@ class Join:
     Attributes
     ----------
     inputs : tuple of Port
-        In the order of `CHAIN`.
+        As in `ORDER`.
     output : Port
     op : Reduction
     """
@@ -208,7 +201,7 @@ def group(order, members, op, root=None):
         for here, (entry, (port,)) in way.items():
             inputs[here].add(entry)
             output[here] = port
-    return {here: Join(tuple(port for port in CHAIN if port in inputs[here]), output[here], op) for here in inputs}
+    return {here: Join(tuple(port for port in ORDER if port in inputs[here]), output[here], op) for here in inputs}
 
 
 OPERATIONS = {
@@ -221,7 +214,7 @@ OPERATIONS = {
 
 def combine(op, operands):
     """(((L + W) + E) + N) + S: arrays of uint32 by `Port`. What is absent is left out, what is alone goes through."""
-    first, *others = (operands[port] for port in CHAIN if port in operands)
+    first, *others = (operands[port] for port in ORDER if port in operands)
     for other in others:
         first = OPERATIONS[op](first, other)
     return first
@@ -230,10 +223,10 @@ def combine(op, operands):
 def check_groups(groups):
     """Refuse reductions that, under way at a time, could wait for each other for ever.
 
-    Every node must start its reductions in one and the same order. A router keeps the order of what comes by
-    one input; so where two groups meet, all that waits for more is in that order if the input at which the
-    later one of the two enters the `CHAIN` is an input of both. Between groups of rectangles, with their roots
-    in them, that is the node's own.
+    Every node must start its reductions in one and the same order. A router takes its inputs one after the
+    other and lets nothing overtake. So where two groups meet all stays in that order if the first input of
+    the one, or that of the other if it comes later, is an input of both. Of rectangles with their roots inside
+    that is the node's own.
 
     Parameters
     ----------
@@ -245,7 +238,7 @@ def check_groups(groups):
     """
     for (one, a), (other, b) in combinations(groups.items(), 2):
         for here in a.keys() & b.keys():
-            enters = max(a[here].inputs[0], b[here].inputs[0], key=CHAIN.index)
+            enters = max(a[here].inputs[0], b[here].inputs[0], key=ORDER.index)
             if not (enters in a[here].inputs and enters in b[here].inputs):
                 raise DeadlockError(f"groups {one} and {other} meet at {here}, "
                                     "where nothing keeps them in order")
@@ -274,7 +267,7 @@ def dependencies(noc, routing=outputs, early=False):
     """What may wait for what: a graph of channels (node, output, virtual channel).
 
     A packet that holds a channel waits for the next one of its way. A multicast holds the outputs of a router
-    that come first in `ORDER` while it waits for the next, and nothing beyond them, as it moves on only when it
+    that come first in `FORKS` while it waits for the next, and nothing beyond them, as it moves on only when it
     has all, and room behind each for all of it. A request at its node waits for the reply to leave; replies
     have their place in the requester's buffer. A reduction holds its inputs and waits for the output; that its
     inputs come to each other is a matter of `check_groups`.
@@ -290,7 +283,8 @@ def dependencies(noc, routing=outputs, early=False):
     graph = nx.DiGraph()
     firsts = {}
     for kind in noc.classes:
-        vcs, hops = noc.channels(kind.name), _hops(noc.width, noc.height, noc.order(kind.name), routing)
+        vcs, order = noc.channels(kind.name), noc.order(kind.name)
+        hops = _hops(noc.width, noc.height, order, routing)
         taken = defaultdict(set)
         for here, entry, port in hops:
             taken[here, entry].add(port)
@@ -302,7 +296,7 @@ def dependencies(noc, routing=outputs, early=False):
         if kind.multicast:
             ways = graph.copy() if early else nx.DiGraph()
             for here, entry in taken:
-                branches = [(here, port, vcs[0]) for port in ORDER if port in taken[here, entry]]
+                branches = [(here, port, vcs[0]) for port in FORKS[order] if port in taken[here, entry]]
                 for held, waited in combinations(branches, 2):
                     beyond = nx.descendants(ways, held) if early else ()
                     graph.add_edges_from((each, waited) for each in (held, *beyond))

@@ -8,7 +8,7 @@ which the sender gives with the header and the receiver gets with it.
 
 from enum import IntEnum
 
-__all__ = ["CHAIN", "DIRECTIONS", "EXTRA", "Error", "GROUP", "HEADER", "LENGTH", "ORDER", "Port", "Reduction", "TURNS",
+__all__ = ["DIRECTIONS", "EXTRA", "Error", "FORKS", "GROUP", "HEADER", "LENGTH", "ORDER", "Port", "Reduction", "TURNS",
            "bucket", "flit"]
 
 
@@ -30,12 +30,15 @@ class Port(IntEnum):
 DIRECTIONS = {Port.N: (0, -1), Port.E: (1, 0), Port.S: (0, 1), Port.W: (-1, 0)}
 """Steps in x and y."""
 
-ORDER = (Port.E, Port.W, Port.N, Port.S, Port.L)
-"""The order in which a multicast acquires its outputs."""
+ORDER = (Port.L, Port.W, Port.E, Port.N, Port.S)
+"""The order in which a reduction takes its inputs, one after the other: (((L + W) + E) + N) + S. On their ways, x
+first, to the middle of its members each comes about when the sum of those before it is there."""
 
-CHAIN = (Port.L, Port.W, Port.E, Port.N, Port.S)
-"""The order in which a reduction takes its inputs, one after the other: (((L + W) + E) + N) + S. On the ways, in
-x first, to a root in the middle of its members, each comes about when the sum of those before it is there."""
+FORKS = {
+    "xy": (Port.E, Port.W, Port.N, Port.S, Port.L),
+    "yx": (Port.N, Port.S, Port.E, Port.W, Port.L),
+}
+"""The order in which a multicast acquires its outputs: as it travels, else two of them could wait for each other."""
 
 _ANY = frozenset(Port) - {Port.L}
 
@@ -79,7 +82,7 @@ HEADER = {
     "length": LENGTH,           # flits of payload
     "last": 1,                  # of its message
     "reserve": LENGTH,          # flits of reply that the requester holds free
-    "user": 11,
+    "user": 7,
 }
 EXTRA = 64      # first bit of a head flit that is not the header's
 

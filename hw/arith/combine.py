@@ -28,8 +28,8 @@ class Combine(Block):
     -------
     a, b : In(32)
     op : In(Reduction)
-    keep : In(1)
-        `o` is `a`, whatever it is.
+    keep : In(2)
+        One of the two goes through as it is: `a` or, with the upper bit, `b`.
     go : In(2)
         Each stage takes what is before it.
     o : Out(32)
@@ -38,14 +38,14 @@ class Combine(Block):
     latency = 2
 
     def __init__(self):
-        super().__init__({"a": In(32), "b": In(32), "op": In(2), "keep": In(1), "go": In(2), "o": Out(32)})
+        super().__init__({"a": In(32), "b": In(32), "op": In(2), "keep": In(2), "go": In(2), "o": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
         a, b = Float(FP32)(self.a), Float(FP32)(self.b)
         plain, other = Signal(), Signal(32)
         m.d.comb += [
-            plain.eq(self.keep | (self.op != Reduction.SUM_FP32)),
+            plain.eq(self.keep.any() | (self.op != Reduction.SUM_FP32)),
             other.eq(self._other(m)),
         ]
 
@@ -116,13 +116,14 @@ class Combine(Block):
     def _other(self, m):
         """All but a sum in FP32."""
         larger, floating = self.op[1], self.op[0]
-        second, inverse, total = Signal(32), Signal(), Signal(33)
+        first, second, inverse, total = Signal(32), Signal(32), Signal(), Signal(33)
         a_nan, b_nan, less, picked = Signal(), Signal(), Signal(), Signal(Float(FP32))
         a, b = Float(FP32)(self.a), Float(FP32)(self.b)
         m.d.comb += [
-            inverse.eq(larger & ~self.keep),
-            second.eq((self.b & ~self.keep.replicate(32)) ^ inverse.replicate(32)),
-            total.eq((Cat(Const(1, 1), self.a) + Cat(inverse, second))[1:]),      # the lowest bit carries
+            inverse.eq(larger & ~self.keep.any()),
+            first.eq(self.a & ~self.keep[1].replicate(32)),
+            second.eq((self.b & ~self.keep[0].replicate(32)) ^ inverse.replicate(32)),
+            total.eq((Cat(Const(1, 1), first) + Cat(inverse, second))[1:]),       # the lowest bit carries
             less.eq(Mux(a.sign ^ b.sign, a.sign, ~total[-1])),
             picked.eq(Mux(less ^ (floating & a.sign & b.sign), self.b, self.a)),
             a_nan.eq(a.is_nan), b_nan.eq(b.is_nan),

@@ -116,20 +116,19 @@ class Combine(Block):
     def _other(self, m):
         """All but a sum in FP32."""
         larger, floating = self.op[1], self.op[0]
-        first, second, inverse, total = Signal(32), Signal(32), Signal(), Signal(33)
+        second, total = Signal(32), Signal(33)
         a_nan, b_nan, less, picked = Signal(), Signal(), Signal(), Signal(Float(FP32))
         a, b = Float(FP32)(self.a), Float(FP32)(self.b)
         m.d.comb += [
-            inverse.eq(larger & ~self.keep.any()),
-            first.eq(self.a & ~self.keep[1].replicate(32)),
-            second.eq((self.b & ~self.keep[0].replicate(32)) ^ inverse.replicate(32)),
-            total.eq((Cat(Const(1, 1), first) + Cat(inverse, second))[1:]),       # the lowest bit carries
+            second.eq(self.b ^ larger.replicate(32)),
+            total.eq((Cat(Const(1, 1), self.a) + Cat(larger, second))[1:]),       # the lowest bit carries
             less.eq(Mux(a.sign ^ b.sign, a.sign, ~total[-1])),
             picked.eq(Mux(less ^ (floating & a.sign & b.sign), self.b, self.a)),
             a_nan.eq(a.is_nan), b_nan.eq(b.is_nan),
         ]
         flushed = Cat(picked.as_value()[:-1] & (picked.exponent.any() | ~floating).replicate(31), picked.sign)
-        return Mux(inverse, Mux(floating & (a_nan | b_nan), NAN, flushed), total[:-1])
+        result = Mux(larger, Mux(floating & (a_nan | b_nan), NAN, flushed), total[:-1])
+        return Mux(self.keep[1], self.b, Mux(self.keep[0], self.a, result))
 
     def _normalized(self, m, near, exponent):
         """31 bits of a difference that is exact."""

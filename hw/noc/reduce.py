@@ -28,8 +28,9 @@ class Step:
 
     Attributes
     ----------
-    number, inputs : Signal
-        Group of the flit in front, and the steps that this group uses: none if there is no such group.
+    number, held, inputs : Signal
+        Group of the flit in front and of the one before it; the steps that the former uses, none if there is no
+        such group.
     there, refused : Signal
         There is a flit that takes part; or one that does not.
     first : Signal
@@ -47,9 +48,9 @@ class Step:
     def __init__(self, place, port, i, number, item, count):
         self.place, self.port, self.i = place, port, i
         self.header = data.View(HEADER, i.payload.data[:64])
-        shapes = {"number": number, "inputs": count, "item": item}
-        for name in ("number", "inputs", "there", "refused", "first", "asked", "match", "differ", "lacks", "valid",
-                     "item", "take", "busy"):
+        shapes = {"number": number, "held": number, "inputs": count, "item": item}
+        for name in ("number", "held", "inputs", "there", "refused", "first", "asked", "match", "differ", "lacks",
+                     "valid", "item", "take", "busy"):
             setattr(self, name, Signal(shapes.get(name, 1), name=f"{port.name.lower()}_{name}"))
 
 
@@ -145,9 +146,9 @@ class Reduce(Block):
 
     def _front(self, m, step):
         """Whose flit is in front."""
-        flit, held, astray, known = step.i.payload, Signal(self.number), Signal(), Signal()
+        flit, astray, known = step.i.payload, Signal(), Signal()
         m.d.comb += [
-            step.number.eq(Mux(flit.head, step.header.tag, held)),
+            step.number.eq(Mux(flit.head, step.header.tag, step.held)),
             known.eq(~flit.head | (step.header.tag < self.groups)),
             step.inputs.eq(self._inputs(step.number) & known.replicate(len(self.ports))),
             step.first.eq(~step.inputs[:step.place].any()),
@@ -155,7 +156,7 @@ class Reduce(Block):
             step.there.eq(step.i.valid & ~step.refused),
         ]
         with m.If(step.i.valid & step.i.ready):
-            m.d.sync += held.eq(step.number), astray.eq(step.refused & ~flit.tail)
+            m.d.sync += step.held.eq(step.number), astray.eq(step.refused & ~flit.tail)
 
     def _marked(self, step, odd=0):
         """The marks of the flit in front, once it is added."""
@@ -203,7 +204,7 @@ class Reduce(Block):
             m.submodules[f"{name}_combine{n // LANE}"] = combine = Combine()
             m.d.comb += [
                 combine.a.eq(left.item.data[n:n + LANE]), combine.b.eq(flit.data[n:n + LANE]),
-                combine.op.eq(self._entry(step.number).op),
+                combine.op.eq(self._entry(step.held).op),
                 combine.keep.eq(Cat(flit.head & ~step.first, step.first)), combine.go.eq(go),
             ]
             words.append(combine.o)

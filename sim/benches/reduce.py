@@ -273,9 +273,8 @@ async def a_broken_packet_ends(dut):
     await reset(dut)
     join = Join((Port.L, Port.E), Port.W, Reduction.SUM_INT32)
     await bench.write(0, join)
-    l, e = bench.operand(0, 3), bench.operand(0, 3)
-    bench.send(Port.L, l)
-    bench.send(Port.E, e)
+    bench.send(Port.L, bench.operand(0, 3))
+    bench.send(Port.E, bench.operand(0, 3))
     for _ in range(2):                          # its head and a body come
         bench.sources[Port.E].queue.pop()
     for _ in range(2 * PATIENCE + 20):

@@ -39,7 +39,10 @@ class Reductions(Contract):
         o, between, outputs = block.o.payload, Signal(), Signal.like(block.o.payload.outputs)
         with m.If(self.moves(block.o)):
             m.d.sync += between.eq(~o.tail), outputs.eq(o.outputs)
-        self.promise("o is valid until it is taken", self.steady(block.o))
+        marks = Cat(o.head, o.tail, o.outputs)      # data are whatever they want here
+        waiting, kept = Signal(), Signal(len(marks))
+        m.d.sync += waiting.eq(block.o.valid & ~block.o.ready), kept.eq(marks)
+        self.promise("o is valid until it is taken", ~waiting | block.o.valid & (marks == kept))
         self.promise("whole packets leave", ~block.o.valid | (o.head ^ between))
         self.promise("all of a packet leaves by one port", ~(block.o.valid & between) | (o.outputs == outputs))
 
@@ -64,8 +67,8 @@ class ReduceRules(Reductions):
         inputs, places, age = self.inputs, range(len(block.ports)), Signal(2)
         m.d.sync += age.eq(age + (age < 2))
         entries = [self.some(len(Value.cast(block.write.entry)), f"entry{n}") for n in range(2)]
-        self.require("two groups are known", (block.write.en == (age < 2)) & (block.write.group == age)
-                     & (age[1] | (Value.cast(block.write.entry) == Array(entries)[age[0]])))
+        self.require("two groups are known", (block.write.en == (age < 2)) & (age[1] | (
+            (block.write.group == age) & (Value.cast(block.write.entry) == Array(entries)[age[0]]))))
         self.require("before anything comes", age[1] | ~Cat(i.valid for i in inputs).any())
         self.require("errors stay", ~block.clear)
         sound = Signal()
@@ -74,10 +77,9 @@ class ReduceRules(Reductions):
         uses = [Signal(len(block.ports), name=f"uses{n}") for n in range(2)]
         for use, entry in zip(uses, entries, strict=True):
             m.d.comb += use.eq(Cat(GROUP(entry).inputs[port] for port in block.ports))
-        for a, b in (uses, uses[::-1]):
-            for place in places:
-                enters = a[place] & ~a[:place].any() & b[:place].any()
-                self.require("groups keep each other in order", ~enters | b[place])
+        crossing = [a[place] & ~a[:place].any() & b[:place].any() & ~b[place]
+                    for a, b in (uses, uses[::-1]) for place in places]
+        self.require("groups keep each other in order", ~Cat(crossing).any())
 
         # All inputs, and what leaves, take turns between the groups that there are.
         one = Cat(uses[0].any() ^ uses[1].any())
@@ -87,11 +89,11 @@ class ReduceRules(Reductions):
         number = Signal()
         m.d.comb += number.eq(Mux(one, uses[1].any(), leaving))
         for place in places:
-            i, turn = inputs[place], Signal(name=f"turn{place}")
+            i, turn, name = inputs[place], Signal(name=f"turn{place}"), block.ports[place].name
             both = uses[0][place] & uses[1][place]
             with m.If(self.moves(i) & i.payload.tail & both):
                 m.d.sync += turn.eq(~turn)
-            self.require("packets come in turn", ~i.valid | (self.numbers[place] == Mux(both, turn, uses[1][place]))
+            self.require(f"{name} takes turns", ~i.valid | (self.numbers[place] == Mux(both, turn, uses[1][place]))
                          & (uses[0][place] | uses[1][place]))
 
         # Of one of the groups: what is inside, counted at each input; and one flit of one input, which is odd.
@@ -106,13 +108,15 @@ class ReduceRules(Reductions):
             with m.If(ahead == 0):
                 m.d.sync += followed.eq(0), done.eq(1)
         for place in places:
-            i, count, taken = inputs[place], Signal(4, name=f"inside{place}"), Signal(name=f"taken{place}")
+            i, name = inputs[place], block.ports[place].name
+            count, taken = Signal(4, name=f"inside{place}"), Signal(name=f"taken{place}")
             m.d.comb += taken.eq(self.moves(i) & (self.numbers[place] == group))
             with m.If(mine[place]):
                 m.d.sync += count.eq(count + taken - left)
-            self.promise("no result without all operands", ~(sound & left & mine[place]) | (count != 0) | taken)
-            self.promise("no operand is forgotten", ~(sound & mine[place]) | (count <= 2 * (len(block.ports) - 1)))
-            self.require("one odd flit", ~(i.valid & i.payload.odd) | origin[place] & ~followed & ~done
+            watched = sound & mine[place]
+            self.promise(f"no result without its operand from {name}", ~(watched & left) | (count != 0) | taken)
+            self.promise(f"no operand from {name} is forgotten", ~watched | (count <= 2 * (len(block.ports) - 1)))
+            self.require(f"{name} brings one odd flit", ~(i.valid & i.payload.odd) | origin[place] & ~followed & ~done
                          & (self.numbers[place] == group))
             with m.If(taken & i.payload.odd):
                 m.d.sync += ahead.eq(count - left), followed.eq((count != 0) | ~left), done.eq((count == 0) & left)
@@ -126,7 +130,8 @@ class ReduceRules(Reductions):
         self.promise("to where the group says", ~(sound & block.o.valid) | (
             o.outputs == 1 << GROUP(Mux(number, entries[1], entries[0])).output))
         ready = Cat(i.valid | ~(uses[0][place] | uses[1][place]) for place, i in enumerate(inputs)).all()
-        self.stands(m, block, sound & age[1] & ready & (uses[0] | uses[1]).any(), 2 * len(places), "joins make progress")
+        some = (uses[0] | uses[1]).any()
+        self.stands(m, block, sound & age[1] & ready & some, 2 * len(places), "joins make progress")
         self.reach("a result of all inputs", sound & left & mine.all())
         self.reach("the odd one leaves", sound & done)
 

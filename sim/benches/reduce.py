@@ -6,22 +6,17 @@
 
 import os
 import random
-from itertools import combinations
 
 import cocotb
-import numpy as np
 from cocotb.triggers import RisingEdge
 
-from golden.noc import DeadlockError, Join, check_groups, combine
-from golden.packet import GROUP, HEADER, ORDER, Error, Port, Reduction
-from golden.paging import pack, unpack
-from sim.operands import CORNERS
+from golden.noc import Join
+from golden.packet import ORDER, Error, Port, Reduction
+from golden.paging import unpack
+from sim.reduce import SHAPES, allowed, order, packet, reductions, result, some_join
 from sim.stream import Sink, Source, check_stalls, reset
 
 GROUPS, PATIENCE = int(os.environ["GROUPS"]), int(os.environ["PATIENCE"])
-MARKS = ("head", "tail", "odd")
-SHAPES = [tuple(port for port in ORDER if port in some)
-          for count in range(1, 6) for some in combinations(ORDER, count)]
 
 
 class Bench:
@@ -29,8 +24,7 @@ class Bench:
 
     def __init__(self, dut, idle=0.0, stall=0.0):
         self.dut, self.rng = dut, random.Random(cocotb.RANDOM_SEED)
-        self.numbers = np.random.default_rng(cocotb.RANDOM_SEED)
-        self.bits = len(dut.l_i__payload) - len(MARKS)
+        self.bits = len(dut.l_i__payload) - 3
         self.sources = {port: Source(dut, f"{port.name.lower()}_i", idle=idle) for port in ORDER}
         self.sink = Sink(dut, "o", stall=stall)
         self.joins, self.expected = {}, []
@@ -40,50 +34,20 @@ class Bench:
     async def write(self, number, join):
         """Set the register of a group."""
         self.joins[number] = join
-        word = join.word if join else 0
-        self.dut.write.value = 1 | number << 1 | word << len(self.dut.write) - sum(GROUP.values())
+        self.dut.write.value = order(number, join, GROUPS)
         await RisingEdge(self.dut.clk)
         self.dut.write.value = 0
         await RisingEdge(self.dut.clk)
 
-    def operand(self, number, length):
-        """A packet: header, payload, and whether each flit is of odd parity."""
-        header = {name: self.rng.getrandbits(width) for name, width in HEADER.items()}
-        lanes = self.bits // 32
-        words = self.numbers.integers(0, 1 << 32, (length, lanes), dtype=np.uint32)
-        near = words & 0x80FFFFFF | 0x40000000       # of about the same magnitude
-        odd = self.numbers.choice(np.array(CORNERS, np.uint32), words.shape)
-        kind = self.numbers.integers(0, 4, words.shape)
-        words = np.where(kind == 0, words, np.where(kind == 1, odd, near))
-        head = pack(HEADER, header | {"tag": number, "length": length})
-        extra = self.rng.getrandbits(self.bits - 64) if self.bits > 64 else 0
-        return head | extra << 64, words, [0] + [self.rng.random() < 0.05 for _ in range(length)]
-
-    def send(self, port, operand):
-        head, words, odd = operand
-        data = [head, *(int.from_bytes(row.astype("<u4").tobytes(), "little") for row in words)]
-        marks = self.bits
-        self.sources[port].send(
-            word | (n == 0) << marks | (n == len(words)) << marks + 1 | int(odd[n]) << marks + 2
-            for n, word in enumerate(data))
+    def packet(self, number, length):
+        return packet(self.rng, number, length, self.bits)
 
     def reduction(self, number, length):
         """Send the packets of a reduction and expect its result."""
-        join = self.joins[number]
-        operands = {port: self.operand(number, length) for port in join.inputs}
-        for port, operand in operands.items():
-            self.send(port, operand)
-        sums = combine(join.op, {port: words for port, (_, words, _) in operands.items()})
-        words = [operands[join.inputs[0]][0], *(int.from_bytes(row.astype("<u4").tobytes(), "little") for row in sums)]
-        odd = [any(each) for each in zip(*(odd for _, _, odd in operands.values()), strict=True)]
-        self.expect(join, words, odd)
-
-    def expect(self, join, words, odd):
-        for n, word in enumerate(words):
-            head, tail = n == 0, n == len(words) - 1
-            parity = (word.bit_count() + head + tail + odd[n]) % 2
-            self.expected.append(word | head << self.bits | tail << self.bits + 1 | parity << self.bits + 2
-                                 | 1 << self.bits + 3 + join.output)
+        packets = {port: self.packet(number, length) for port in self.joins[number].inputs}
+        for port, flits in packets.items():
+            self.sources[port].send(flits)
+        self.expected += result(self.joins[number], packets, self.bits)
 
     async def finish(self, timeout=5000):
         """Wait for all that must come out, and that nothing else does."""
@@ -112,18 +76,6 @@ class Bench:
         await RisingEdge(self.dut.clk)
 
 
-def allowed(joins):
-    try:
-        check_groups({number: {(0, 0): join} for number, join in joins.items()})
-    except DeadlockError:
-        return False
-    return True
-
-
-def some_join(rng, shape=None):
-    return Join(shape or rng.choice(SHAPES), rng.choice(list(Port)), rng.choice(list(Reduction)))
-
-
 @cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize(idle=[0.0, 0.4], stall=[0.0, 0.4])
 async def random_reductions(dut, idle, stall):
@@ -139,8 +91,10 @@ async def random_reductions(dut, idle, stall):
         for number, join in joins.items():
             await bench.write(number, join)
             sizes.add(len(join.inputs))
-        for _ in range(20):
-            bench.reduction(bench.rng.choice(list(joins)), bench.rng.choice([0, 1, 2, 3, 8]))
+        sent, leaves = reductions(bench.rng, joins, 20, bench.bits)
+        for port, flits in sent.items():
+            bench.sources[port].send(flits)
+        bench.expected += leaves
         await bench.finish()
     assert bench.error()[0] == Error.NONE and len(sizes) > 3
     if idle and stall:
@@ -174,9 +128,8 @@ async def late_operands_take_one_adder(dut):
     await reset(dut)
     for shape in SHAPES:
         await bench.write(0, some_join(bench.rng, shape))
-        operands = {port: bench.operand(0, 4) for port in shape}
         for port in shape:
-            bench.send(port, operands[port])
+            bench.sources[port].send(bench.packet(0, 4))
             for _ in range(2 if port != shape[-1] else 0):
                 await RisingEdge(dut.clk)
         waited = 0
@@ -199,18 +152,18 @@ async def errors(dut, stall):
     good = Join((Port.L, Port.W, Port.S), Port.E, Reduction.SUM_FP32)
     await bench.write(0, good)
 
-    bench.send(Port.W, bench.operand(GROUPS, 3))           # no such group
+    bench.sources[Port.W].send(bench.packet(GROUPS, 3))           # no such group
     bench.reduction(0, 2)
     await bench.finish()
     assert bench.error() == (Error.GROUP, Port.W, GROUPS)
 
-    bench.send(Port.N, bench.operand(0, 0))                 # not here
+    bench.sources[Port.N].send(bench.packet(0, 0))                 # not here
     bench.reduction(0, 2)
     await bench.finish()
     assert bench.error() == (Error.GROUP, Port.W, GROUPS)
     await bench.clear()
     assert bench.error()[0] == Error.NONE
-    bench.send(Port.N, bench.operand(0, 4))
+    bench.sources[Port.N].send(bench.packet(0, 4))
     bench.reduction(0, 1)
     await bench.finish()
     assert bench.error() == (Error.GROUP, Port.N, 0)
@@ -221,7 +174,7 @@ async def errors(dut, stall):
         await bench.finish()
         for _ in range(2):
             for other in good.inputs:
-                bench.send(other, bench.operand(0, 5 if other == port else 2))
+                bench.sources[other].send(bench.packet(0, 5 if other == port else 2))
         await bench.finish()
         assert bench.error()[0] == Error.GROUP and bench.error()[1] in good.inputs and bench.error()[2] == 0
         await bench.write(0, good)
@@ -230,7 +183,7 @@ async def errors(dut, stall):
     for port in good.inputs:                                # one that does not come
         for other in good.inputs:
             if other != port:
-                bench.send(other, bench.operand(0, 3))
+                bench.sources[other].send(bench.packet(0, 3))
         for _ in range(2 * PATIENCE + 20):
             await RisingEdge(dut.clk)
         await bench.finish()
@@ -250,7 +203,7 @@ async def others_go_on(dut):
         return
     await bench.write(0, Join((Port.L, Port.W), Port.E, Reduction.SUM_INT32))
     await bench.write(1, Join((Port.E, Port.N), Port.S, Reduction.MAX_FP32))
-    bench.send(Port.W, bench.operand(0, 1))
+    bench.sources[Port.W].send(bench.packet(0, 1))
     for _ in range(PATIENCE):
         bench.reduction(1, 2)
     await bench.finish()
@@ -273,8 +226,8 @@ async def a_broken_packet_ends(dut):
     await reset(dut)
     join = Join((Port.L, Port.E), Port.W, Reduction.SUM_INT32)
     await bench.write(0, join)
-    bench.send(Port.L, bench.operand(0, 3))
-    bench.send(Port.E, bench.operand(0, 3))
+    bench.sources[Port.L].send(bench.packet(0, 3))
+    bench.sources[Port.E].send(bench.packet(0, 3))
     for _ in range(2):                          # its head and a body come
         bench.sources[Port.E].queue.pop()
     for _ in range(2 * PATIENCE + 20):
@@ -285,8 +238,6 @@ async def a_broken_packet_ends(dut):
     assert marks & 3 == 2 and marks >> 3 == 1 << Port.W
     assert (items[-1] & (1 << bench.bits + 3) - 1).bit_count() % 2 == 1
     await bench.clear()
-    bench.sources[Port.L].send([]), bench.sources[Port.E].send([3 << bench.bits])    # a head of another group
-    await RisingEdge(dut.clk)
     await bench.write(0, join)
     bench.reduction(0, 4)
     await bench.finish()

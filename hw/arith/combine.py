@@ -66,8 +66,8 @@ class Combine(Block):
             before, shifted = shifted, Signal(26, name=f"shifted{1 << n}")
             lost.append(places[n] & before[:1 << n].any())
             m.d.comb += shifted.eq(Mux(places[n], before[1 << n:], before))
-        far = Signal()
-        m.d.comb += far.eq(places[5:].any())
+        beyond = Signal()
+        m.d.comb += beyond.eq(places[5:].any())
 
         # Those close to each other.
         high, low, apart, difference = Signal(23), Signal(23), Signal(), Signal(25)
@@ -100,15 +100,15 @@ class Combine(Block):
         ready = keep(plain | nan | infinite | lone, "ready")
         code = keep(Mux(plain, other, sum_code), "code")
         subtract, close = keep(opposite, "subtract"), keep(opposite & ~places[1:].any(), "close")
-        aligned = keep(Cat(Cat(lost).any() | far, shifted & ~far.replicate(26)), "aligned")
-        near = keep(difference, "near")
+        aligned = keep(Cat(Cat(lost).any() | beyond, shifted & ~beyond.replicate(26)), "aligned")
+        exact = keep(difference, "exact")
 
         # Second stage.
         result = Signal(32)
         exponent = code[23:31]
         m.d.comb += result.eq(Mux(ready, code, Cat(
-            Mux(close & ~near[-1], self._normalized(m, near, exponent), self._rounded(m, code, aligned, subtract)),
-            code[31] & ~(close & ~near.any()))))
+            Mux(close & ~exact[-1], self._normalized(m, exact, exponent), self._rounded(m, code, aligned, subtract)),
+            code[31] & ~(close & ~exact.any()))))
         with m.If(self.go[1]):
             m.d.sync += self.o.eq(result)
         return m
@@ -130,9 +130,9 @@ class Combine(Block):
         result = Mux(larger, Mux(floating & (a_nan | b_nan), NAN, flushed), total[:-1])
         return Mux(self.keep[1], self.b, Mux(self.keep[0], self.a, result))
 
-    def _normalized(self, m, near, exponent):
+    def _normalized(self, m, exact, exponent):
         """31 bits of a difference that is exact."""
-        value, shifts = normalize(m, near, (16, 8, 4, 2, 1), Const(0, 1))
+        value, shifts = normalize(m, exact, (16, 8, 4, 2, 1), Const(0, 1))
         left = Signal(signed(9))
         m.d.comb += left.eq(exponent - shifts)
         return Cat(value[1:-1], left[:8]) & (value[-1] & (left > 0)).replicate(31)

@@ -91,9 +91,19 @@ class Reduce(Block):
     error : Out(ERROR)
         The first packet that was dropped since `clear`, by its group; of those that waited, the input where.
     clear : In(1)
+    state : Out(struct of struct(valid, groups), by input)
+        What is in each adder, for those who wonder what it waits for.
     """
 
     def __init__(self, sides, bits, groups, patience):
+        if set(sides) - set("NESW"):
+            raise ValueError(f"Reduce: sides must be some of NESW, not {sides!r}")
+        if bits < 64 or bits % 64:
+            raise ValueError(f"Reduce: bits must be a multiple of 64, not {bits!r}")
+        if not 1 <= groups <= 16:
+            raise ValueError(f"Reduce: groups must be 1 to 16, not {groups!r}")
+        if patience < 2:
+            raise ValueError(f"Reduce: patience must be at least 2, not {patience!r}")
         self.sides, self.bits, self.groups, self.patience = sides, bits, groups, patience
         self.ports = [port for port in ORDER if port.name in f"{sides}L"]
         self.number = range(max(groups, 2))
@@ -103,6 +113,8 @@ class Reduce(Block):
                 "data": bits, "head": 1, "tail": 1, "parity": 1, "outputs": len(Port)}))),
             "write": In(data.StructLayout({"en": 1, "group": self.number, "entry": GROUP})),
             "error": Out(ERROR), "clear": In(1),
+            "state": Out(data.StructLayout({port.name.lower(): data.StructLayout({
+                "valid": 2, "groups": data.ArrayLayout(self.number, 2)}) for port in self.ports[1:]})),
         })
 
     def input(self, port):
@@ -192,6 +204,7 @@ class Reduce(Block):
             dead.eq(valid[1] & ~kept[1].whole & ~asks.any()),       # its group has been switched off
             go[1].eq(~valid[1] | dead | step.take), go[0].eq(~valid[0] | go[1]),
             step.valid.eq(valid[1] & ~dead | over),
+            self.state[name].valid.eq(Cat(valid)), self.state[name].groups.eq(Cat(each.group for each in kept)),
         ]
         with m.If(go[0]):
             m.d.sync += valid[0].eq(join | start)

@@ -22,7 +22,7 @@ async def mutants(dut):
     for job in jobs:                            # the block itself does as golden says
         due.append(await play(dut, job))
         leaves = [payload for _, payload, ready, _, _ in due[-1] if payload is not None and ready]
-        assert job.leaves is None or leaves == job.leaves, f"{len(leaves)} flits, not {len(job.leaves)}"
+        assert job.leaves in (None, leaves), f"seed {job.seed}: {len(leaves)} flits, not {len(job.leaves)}"
     found = {}
     for number in numbers:
         dut.mutant.value = number
@@ -36,9 +36,8 @@ async def mutants(dut):
 async def play(dut, job, due=None):
     """Run a job from a reset on. Return what is seen in each cycle; with `due`, what differs from that first, if so."""
     rng, seen = random.Random(job.seed), []
-    inputs = [(getattr(dut, f"{port.name.lower()}_i__{name}") for name in ("valid", "payload", "ready"))
-              for port in ORDER]
-    inputs = [(*handles, list(job.sent.get(port, ()))[::-1]) for handles, port in zip(inputs, ORDER, strict=True)]
+    inputs = [(*(getattr(dut, f"{port.name.lower()}_i__{name}") for name in ("valid", "payload", "ready")),
+               list(job.sent.get(port, ()))[::-1]) for port in ORDER]
     for valid, *_ in inputs:
         valid.value = 0
     dut.o__ready.value = dut.clear.value = 0

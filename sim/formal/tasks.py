@@ -18,7 +18,7 @@ from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
-from sim.formal import kvcache
+from sim.formal import kvcache, reduce
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.drain import DrainRules
 from sim.formal.engine import EngineRules
@@ -81,4 +81,5 @@ TASKS = [
     Task(Engine(TINY), EngineRules, depth=15, patience=100, cover=0, cut=ARITHMETIC),
     Task(Engine(config()), EngineRules, depth=14, patience=60, cover=0, cut=ARITHMETIC, watched=WATCHED),
     *kvcache.TASKS,
+    *reduce.TASKS,
 ]

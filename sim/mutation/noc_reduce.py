@@ -20,7 +20,7 @@ from sim.run import simulate
 __all__ = ["Job", "benched", "jobs", "run", "target"]
 
 BENCH = "sim.benches.reduce_mutants"
-GROUPS, PATIENCE, BITS = 3, 40, 64
+GROUPS, PATIENCE, BITS = 3, 120, 64
 MUTANTS = 250
 
 
@@ -76,7 +76,8 @@ def target():
 
 def benched():
     """Run the bench of reductions."""
-    return simulate(Reduce("NESW", BITS, GROUPS, 100), "sim.benches.reduce", env={"GROUPS": GROUPS, "PATIENCE": 100})
+    return simulate(Reduce("NESW", BITS, GROUPS, 100), "sim.benches.reduce",
+                    env={"SIDES": "NESW", "GROUPS": GROUPS, "PATIENCE": 100})
 
 
 def said(found, mutant, text):
@@ -100,7 +101,7 @@ def jobs():
             for _ in range(2):
                 sent[rng.choice(ports)] += packet(rng, rng.choice([0, 1, 2, 3, 130]), rng.choice([0, 2, 5]), BITS)
                 del sent[rng.choice(ports)][-rng.randint(1, 3):]
-        found.append(Job(tuple(writes), sent, leaves, idle, stall, 300 if seed < 20 else 500, seed))
+        found.append(Job(tuple(writes), sent, leaves, idle, stall, 600 if seed < 20 else 500, seed))
     # Those that wait for each other, and for what never comes; an output that stands for long.
     rng = random.Random(100)
     for inputs in (Port.L, Port.W), (Port.E, Port.N, Port.S), ORDER:
@@ -108,6 +109,6 @@ def jobs():
         for absent in inputs:
             sent = {port: [flit for n in range(2) for flit in packet(rng, 1, 2, BITS)] for port in inputs}
             sent[absent] = sent[absent][:rng.choice([0, 2, 4])]
-            found.append(Job((order(1, join, GROUPS),), sent, None, cycles=300))
+            found.append(Job((order(1, join, GROUPS),), sent, None, cycles=400))
     sent, leaves = reductions(rng, {1: join}, 3, BITS)
     return [*found, Job((order(1, join, GROUPS),), sent, leaves, stall=0.98, cycles=900)]

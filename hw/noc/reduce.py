@@ -91,7 +91,7 @@ class Reduce(Block):
     error : Out(ERROR)
         The first packet that was dropped since `clear`, by its group; of those that waited, the input where.
     clear : In(1)
-    state : Out(struct of struct(valid, groups), by input)
+    state : Out(struct of struct(valid, tails, groups), by input)
         What is in each adder, for those who wonder what it waits for.
     """
 
@@ -114,7 +114,7 @@ class Reduce(Block):
             "write": In(data.StructLayout({"en": 1, "group": self.number, "entry": GROUP})),
             "error": Out(ERROR), "clear": In(1),
             "state": Out(data.StructLayout({port.name.lower(): data.StructLayout({
-                "valid": 2, "groups": data.ArrayLayout(self.number, 2)}) for port in self.ports[1:]})),
+                "valid": 2, "tails": 2, "groups": data.ArrayLayout(self.number, 2)}) for port in self.ports[1:]})),
         })
 
     def input(self, port):
@@ -204,7 +204,8 @@ class Reduce(Block):
             dead.eq(valid[1] & ~kept[1].whole & ~asks.any()),       # its group has been switched off
             go[1].eq(~valid[1] | dead | step.take), go[0].eq(~valid[0] | go[1]),
             step.valid.eq(valid[1] & ~dead | over),
-            self.state[name].valid.eq(Cat(valid)), self.state[name].groups.eq(Cat(each.group for each in kept)),
+            self.state[name].valid.eq(Cat(valid)), self.state[name].tails.eq(Cat(each.tail for each in kept)),
+            self.state[name].groups.eq(Cat(each.group for each in kept)),
         ]
         with m.If(go[0]):
             m.d.sync += valid[0].eq(join | start)

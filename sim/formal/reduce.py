@@ -90,11 +90,25 @@ class ReduceRules(Reductions):
             m.d.sync += leaving.eq(~leaving)
         number = Signal()
         m.d.comb += number.eq(Mux(one, uses[1].any(), leaving))
+
+        # In the chain they keep that order from where both take part. `after`: whose turn it is behind each step.
+        turns, after = [None] * len(places), number
+        for place in reversed(places):
+            together = uses[0][:place + 1].any() & uses[1][:place + 1].any()
+            for n in (1, 0) if place else ():
+                here = block.state[block.ports[place].name.lower()]
+                ours, then = here.valid[n], Signal(name=f"after{place}{n}")
+                self.promise(f"stage {n} of {block.ports[place].name} has what is next",
+                             ~(sound & ours & together) | (here.groups[n] == after))
+                m.d.comb += then.eq(after ^ (ours & here.tails[n] & ~one))
+                after = then
+            turns[place] = after
         for place in places:
             i, turn, name = inputs[place], Signal(name=f"turn{place}"), block.ports[place].name
             both = uses[0][place] & uses[1][place]
             with m.If(self.moves(i) & i.payload.tail & both):
                 m.d.sync += turn.eq(~turn)
+            self.promise(f"{name} is in turn", ~(sound & both) | (turn == turns[place]))
             self.require(f"{name} takes turns", ~i.valid | (self.numbers[place] == Mux(both, turn, uses[1][place]))
                          & (uses[0][place] | uses[1][place]))
 
@@ -154,8 +168,8 @@ class ReduceEnds(Reductions):
 
 CUT = ("combine",)
 TASKS = [
-    Task(Reduce("W", 64, 2, 64), ReduceRules, depth=12, patience=200, cover=0, cut=CUT),
-    Task(Reduce("EW", 64, 2, 64), ReduceRules, depth=11, cover=14, cut=CUT),
+    Task(Reduce("W", 64, 2, 64), ReduceRules, cover=0, cut=CUT),
+    Task(Reduce("EW", 64, 2, 64), ReduceRules, depth=11, patience=420, cover=14, cut=CUT),
     Task(Reduce("NESW", 64, 2, 64), ReduceRules, depth=9, cover=0, cut=CUT),
     Task(Reduce("W", 64, 2, 2), ReduceEnds, depth=50, cover=12, cut=CUT),
 ]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packets for `hw.noc.reduce`, and what golden makes of them, as the bits of its ports."""
 
+from collections import defaultdict
 from itertools import combinations
 
 import numpy as np
@@ -69,7 +70,7 @@ def result(join, packets, bits):
 
 def reductions(rng, joins, count, bits):
     """Flits of some reductions of these groups by port, and what leaves."""
-    sent, leaves = {port: [] for port in ORDER}, []
+    sent, leaves = defaultdict(list), []
     for _ in range(count):
         number, length = rng.choice(list(joins)), rng.choice([0, 1, 2, 3, 8])
         packets = {port: packet(rng, number, length, bits) for port in joins[number].inputs}

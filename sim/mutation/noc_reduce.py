@@ -108,7 +108,9 @@ def jobs():
         join = Join(inputs, Port.N, Reduction.SUM_FP32)
         for absent in inputs:
             sent = {port: [flit for n in range(2) for flit in packet(rng, 1, 2, BITS)] for port in inputs}
+            unlike = sent | {absent: packet(rng, 1, rng.choice([0, 3, 6]), BITS) + sent[absent]}
             sent[absent] = sent[absent][:rng.choice([0, 2, 4])]
-            found.append(Job((order(1, join, GROUPS),), sent, None, cycles=400))
+            found += [Job((order(1, join, GROUPS),), sent, None, cycles=400),
+                      Job((order(1, join, GROUPS),), unlike, None, cycles=60)]
     sent, leaves = reductions(rng, {1: join}, 3, BITS)
     return [*found, Job((order(1, join, GROUPS),), sent, leaves, stall=0.98, cycles=900)]

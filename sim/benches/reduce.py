@@ -156,15 +156,15 @@ async def errors(dut, stall):
     good = Join((Port.L, Port.W, Port.S), Port.E, Reduction.SUM_FP32)
     await bench.write(0, good)
 
-    bench.sources[Port.W].send(bench.packet(GROUPS, 3))           # no such group
+    bench.sources[Port.W].send(bench.packet(0x80, 3))             # no such group
     bench.reduction(0, 2)
     await bench.finish()
-    assert bench.error() == (Error.GROUP, Port.W, GROUPS)
+    assert bench.error() == (Error.GROUP, Port.W, 0x80)
 
     bench.sources[Port.N].send(bench.packet(0, 0))                 # not here
     bench.reduction(0, 2)
     await bench.finish()
-    assert bench.error() == (Error.GROUP, Port.W, GROUPS)
+    assert bench.error() == (Error.GROUP, Port.W, 0x80)
     await bench.clear()
     assert bench.error()[0] == Error.NONE
     bench.sources[Port.N].send(bench.packet(0, 4))
@@ -221,6 +221,22 @@ async def others_go_on(dut):
     bench.sink.stall = 0.0
     await bench.finish()
     assert bench.error()[0] == Error.NONE
+
+
+@cocotb.test(**whole)
+async def groups_that_cross_are_parted(dut):
+    """Inputs that bring two groups in different orders: one of them is given up, and the other is right."""
+    bench = Bench(dut)
+    await reset(dut)
+    if GROUPS == 1:
+        return
+    for number in range(2):
+        await bench.write(number, Join((Port.L, Port.W), Port.E, Reduction.SUM_INT32))
+    bench.sources[Port.L].send(bench.packet(0, 2))
+    bench.reduction(1, 2)
+    bench.sources[Port.W].send(bench.packet(0, 2))
+    await bench.finish()
+    assert bench.error() == (Error.PATIENCE, Port.W, 0)
 
 
 @cocotb.test(**whole)

@@ -114,7 +114,7 @@ BUGS = [
         "last.eq(index + 1 == self.held)", "last.eq(index == self.held)"),
     Bug("a packet overtakes one that has just begun to be added", "hw.noc.reduce",
         "~step.asked & ~step.busy", "~step.asked & ~valid[1]", "reduce"),
-    Bug("packets of different groups are added", "hw.noc.reduce", "& (left.item.group == step.number)", "", "reduce"),
+    Bug("packets of different groups are added", "hw.noc.reduce", "& (left.item.group == step.number)", ""),
     Bug("an operand is taken although the adder stands", "hw.noc.reduce",
         "join.eq(step.match & ~step.differ & go[0])", "join.eq(step.match & ~step.differ)", "reduce"),
     Bug("what is left of a dropped packet is taken for another", "hw.noc.reduce", "| astray & ~flit.head", ""),

@@ -60,7 +60,8 @@ class Reduce(Block):
     A packet goes along the inputs in `golden.packet.ORDER`. At each that its group uses it waits for the packet
     there and is added to it, in two cycles; the others it passes without any. Nothing overtakes: who wants to
     pass an adder waits until it is empty. So the result does not depend on when anything comes, each flit
-    leaves two cycles after the last of its operands at best, and a flit a cycle.
+    leaves two cycles after the last of its operands at best, and a flit a cycle; only a group that passes adders
+    which the one before it used may be two cycles late for each.
     The header of the result is that of the first input. Where a group has one input only, its packets pass,
     at once if that is L.
 

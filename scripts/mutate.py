@@ -3,6 +3,7 @@
 
     scripts/mutate.py                   # the matmul engine, all bugs by hand: half an hour
     scripts/mutate.py --block kvcache   # the KV cache's controller: hours
+    scripts/mutate.py --block reduce    # reductions in the network: ten minutes
     scripts/mutate.py --block loader    # blocks whose label begins so
     scripts/mutate.py --bugs            # only the bugs by hand
     scripts/mutate.py --write           # the results of the last full run into docs/mutation.md
@@ -18,7 +19,7 @@ import time
 from dataclasses import asdict
 
 from hw.flow.figures import dump, figure
-from sim.mutation import kvcache
+from sim.mutation import kvcache, noc_reduce
 from sim.mutation.bugs import BUGS, caught
 from sim.mutation.campaign import Verdict, run
 from sim.mutation.mutants import SEED
@@ -46,8 +47,8 @@ def main(argv=None):
     if not arguments.write:
         FOLDER.mkdir(parents=True, exist_ok=True)
         if not arguments.bugs:
-            # The KV cache's survivors are not all explained yet: it is only mutated when asked for.
-            campaigns = (run, kvcache.run) if arguments.block else (run,)
+            # Survivors of the KV cache and of reductions are not all explained yet: they are mutated when asked for.
+            campaigns = (run, kvcache.run, noc_reduce.run) if arguments.block else (run,)
             fresh = [asdict(verdict) for each in campaigns for verdict in each(FOLDER, progress, arguments.block)]
             labels = {fields["label"] for fields in fresh}
             others = [fields for fields in known()["mutants"] if fields["label"] not in labels]

@@ -11,7 +11,7 @@ from hw.noc.reduce import Reduce
 from sim.formal.prove import Task
 from sim.formal.reduce import CUT, ReduceRules
 from sim.mutation.campaign import Verdict
-from sim.mutation.judge import breaches, same
+from sim.mutation.judge import breaches
 from sim.mutation.mutants import Pool, Target
 from sim.mutation.simulation import failures
 from sim.reduce import allowed, order, packet, reductions, some_join
@@ -52,7 +52,10 @@ class Job:
 
 
 def run(folder, progress, label=""):
-    """Judge the mutants, if their label begins so; return a list of `campaign.Verdict`."""
+    """Judge the mutants, if their label begins so; return a list of `campaign.Verdict`.
+
+    None is compared with the block: its adders are too much for that.
+    """
     reduce = target()
     if not reduce.label.startswith(label):
         return []
@@ -62,16 +65,13 @@ def run(folder, progress, label=""):
     left = [mutant for mutant in pool.mutants if mutant.number not in failed]
     progress(f"{reduce.label}: contract of {len(left)}")
     broken = breaches(pool, reduce, left, timeout=20)
-    left = [mutant for mutant in left if mutant.number not in broken]
-    progress(f"{reduce.label}: {len(left)} left to be compared")
-    equal = same(pool, reduce, left)
     return [Verdict(mutant.label, mutant.name, str(mutant), said(broken, mutant, "cycle {1}: {0}"),
-                    said(failed, mutant, "job {0}: {1}"), mutant.number in equal) for mutant in pool.mutants]
+                    said(failed, mutant, "job {0}: {1}"), False) for mutant in pool.mutants]
 
 
 def target():
     """Reductions in a router with all neighbours."""
-    return Target("reduce", Task(Reduce("NESW", BITS, GROUPS, PATIENCE), ReduceRules, depth=10, cut=CUT), count=MUTANTS)
+    return Target("reduce", Task(Reduce("NESW", BITS, GROUPS, PATIENCE), ReduceRules, depth=10, cut=CUT), MUTANTS, False)
 
 
 def benched():
@@ -112,5 +112,15 @@ def jobs():
             sent[absent] = sent[absent][:rng.choice([0, 2, 4])]
             found += [Job((order(1, join, GROUPS),), sent, None, cycles=400),
                       Job((order(1, join, GROUPS),), unlike, None, cycles=60)]
+    for port in ORDER:
+        alone = Join((port,), Port.S, Reduction.SUM_FP32)
+        sent, leaves = reductions(rng, {2: alone}, 3, BITS)
+        found.append(Job((order(2, alone, GROUPS),), sent, leaves, stall=0.3, cycles=100))
+    own, pair = Join((Port.L,), Port.E, Reduction.MAX_INT32), Join((Port.L, Port.W), Port.E, Reduction.MAX_INT32)
+    first, rest = (reductions(rng, {n: each}, 2, BITS)[0] for n, each in enumerate((own, pair)))
+    sent = {Port.L: first[Port.L] + rest[Port.L], Port.W: rest[Port.W]}
+    writes = (order(0, own, GROUPS), order(1, pair, GROUPS))
+    found.append(Job(writes, sent, None, stall=1.0, cycles=3 * PATIENCE))
+
     sent, leaves = reductions(rng, {1: join}, 3, BITS)
     return [*found, Job((order(1, join, GROUPS),), sent, leaves, stall=0.98, cycles=900)]

@@ -71,7 +71,8 @@ def run(folder, progress, label=""):
 
 def target():
     """Reductions in a router with all neighbours."""
-    return Target("reduce", Task(Reduce("NESW", BITS, GROUPS, PATIENCE), ReduceRules, depth=10, cut=CUT), MUTANTS, False)
+    task = Task(Reduce("NESW", BITS, GROUPS, PATIENCE), ReduceRules, depth=10, cut=CUT)
+    return Target("reduce", task, MUTANTS, compared=False)
 
 
 def benched():

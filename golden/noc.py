@@ -170,7 +170,7 @@ class Join:
     Attributes
     ----------
     inputs : tuple of Port
-        In `ORDER`.
+        As in `ORDER`.
     output : Port
     op : Reduction
     """
@@ -213,20 +213,20 @@ OPERATIONS = {
 
 
 def combine(op, operands):
-    """((E + W) + (N + S)) + L: arrays of uint32 by `Port`. What is absent is left out, what is alone goes through."""
-    def pair(a, b):
-        return b if a is None else a if b is None else OPERATIONS[op](a, b)
-
-    east, west, north, south, local = map(operands.get, ORDER)
-    return pair(pair(pair(east, west), pair(north, south)), local)
+    """(((L + W) + E) + N) + S: arrays of uint32 by `Port`. What is absent is left out, what is alone goes through."""
+    first, *others = (operands[port] for port in ORDER if port in operands)
+    for other in others:
+        first = OPERATIONS[op](first, other)
+    return first
 
 
 def check_groups(groups):
     """Refuse reductions that, under way at a time, could wait for each other for ever.
 
-    Every node must start its reductions in one and the same order. Then those of two groups pass a link in that
-    order if one node behind it, at least, is a member of both; without such a node they could pass one link
-    in this order and another in that, and meet at a router crosswise.
+    Every node must start its reductions in one and the same order. A router takes its inputs one after the
+    other and lets nothing overtake. So where two groups meet all stays in that order if the first input of
+    the one, or that of the other if it comes later, is an input of both. Of rectangles with their roots inside
+    that is the node's own.
 
     Parameters
     ----------
@@ -236,15 +236,12 @@ def check_groups(groups):
     ------
     DeadlockError
     """
-    def behind(joins, here):
-        return {member for port in joins[here].inputs for member in
-                ({here} if port == Port.L else behind(joins, step(here, port)))}
-
     for (one, a), (other, b) in combinations(groups.items(), 2):
         for here in a.keys() & b.keys():
-            if a[here].output == b[here].output != Port.L and not behind(a, here) & behind(b, here):
-                raise DeadlockError(f"groups {one} and {other} share {_name((here, a[here].output))} "
-                                    "and no member behind it, so nothing keeps them in order")
+            enters = max(a[here].inputs[0], b[here].inputs[0], key=ORDER.index)
+            if not (enters in a[here].inputs and enters in b[here].inputs):
+                raise DeadlockError(f"groups {one} and {other} meet at {here}, "
+                                    "where nothing keeps them in order")
 
 
 # Deadlock

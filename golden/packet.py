@@ -30,8 +30,9 @@ class Port(IntEnum):
 DIRECTIONS = {Port.N: (0, -1), Port.E: (1, 0), Port.S: (0, 1), Port.W: (-1, 0)}
 """Steps in x and y."""
 
-ORDER = (Port.E, Port.W, Port.N, Port.S, Port.L)
-"""The order in which a reduction takes its inputs: ((E + W) + (N + S)) + L."""
+ORDER = (Port.L, Port.W, Port.E, Port.N, Port.S)
+"""The order in which a reduction takes its inputs, one after the other: (((L + W) + E) + N) + S. On their ways, x
+first, to the middle of its members each comes about when the sum of those before it is there."""
 
 FORKS = {
     "xy": (Port.E, Port.W, Port.N, Port.S, Port.L),

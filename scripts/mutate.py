@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict
 
 from hw.flow.figures import dump, figure
-from sim.mutation import kvcache, kvstore
+from sim.mutation import chiplink, kvcache, kvstore, noc_reduce
 from sim.mutation.bugs import BUGS, caught
 from sim.mutation.campaign import Verdict, run
 from sim.mutation.mutants import SEED
@@ -45,8 +45,10 @@ def main(argv=None):
     if not arguments.write:
         FOLDER.mkdir(parents=True, exist_ok=True)
         if not arguments.bugs:
-            fresh = [asdict(verdict) for each in (run, kvcache.run, kvstore.run)
-                     for verdict in each(FOLDER, progress, arguments.block)]
+            campaigns = [run, kvcache.run, kvstore.run]
+            if arguments.block:     # the network's survivors are not explained yet: it is mutated when asked for
+                campaigns += [noc_reduce.run, chiplink.run]
+            fresh = [asdict(verdict) for each in campaigns for verdict in each(FOLDER, progress, arguments.block)]
             labels = {fields["label"] for fields in fresh}
             others = [fields for fields in known()["mutants"] if fields["label"] not in labels]
             mutants = sorted(others + fresh, key=place)

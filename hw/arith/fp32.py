@@ -14,7 +14,7 @@ from hw.arith.formats import Float
 from hw.arith.pipeline import register
 from hw.emit import Block
 
-__all__ = ["Add", "FromFixed", "Multiply"]
+__all__ = ["Add", "FromFixed", "Multiply", "normalize"]
 
 NAN, INF = Const(FP32.nan, 31), Const(FP32.inf, 31)
 
@@ -59,14 +59,14 @@ class FromFixed(Block):
         padding = sign.replicate(bits + 1 - self.width)
         m.d.comb += value.eq(Cat(padding, self.i[:-1] ^ sign.replicate(self.width - 1)))
         cut = (len(levels) + 1) // 2
-        value, shifts = _normalize(m, value, levels[:cut], sign)
+        value, shifts = normalize(m, value, levels[:cut], sign)
         count = 25 + 2 * levels[cut] - 1       # bits that the shifts to come can bring in place
         kept = register(m, value[-count:], "kept")
         rest = register(m, (value[:-count] ^ sign.replicate(bits - count)).any(), "rest")
         sign, high_shifts = register(m, sign, "sign"), register(m, shifts, "high_shifts")
 
         # Stage 2: shift by the shorter ones, round.
-        value, shifts = _normalize(m, kept, levels[cut:], sign)
+        value, shifts = normalize(m, kept, levels[cut:], sign)
         below, guard = value[:-25], value[-25]
         exact, up = Signal(), Signal()
         m.d.comb += [
@@ -190,13 +190,13 @@ class Add(Block):
                            Cat(subtract, aligned ^ subtract.replicate(27)))[1:]),
             total.eq(Cat(difference[:-1], difference[-1] & ~subtract)),
         ]
-        total, shifts = _normalize(m, total, (16, 8), Const(0, 1))
+        total, shifts = normalize(m, total, (16, 8), Const(0, 1))
         total, high_shifts = register(m, total, "total2"), register(m, shifts, "high_shifts")
         sign, exponent = register(m, sign, "sign2"), register(m, exponent, "exponent2")
         nan, infinite = register(m, nan, "nan2"), register(m, infinite, "infinite2")
 
         # Stage 3: shift away the rest, round.
-        total, shifts = _normalize(m, total, (4, 2, 1), Const(0, 1))
+        total, shifts = normalize(m, total, (4, 2, 1), Const(0, 1))
         up, rounded, final = Signal(), Signal(24), Signal(signed(10))
         m.d.comb += [
             up.eq(total[3] & (total[4] | total[:3].any())),
@@ -208,7 +208,7 @@ class Add(Block):
         return m
 
 
-def _normalize(m, value, steps, fill):
+def normalize(m, value, steps, fill):
     """Shift left by each of `steps` in turn if that many of the highest bits are zero.
 
     Returns the value and one bit a step, the last step lowest.

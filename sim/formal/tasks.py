@@ -18,7 +18,7 @@ from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
-from sim.formal import chiplink, kvcache, noc
+from sim.formal import chiplink, kvcache, noc, reduce
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.drain import DrainRules
 from sim.formal.engine import EngineRules
@@ -85,4 +85,5 @@ TASKS = [
     *kvcache.TASKS,
     *noc.TASKS,
     *chiplink.TASKS,
+    *reduce.TASKS,
 ]

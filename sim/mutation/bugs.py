@@ -125,6 +125,20 @@ BUGS = [
         "(owed[v] != 0) & (used[v] + self.depth - owed[v] < slots)", "owed[v] != 0"),
     Bug("a reset of the far side goes unnoticed", "hw.noc.chiplink",
         "(hello.peer != self.peer) | hello.heard & ~knows", "hello.heard & ~knows"),
+    Bug("a packet overtakes one that has just begun to be added", "hw.noc.reduce",
+        "~step.asked & ~step.busy", "~step.asked & ~valid[1]", "reduce"),
+    Bug("packets of different groups are added", "hw.noc.reduce", "& (left.item.group == step.number)", ""),
+    Bug("an operand is taken although the adder stands", "hw.noc.reduce",
+        "join.eq(step.match & ~step.differ & go[0])", "join.eq(step.match & ~step.differ)", "reduce"),
+    Bug("what is left of a dropped packet is taken for another", "hw.noc.reduce", "| astray & ~flit.head", ""),
+    Bug("operands of different lengths are added", "hw.noc.reduce",
+        "| flit.head & (header.length != step.header.length)", ""),
+    Bug("a sum stays in the adder when its group is switched off", "hw.noc.reduce",
+        "dead.eq(valid[1] & ~kept[1].whole & ~asks.any())", "dead.eq(0)"),
+    Bug("to the first operand what was there before is added", "hw.noc.reduce",
+        "Cat(flit.head & ~step.first, step.first)", "Cat(flit.head & ~step.first, flit.head & step.first)"),
+    Bug("numbers whose exponents differ by one do not cancel", "hw.arith.combine",
+        "opposite & ~places[1:].any()", "opposite & ~places.any()"),
 ]
 
 
@@ -162,6 +176,10 @@ def _judge(bug):
         from sim.mutation.chiplink import check, jobs
 
         return _simulated(check, jobs())
+    if bug.module in ("hw.noc.reduce", "hw.arith.combine"):
+        from sim.mutation.noc_reduce import benched
+
+        return _simulated(lambda bench: bench(), [benched])
     from sim.matmul import run
     from sim.mutation.campaign import jobs
 
@@ -170,10 +188,11 @@ def _judge(bug):
 
 def _asked(bug):
     """What of its contract the block breaks."""
+    from sim.mutation import noc_reduce
     from sim.mutation.campaign import inside
     from sim.mutation.judge import breach
 
-    _, targets = inside()
+    targets = [*inside()[1], noc_reduce.target()]
     task = next(target.task for target in targets if target.label == bug.judge)
     with tempfile.TemporaryDirectory() as folder:
         found = breach(replace(task, depth=task.depth + 6), Path(folder))

@@ -6,8 +6,6 @@ nothing. The RTL is given the commands that the reference was given, and must an
 """
 
 import json
-import pickle
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +24,7 @@ from golden.paging import (
     Table,
     unpack,
 )
+from sim.job import submit
 from sw.kvcache import Host, chain
 
 __all__ = ["Job", "Player", "Step", "TraceError", "play", "read", "replay", "unpacked"]
@@ -111,14 +110,8 @@ def replay(job, waves=False):
         At the first difference.
     """
     from hw.kvcache.controller import Controller as Rtl
-    from sim.run import simulate
 
-    with tempfile.TemporaryDirectory() as folder:
-        given, cycles = Path(folder) / "job", Path(folder) / "cycles"
-        given.write_bytes(pickle.dumps(job))
-        simulate(Rtl(job.built, PATIENCE), "sim.benches.kvcache", seed=job.seed, waves=waves,
-                 env={"JOB": given, "CYCLES": cycles}, x_initial="unique")
-        return pickle.loads(cycles.read_bytes())
+    return submit(Rtl(job.built, PATIENCE), "sim.benches.kvcache", job, seed=job.seed, waves=waves, x_initial="unique")
 
 
 def unpacked(command, word):

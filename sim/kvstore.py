@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands with their data on the whole KV cache, compared with golden: completions, beats, and all of memory."""
 
-import pickle
 import random
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +10,7 @@ from golden.config import KvCache
 from golden.kvcache import INFLIGHT, Controller
 from golden.kvstore import Store
 from golden.paging import Command, Opcode, State, Status
+from sim.job import submit
 from sim.traffic import draw
 
 __all__ = ["Flip", "Job", "Run", "Script", "Wait", "run", "traffic"]
@@ -211,15 +209,8 @@ def run(job, *, seed=0, waves=False):
         At the first difference.
     """
     from hw.kvcache.cache import KvCache as Rtl
-    from sim.run import simulate
 
-    with tempfile.TemporaryDirectory() as folder:
-        given, found = Path(folder) / "job", Path(folder) / "run"
-        given.write_bytes(pickle.dumps(job))
-        simulate(Rtl(job.config), "sim.benches.kvstore", seed=seed, waves=waves, x_initial="unique",
-                 env={"JOB": given, "RUN": found})
-        return pickle.loads(found.read_bytes())
-
+    return submit(Rtl(job.config), "sim.benches.kvstore", job, seed=seed, waves=waves, x_initial="unique")
 
 
 def traffic(config, seed, count, *, stall=0.0, latency=1):

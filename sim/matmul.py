@@ -5,13 +5,10 @@ The memory knows nothing of tiling: it reads the addresses it is asked for. `run
 everybody; `Board` is what sits around the engine inside the simulator (see `sim.benches.matmul`).
 """
 
-import pickle
 import random
-import tempfile
 from bisect import bisect_right
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +17,7 @@ from golden.families import FORMAT_CODES
 from golden.formats import FORMATS
 from hw.matmul import ports
 from hw.matmul.engine import Engine, reads
-from sim.run import simulate
+from sim.job import submit
 
 __all__ = ["Board", "Job", "Run", "run"]
 
@@ -97,12 +94,7 @@ def run(job, *, waves=False, x_initial="0"):
     AssertionError
         When a result differs from golden in any bit, or the bench fails otherwise.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        given, taken = Path(folder) / "job", Path(folder) / "runs"
-        given.write_bytes(pickle.dumps(job))
-        simulate(Engine(job.config), "sim.benches.matmul", seed=job.seed, waves=waves, x_initial=x_initial,
-                 env={"JOB": given, "RUNS": taken})
-        return pickle.loads(taken.read_bytes())
+    return submit(Engine(job.config), "sim.benches.matmul", job, seed=job.seed, waves=waves, x_initial=x_initial)
 
 
 class Memory:

@@ -165,7 +165,7 @@ def test_library_errors(write, tmp_path):
 
 # Hierarchy
 
-TEXT = """
+TEXT = r"""
 module leaf(input clk, input d, output reg q); always @(posedge clk) q <= d; endmodule
 module plain(input a, output b); assign b = ~a; endmodule
 module ram_8x16(clk, read_data);
@@ -174,7 +174,7 @@ module ram_8x16(clk, read_data);
 endmodule
 module middle(input clk, input d, output q);
   wire e;
-  plain invert (.a(d), .b(e));
+  plain \invert  (.a(d), .b(e));
   leaf hold (.clk(clk), .d(e), .q(q));
 endmodule
 module top(input clk, input [1:0] d, output [2:0] q, output [7:0] r);

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 __all__ = ["Hierarchy", "Module"]
 
 _MODULE = re.compile(r"^\s*module\s+(?P<name>[\w$]+).*?\bendmodule\b", re.M | re.S)
-_INSTANCE = re.compile(r"^\s*([A-Za-z_][\w$]*)\s+(?:#\s*\(.*?\)\s*)?(?:\\\S+\s|[A-Za-z_][\w$]*\s*)\(", re.M)
+_INSTANCE = re.compile(r"^\s*([A-Za-z_][\w$]*)\s+(?:#\s*\(.*?\)\s*)?(?:\\\S+\s+|[A-Za-z_][\w$]*\s*)\(", re.M)
 _PORT = re.compile(r"^\s*(?:input|output)\b[^;)]*;", re.M)
 _RAM = re.compile(r"ram_(\d+)x(\d+)")
 

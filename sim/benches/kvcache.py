@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bench of `hw.kvcache.controller.Controller`: a log of the reference, command by command, see `sim.kvcache.Job`."""
 
-import os
-import pickle
-from pathlib import Path
 
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
+from sim.job import finish, given
 from sim.kvcache import unpacked
 from sim.stream import Sink, Source, reset
 
@@ -34,7 +32,7 @@ class Watch:
 
 @cocotb.test()
 async def replay(dut):
-    job = pickle.loads(Path(os.environ["JOB"]).read_bytes())
+    job = given()
     commands, operands, retire = (Source(dut, name, idle=job.stall) for name in ("i", "operands", "retire"))
     sinks = {name: Sink(dut, name, stall=job.stall) for name in ("o", "hits", "ranges", "moves", "events")}
     dut.clear.value = 0
@@ -101,5 +99,4 @@ async def replay(dut):
     assert [tuple(fields(word, 2, 32, 32, used)) for word in sinks["moves"].items] == job.moves
     assert [tuple(fields(word, 2, bits, config.tenant_bits, config.hash_bits)) for word in sinks["events"].items] == [
         (kind, block, tenant, hash) for kind, block, tenant, hash in job.events]
-    Path(os.environ["CYCLES"]).write_bytes(pickle.dumps([
-        end - start for start, end in zip(*watch.cycles, strict=True)]))
+    finish([end - start for start, end in zip(*watch.cycles, strict=True)])

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bench of `hw.kvcache.cache.KvCache`: a `sim.kvstore.Job`."""
 
-import os
-import pickle
-from pathlib import Path
 
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
@@ -11,6 +8,7 @@ from cocotb.triggers import ClockCycles, RisingEdge
 from golden.paging import Opcode, Status
 from sim.axi import Ideal, Memory, peer
 from sim.dram import Dram
+from sim.job import finish, given
 from sim.kvcache import unpacked
 from sim.kvstore import Flip, Run, Wait
 from sim.stream import Sink, Source, check_stalls, reset
@@ -54,7 +52,7 @@ class TimedSource(Timed, Source):
 
 @cocotb.test()
 async def replay(dut):
-    job = pickle.loads(Path(os.environ["JOB"]).read_bytes())
+    job = given()
     config, image = job.config, bytearray(job.before)
     commands, operands, rows = (TimedSource(dut, name, idle=job.stall) for name in ("i", "operands", "rows"))
     sinks = {name: TimedSink(dut, name, stall=job.stall) for name in ("o", "beats", "hits", "events")}
@@ -138,6 +136,6 @@ async def replay(dut):
         if memory:
             memory.check_stalls()
     cycles, reads, returned = (memory.cycles, memory.reads, memory.returned) if memory else ({}, [], [])
-    Path(os.environ["RUN"]).write_bytes(pickle.dumps(Run(
+    finish(Run(
         commands.cycles, completions.cycles, beats.cycles, cycles, reads, returned, flagged,
-        int(dut.fault.value), int(dut.dead.value))))
+        int(dut.fault.value), int(dut.dead.value)))

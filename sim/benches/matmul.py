@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bench of `hw.matmul.engine.Engine`: runs a job of `sim.matmul`, compares with golden, leaves the runs in a file."""
 
-import os
-import pickle
-from pathlib import Path
 
 import cocotb
 from cocotb.triggers import RisingEdge
 
+from sim.job import finish, given
 from sim.matmul import Board
 from sim.stream import reset
 
@@ -16,7 +14,7 @@ QUIET = 20_000      # cycles without a transfer after which the engine counts as
 
 @cocotb.test()
 async def gemms(dut):
-    job = pickle.loads(Path(os.environ["JOB"]).read_bytes())
+    job = given()
     board = Board(dut, job)
     dut.clear.value = 0
     await reset(dut)
@@ -26,4 +24,4 @@ async def gemms(dut):
         assert board.quiet < QUIET, (
             f"nothing moved for {QUIET} cycles; {board.completed} of {len(job.gemms)} GEMMs done")
     board.check()
-    Path(os.environ["RUNS"]).write_bytes(pickle.dumps((board.runs, board.seen)))
+    finish((board.runs, board.seen))

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The input of a router, one virtual channel: buffer, checks, and the way ahead."""
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data
+from amaranth.lib.wiring import In, Out
+
+from golden.packet import DIRECTIONS, TURNS, Error, Port
+from hw.emit import Block
+from hw.noc.link import HEADER, flit, parity
+
+__all__ = ["Lane", "Slots", "ahead", "outputs"]
+
+
+def outputs(order, port, sides):
+    """The ports, in order, by which packets of an order may leave that came in by `port`; the router has neighbours on `sides`."""
+    return [out for out in Port if out in TURNS[order][port] and (out == Port.L or out.name in sides)]
+
+
+def ahead(order, out, x, y, header):
+    """The outputs that a packet leaving by `out` takes of the next router, as a dictionary of bits.
+
+    On its way it never passes its destination, so comparing for equality does but for the one turn.
+    """
+    if out == Port.L:
+        return {}
+    here = {"x": x, "y": y}
+    target = {"x": header.dst_x, "y": header.dst_y}
+    step = dict(zip("xy", DIRECTIONS[out], strict=True))
+    way = "x" if step["x"] else "y"
+    reached = target[way] == (here[way] + step[way])[:len(here[way])]
+    if way == order[1]:
+        return {out: ~reached, Port.L: reached}
+    other = order[1]
+    low, high = (Port.N, Port.S) if other == "y" else (Port.W, Port.E)
+    below, above = target[other] < here[other], target[other] > here[other]
+    return {out: ~reached, low: reached & below, high: reached & above, Port.L: reached & ~below & ~above}
+
+
+class Slots(Block):
+    """The buffer of a virtual channel: `depth` flits, the first in a register of its own. Latency 1.
+
+    Parameters
+    ----------
+    shape : StructLayout
+        A flit. `route` of the first one out is that of the last head.
+    depth : int
+
+    Members
+    -------
+    i : In(shape)
+    push : In(1)
+    o : Out(shape)
+    pop : In(1)
+        Only with a flit there.
+    used : Out(depth)
+        A bit for each flit, from the lowest.
+    """
+
+    def __init__(self, shape, depth):
+        self.shape, self.depth = shape, depth
+        super().__init__({"i": In(shape), "push": In(1), "o": Out(shape), "pop": In(1), "used": Out(depth)})
+
+    def elaborate(self, platform):
+        m = Module()
+        ring = range(self.depth - 1)
+        slots = [Signal(self.shape, name=f"slot{n}", reset_less=True) for n in ring]
+        write, read = (Signal(len(ring), name=name, init=1) for name in ("write", "read"))
+        first, then = Signal(self.shape, reset_less=True), Signal(self.shape)
+        push, load, store, fetch = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            push.eq(self.push & ~self.used[-1]),
+            load.eq(Mux(self.used[0], self.pop, push)),
+            store.eq(push & self.used[0] & ~(self.pop & ~self.used[1])),
+            fetch.eq(self.pop & self.used[1]),
+            then.eq(_pick([(~self.used[1], self.i), *((self.used[1] & read[n], slots[n]) for n in ring)])),
+            self.o.eq(first),
+        ]
+        with m.If(push & ~self.pop):
+            m.d.sync += self.used.eq(Cat(1, self.used[:-1]))
+        with m.If(self.pop & ~push):
+            m.d.sync += self.used.eq(self.used[1:])
+        with m.If(store):
+            m.d.sync += write.eq(write.rotate_left(1))
+        with m.If(fetch):
+            m.d.sync += read.eq(read.rotate_left(1))
+        for n in ring:
+            with m.If(store & write[n]):
+                m.d.sync += slots[n].eq(self.i)
+        for name in self.shape.members:
+            with m.If(load & (then.head if name == "route" else 1)):
+                m.d.sync += getattr(first, name).eq(getattr(then, name))
+        return m
+
+
+def _pick(choices):
+    """The one of some values whose condition, one at most, holds."""
+    found = Const(0)
+    for condition, value in choices:
+        value = Value.cast(value)
+        found = found | Mux(condition, value, 0)
+    return found
+
+
+class Lane(Block):
+    """One virtual channel of an input of a router.
+
+    A head that must not go on is dropped, and so is a body that follows no head: the rest of its packet. A
+    head inside a packet, which has lost its end, goes on as a body of that packet, of odd parity.
+
+    Parameters
+    ----------
+    bits, depth : int
+        Data of a flit; flits of the buffer.
+    port : Port
+        The input it is at.
+    vc : int
+    order : str
+    sides : str
+        Where the router has neighbours: some of "NESW".
+
+    Members
+    -------
+    x, y : In(4)
+        Where the router is.
+    flit : In(flit(bits))
+    valid : In(1)
+    credit : Out(1)
+    o : Out(struct(data, head, tail, parity))
+        The flit in front. `parity` leaves out route and virtual channel, which are still to come.
+    ahead : Out(5) each
+        Its route at the next router, by output.
+    wants : Out(5)
+        Outputs that it asks for.
+    taken : In(1)
+        It goes now.
+    inside : Out(1)
+        The head of its packet has gone.
+    drop : Out(1)
+        It must not go anywhere, though it asks; it is gone in the next cycle.
+    fault : Out(Error)
+        What is wrong with it.
+    used : Out(depth)
+    """
+
+    def __init__(self, bits, depth, port, vc, order, sides):
+        self.bits, self.depth, self.port, self.vc, self.order, self.sides = bits, depth, port, vc, order, sides
+        self.outputs = outputs(order, port, sides)
+        super().__init__({
+            "x": In(4), "y": In(4),
+            "flit": In(flit(bits)), "valid": In(1), "credit": Out(1),
+            "o": Out(data.StructLayout({"data": bits, "head": 1, "tail": 1, "parity": 1})),
+            **{f"ahead_{out.name.lower()}": Out(5) for out in self.outputs},
+            "wants": Out(5), "taken": In(1),
+            "inside": Out(1), "drop": Out(1), "fault": Out(3), "used": Out(depth),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        outs = self.outputs
+        kept = data.StructLayout({**flit(self.bits).members, "route": len(outs)})
+        m.submodules.slots = slots = Slots(kept, self.depth)
+        m.d.comb += [getattr(slots.i, name).eq(getattr(self.flit, name)) for name in kept.members if name != "route"]
+        m.d.comb += [slots.i.route.eq(Cat(self.flit.route[out] for out in outs)), slots.push.eq(self.valid)]
+
+        front, there, inside = slots.o, slots.used[0], self.inside
+        header = data.View(HEADER, front.data[:64])
+        odd, lost, astray, head = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            head.eq(front.head & ~inside),
+            odd.eq(parity(front, self.vc)),
+            lost.eq(~front.head & ~inside),
+            astray.eq(~_one(front.route)),
+            self.drop.eq(there & (lost | head & (odd | astray))),
+            self.wants.eq(Cat(front.route[outs.index(out)] & there if out in outs else 0 for out in Port)),
+            slots.pop.eq(self.taken | self.drop),
+            self.used.eq(slots.used),
+            self.o.data.eq(front.data), self.o.head.eq(head), self.o.tail.eq(front.tail),
+            self.o.parity.eq(front.parity ^ front.head ^ (self.vc.bit_count() & 1)),
+        ]
+        with m.If(slots.pop & ~self.drop):
+            m.d.sync += inside.eq(~front.tail)
+        m.d.sync += self.credit.eq(slots.pop)
+
+        for out in outs:
+            route = ahead(self.order, out, self.x, self.y, header)
+            m.d.comb += getattr(self, f"ahead_{out.name.lower()}").eq(
+                Cat(route[each] & head if each in route else 0 for each in Port))
+
+        with m.If(self.valid & slots.used[-1]):
+            m.d.comb += self.fault.eq(Error.OVERFLOW)
+        with m.Elif(there & (front.head == inside)):
+            m.d.comb += self.fault.eq(Error.FRAME)
+        with m.Elif(there & head & odd):
+            m.d.comb += self.fault.eq(Error.PARITY)
+        with m.Elif(there & head & astray):
+            m.d.comb += self.fault.eq(Error.ROUTE)
+        return m
+
+
+def _one(bits):
+    """Whether exactly one bit is set."""
+    return Cat(bits == 1 << n for n in range(len(bits))).any()

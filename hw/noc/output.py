@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The output of a router: credits, the choice of a virtual channel, and who goes first."""
+
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.wiring import In, Out
+
+from hw.emit import Block
+from hw.noc.arbiter import Arbiter
+from hw.noc.link import channels
+
+__all__ = ["BUCKETS", "Credits", "Output"]
+
+BUCKETS = 8
+
+
+class Credits(Block):
+    """What a sender knows of the buffer behind a virtual channel.
+
+    Parameters
+    ----------
+    depth : int
+        Flits of the buffer.
+    ordered : bool
+        Whether to remember the buckets of the flits in it.
+
+    Members
+    -------
+    send : In(1)
+    tail : In(1)
+    bucket : In(BUCKETS), if `ordered`
+        Of the packet of a head that is sent; one bit.
+    head : In(1), if `ordered`
+    credit : In(1)
+    used : Out(depth)
+        A bit for each flit that is in the buffer or may be, from the lowest.
+    busy : Out(1)
+        A packet has begun and not ended.
+    later : Out(struct(used, busy, buckets))
+        The same in the next cycle, and the buckets of these flits.
+    """
+
+    def __init__(self, depth, ordered=False):
+        self.depth, self.ordered = depth, ordered
+        super().__init__({
+            "send": In(1), "tail": In(1), "credit": In(1),
+            **({"head": In(1), "bucket": In(BUCKETS)} if ordered else {}),
+            "used": Out(depth), "busy": Out(1),
+            "later": Out(data.StructLayout({"used": depth, "busy": 1, **({"buckets": BUCKETS} if ordered else {})})),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        left, later = Signal(self.depth), self.later        # of the flits known so far
+        m.d.comb += [
+            left.eq(Mux(self.credit, self.used >> 1, self.used)),
+            later.used.eq(Mux(self.send, Cat(1, left), left)),
+            later.busy.eq(Mux(self.send, ~self.tail, self.busy)),
+        ]
+        m.d.sync += self.used.eq(later.used), self.busy.eq(later.busy)
+        if self.ordered:
+            # From the youngest: the first is also the bucket of the packet that goes on.
+            sent = [Signal(range(BUCKETS), name=f"sent{n}", reset_less=True) for n in range(self.depth)]
+            number = Cat(Cat(self.bucket[h] for h in range(BUCKETS) if h >> bit & 1).any() for bit in range(3))
+            with m.If(self.send):
+                m.d.sync += [older.eq(younger) for younger, older in zip(sent, sent[1:], strict=False)]
+            with m.If(self.send & self.head):
+                m.d.sync += sent[0].eq(number)
+            for h in range(BUCKETS):
+                here = Cat(left[n] & (sent[n] == h) for n in range(self.depth)).any()
+                goes = self.send & Mux(self.head, self.bucket[h], sent[0] == h)
+                m.d.comb += later.buckets[h].eq(here | goes)
+        return m
+
+
+class Output(Block):
+    """One output of a router. Grants in the cycle of the requests.
+
+    A packet takes any virtual channel of its class that is free, and of these the one whose buffer is
+    emptiest. But while a packet of its bucket is in the buffer behind one, it takes no other: so packets
+    of a flow stay in order. Nobody takes turns with a packet on its virtual channel, only on the link.
+
+    Parameters
+    ----------
+    traffic : tuple of Traffic
+    depth : int
+    inputs : tuple of tuple of int
+        Virtual channels of each input that has any with packets for this output: the candidates, in order.
+    ordered : bool
+        Keep the order; a node sees by itself in which order heads come.
+
+    Members
+    -------
+    wants : In(candidates)
+    inside, tail, drop : In(candidates)
+        As of `Lane`.
+    bucket : In(BUCKETS) each, in classes of several virtual channels if `ordered`
+    channel : In(vcs) each, in classes of several virtual channels
+        What the candidate's packet has been given, if it is inside.
+    choice : Out(vcs) each
+        What a candidate is given; one bit if it is granted.
+    grant : Out(candidates)
+    valid : Out(vcs)
+    credit : In(vcs)
+    used : Out(depth) each
+    busy : Out(vcs)
+    """
+
+    def __init__(self, traffic, depth, inputs, ordered):
+        self.traffic, self.depth, self.inputs, self.ordered = traffic, depth, inputs, ordered
+        self.channels = channels(traffic)
+        self.candidates = [vc for vcs in inputs for vc in vcs]
+        self.vcs = len(self.channels)
+        count = len(self.candidates)
+        super().__init__({
+            "wants": In(count), "inside": In(count), "tail": In(count), "drop": In(count),
+            "bucket": In(BUCKETS).array(count), "channel": In(self.vcs).array(count),
+            "choice": Out(self.vcs).array(count), "grant": Out(count),
+            "valid": Out(self.vcs), "credit": In(self.vcs), "used": Out(depth).array(self.vcs), "busy": Out(self.vcs),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        credits = []
+        for vc, (each, numbers) in enumerate(self.channels):
+            one = Credits(self.depth, self.ordered and each.vcs > 1)
+            m.submodules[f"credits{vc}"] = one
+            credits.append(one)
+            m.d.comb += [
+                one.credit.eq(self.credit[vc]), one.send.eq(self.valid[vc]),
+                one.tail.eq((self.grant & self.tail).any()),
+                self.used[vc].eq(one.used), self.busy[vc].eq(one.busy),
+            ]
+            if one.ordered:
+                m.d.comb += [
+                    one.head.eq((self.grant & ~self.inside).any()),
+                    one.bucket.eq(reduce(or_, (Mux(self.grant[n], self.bucket[n], 0)
+                                               for n, other in enumerate(self.candidates) if other in numbers))),
+                ]
+
+        open_, rank = self._open(m, credits)
+        ask = Signal(len(self.candidates))
+        for n, vc in enumerate(self.candidates):
+            each, numbers = self.channels[vc]
+            may = {w: (self.bucket[n] & open_[w]).any() if credits[w].ordered else open_[w] for w in numbers}
+            may = {w: _named(m, value, f"may{n}_{w}") for w, value in may.items()}
+            room = {w: ~credits[w].used[-1] & (self.channel[n][w] if each.vcs > 1 else 1) for w in numbers}
+            for w in numbers:
+                better = [may[u] & rank[u, w] for u in numbers if u != w]
+                chosen = may[w] & ~Cat(better).any()
+                m.d.comb += self.choice[n][w].eq(
+                    Mux(self.inside[n], self.channel[n][w], chosen) if each.vcs > 1 else 1)
+            m.d.comb += ask[n].eq(self.wants[n] & Mux(self.inside[n], Cat(room.values()).any(),
+                                                      Cat(may.values()).any()))
+        self._arbitrate(m, ask)
+
+        goes = self.grant & ~self.drop
+        for w in range(self.vcs):
+            m.d.comb += self.valid[w].eq(Cat(goes[n] & self.choice[n][w] for n in range(len(self.candidates))).any())
+        return m
+
+    def _open(self, m, credits):
+        """Virtual channels that a packet may begin on, of some by bucket; and which of two comes first."""
+        open_, rank = {}, {}
+        for w, (_, numbers) in enumerate(self.channels):
+            one = credits[w]
+            if not one.ordered:
+                open_[w] = ~one.busy & ~one.used[-1]
+                continue
+            open_[w] = Signal(BUCKETS, name=f"open{w}", init=-1)
+            elsewhere = reduce(or_, (credits[u].later.buckets for u in numbers if u != w))
+            m.d.sync += open_[w].eq(Mux(one.later.busy | one.later.used[-1], 0, ~elsewhere))
+        for w, (_, numbers) in enumerate(self.channels):
+            for u in numbers:
+                if u < w:
+                    rank[w, u] = Signal(name=f"rank{w}_{u}")
+                    m.d.sync += rank[w, u].eq((credits[u].later.used & ~credits[w].later.used).any())
+                    rank[u, w] = ~rank[w, u]
+        return open_, rank
+
+    def _arbitrate(self, m, ask):
+        """First among the inputs, then among the virtual channels of each."""
+        m.submodules.arbiter = arbiter = Arbiter(len(self.inputs))
+        done, first = Signal(), 0
+        m.d.comb += done.eq((self.grant & self.tail).any()), arbiter.done.eq(done)
+        for k, vcs in enumerate(self.inputs):
+            m.submodules[f"arbiter{k}"] = one = Arbiter(len(vcs))
+            mine = slice(first, first + len(vcs))
+            m.d.comb += [
+                one.request.eq(ask[mine]), arbiter.request[k].eq(ask[mine].any()),
+                one.done.eq(done & arbiter.grant[k]),
+                self.grant[mine].eq(Mux(arbiter.grant[k], one.grant, 0)),
+            ]
+            first += len(vcs)
+
+
+def _named(m, value, name):
+    """The value as a signal."""
+    found = Signal(name=name)
+    m.d.comb += found.eq(value)
+    return found

@@ -87,7 +87,7 @@ class Receiver(Block):
         # Whose turn it is
         turn, chosen, begins, damaged = Signal(count), Signal(self.flit.shape()), Signal(), Signal()
         for n in range(count):
-            older = [head[u] & (queues[n].o.payload.stamp - queues[u].o.payload.stamp)[len(stamp) - 1] == 0
+            older = [head[u] & ~(queues[n].o.payload.stamp - queues[u].o.payload.stamp)[len(stamp) - 1]
                      for u in range(count) if u != n]
             first = head[n] & ~Cat(older).any() & ~lost.any()
             m.d.comb += turn[n].eq(Mux(owner.any(), owner[n], first))

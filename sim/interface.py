@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interfaces of the network under test: two of them back to back, and what nodes do with them."""
+"""Interfaces under test: two of them back to back, or a mesh of them, and what nodes do with them."""
 
 from collections import defaultdict
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from golden import packet
 from golden.noc import Message, Packet, flits, packets, tree
-from golden.packet import EXTRA, Port, bucket
+from golden.packet import EXTRA, bucket
 from golden.paging import pack
 from hw.emit import Block
 from hw.noc.interface import ERROR, Interface
+from hw.noc.mesh import Mesh
 from hw.noc.receiver import word
 from hw.noc.sender import command
 from sim.stream import Sink, Source
 
-__all__ = ["Pair", "Tile", "Wire", "draw", "reply_words", "streams"]
+__all__ = ["Network", "Pair", "Tile", "Wire", "draw", "reply_words", "streams"]
 
 WAYS = {"command": (In, command), "i": (In, int), "o": (Out, word)}
 
@@ -80,6 +81,44 @@ class Pair(Block):
             Value.cast(far.i.flit).eq(Value.cast(near.o.flit) ^ Mux(hit, self.flip, 0)),
             far.i.valid.eq(near.o.valid), near.o.credit.eq(far.i.credit),
         ]
+        return m
+
+
+class Network(Block):
+    """A mesh with an interface at each node. Node (x, y) is number y * width + x.
+
+    Parameters
+    ----------
+    config : golden.config.Noc
+
+    Members
+    -------
+    n0_..., n1_... :
+        Streams of the interfaces, and `error` each.
+    dropped : Out(1)
+        Some router has dropped something.
+    """
+
+    def __init__(self, config):
+        self.config, self.nodes = config, config.width * config.height
+        ports = {"clear": In(1), "dropped": Out(1)}
+        for n in range(self.nodes):
+            ports |= streams(config, n) | {f"n{n}_error": Out(ERROR)}
+        super().__init__(ports)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.mesh = mesh = Mesh(self.config)
+        m.d.comb += [mesh.clear.eq(self.clear), self.dropped.eq(Cat(each.code != 0 for each in mesh.error).any())]
+        for n in range(self.nodes):
+            m.submodules[f"n{n}"] = each = Interface(self.config)
+            join(m, self, n, each)
+            connect(m, each.o, mesh.i[n])
+            connect(m, mesh.o[n], each.i)
+            m.d.comb += [
+                each.x.eq(n % self.config.width), each.y.eq(n // self.config.width), each.clear.eq(self.clear),
+                getattr(self, f"n{n}_error").eq(each.error),
+            ]
         return m
 
 

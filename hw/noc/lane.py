@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The input of a router, one virtual channel: buffer, checks, and the way ahead."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 

@@ -4,7 +4,7 @@
 from amaranth.hdl import Module
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from golden.packet import DIRECTIONS, Port
+from golden.packet import DIRECTIONS
 from hw.emit import Block
 from hw.noc.link import Link, Traffic
 from hw.noc.router import ERROR, PROBE, Router, state

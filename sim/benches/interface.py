@@ -84,8 +84,8 @@ async def random_traffic(dut, idle, stall):
             wire.expect(each)
     count = [sum(map(len, due(CONFIG, each).values())) for each in sent]
     arrived, quiet = [0, 0], 0
-    replies, owed, begun, held = 0, 0, set(), 0
-    while (arrived[0] < count[1] + replies or arrived[1] < count[0] + owed or any(tile.busy for tile in tiles)):
+    replies, owed = 0, 0
+    while arrived[0] < count[1] + replies or arrived[1] < count[0] + owed or any(tile.busy for tile in tiles):
         await RisingEdge(dut.clk)
         quiet += 1
         for n, tile in enumerate(tiles):
@@ -128,7 +128,7 @@ async def random_traffic(dut, idle, stall):
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 @cocotb.parametrize(kind=FREE)
 async def a_flit_a_cycle(dut, kind):
-    """Into the link and out of it, long messages and single flits; a cycle to the link, one from there to the node."""
+    """Into the link and out of it, long messages and single flits; a cycle to the link, another to the node."""
     tiles = await start(dut)
     wire = Wire(CONFIG, PLACES[0])
     cocotb.start_soon(watch(dut, wire))
@@ -146,7 +146,7 @@ async def a_flit_a_cycle(dut, kind):
         assert wire.flits == begin and not tiles[1].sinks[kind].items
         await RisingEdge(dut.clk)
         assert wire.flits == begin + 1
-        rate = 1 if CONFIG.depth > 2 or CONFIG[kind].vcs > 1 else 2 / 3      # credits come back after three cycles
+        rate = 1 if CONFIG.depth > 2 else 2 / 3       # credits come back after three cycles
         await ClockCycles(dut.clk, round((total - 1) / rate) + 1)
         assert wire.flits - begin >= total - 1, f"{wire.flits - begin} flits of {total}"
         await ClockCycles(dut.clk, 3)
@@ -190,7 +190,7 @@ async def refusals(dut):
 @cocotb.test(timeout_time=5, timeout_unit="ms")
 @cocotb.parametrize(kind=KINDS, words=[0, 3])
 async def damage(dut, kind, words):
-    """Every single bit of every flit of a packet: it is dropped or marked, reported, and no other is the worse for it."""
+    """Each bit of each flit of a packet: it is dropped or marked, reported, and no other is the worse for it."""
     tiles = await start(dut)
     wire = Wire(CONFIG, PLACES[0])
     cocotb.start_soon(watch(dut, wire))

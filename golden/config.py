@@ -428,7 +428,7 @@ class Noc(Section):
 
     def __getitem__(self, name):
         """The class of that name."""
-        return next(each for each in self.classes if each.name == name)
+        return {each.name: each for each in self.classes}[name]
 
     @property
     def vcs(self):

@@ -23,8 +23,6 @@ from golden.paging import pack, unpack
 __all__ = ["DeadlockError", "Join", "Mesh", "Message", "Packet", "check", "check_groups", "combine", "dependencies",
            "flits", "group", "middle", "outputs", "packets", "refusal", "step", "tree"]
 
-SIDES = (Port.W, Port.E), (Port.N, Port.S)      # in x and y: towards the lower and the higher numbers
-
 
 class DeadlockError(ValueError):
     """Packets could wait for each other for ever."""
@@ -49,16 +47,11 @@ def outputs(order, entry, here, dst, ext=(0, 0)):
     here, dst, ext : (int, int)
         It goes to the nodes from `dst` to `dst` + `ext`.
     """
-    wanted = set()
-    for axis in (0, 1) if order == "xy" else (1, 0):
-        low, high = dst[axis], dst[axis] + ext[axis]
-        wanted |= {side for side, beyond in zip(SIDES[axis], (low < here[axis], here[axis] < high), strict=True)
-                   if beyond}
-        if not low <= here[axis] <= high:
-            break
-    else:
-        wanted.add(Port.L)
-    return tuple(port for port in FORKS[order] if port in wanted & TURNS[order][entry])
+    (x, y), (left, top), (right, bottom) = here, dst, (dst[0] + ext[0], dst[1] + ext[1])
+    column, row = left <= x <= right, top <= y <= bottom
+    beyond = {Port.E: x < right, Port.W: left < x, Port.N: top < y, Port.S: y < bottom, Port.L: column and row}
+    forks = FORKS[order] if (column if order == "xy" else row) else FORKS[order][:2]
+    return tuple(port for port in forks if beyond[port] and port in TURNS[order][entry])
 
 
 def tree(order, source, dst, ext=(0, 0)):
@@ -194,7 +187,6 @@ class Join:
 
 def middle(members):
     """The node from which the farthest member is the nearest; of several the first, row by row."""
-    members = list(members)
     xs, ys = zip(*members, strict=True)
     nodes = [(x, y) for y in range(min(ys), max(ys) + 1) for x in range(min(xs), max(xs) + 1)]
     return min(nodes, key=lambda node: max(abs(node[0] - x) + abs(node[1] - y) for x, y in members))

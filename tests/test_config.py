@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from golden.config import Chip, ConfigError, KvCache, Matmul, load
+from golden.config import Chip, ConfigError, KvCache, Matmul, Noc, NocClass, load
 from golden.families import FAMILIES
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
@@ -33,6 +33,18 @@ def test_segments_of_the_kv_cache(block_tokens, head_dim, format, beat, segment)
     assert cache.segment_beats(block_tokens) == segment and cache.block_bytes == 15 * segment * beat
 
 
+@pytest.mark.parametrize("memory, request_order, reply_order", [
+    ("none", "xy", "xy"), ("west", "yx", "xy"), ("east", "yx", "xy"), ("north", "xy", "yx"), ("south", "xy", "yx")])
+def test_classes_of_the_network(memory, request_order, reply_order):
+    """Neither requests nor replies run along the edge of the memories."""
+    noc = Noc(memory=memory, depth=5, classes=(
+        NocClass(name="ask", vcs=2), NocClass(name="tell", replies_to="ask"), NocClass(name="cast", multicast=True)))
+    assert [noc.order(name) for name in ("ask", "tell", "cast")] == [request_order, reply_order, "xy"]
+    assert [noc.segment(name) for name in ("ask", "tell", "cast")] == [255, 255, 4]
+    assert [list(noc.channels(name)) for name in ("ask", "tell", "cast")] == [[0, 1], [2], [3]] and noc.vcs == 4
+    assert Noc(memory="west", classes=(NocClass(name="ask", order="xy"),)).order("ask") == "xy"
+
+
 def test_sections_are_values():
     assert Matmul() == Matmul(lanes=16) and hash(Matmul()) == hash(Matmul(lanes=16))
     assert repr(Matmul()) == repr(Matmul(drain=8))
@@ -54,6 +66,37 @@ def test_sections_are_values():
     ("[kvcache]\nhead_dim = 60", "kvcache.head_dim = 60: must be a multiple of 8"),
     ('[kvcache]\nformat = "fp4"', 'kvcache.format = "fp4": must be "bf16" or "fp8"'),
     ('[kvcache]\npolicy = "mru"', 'kvcache.policy = "mru": must be "unhashed_head" or "lru_tail"'),
+    ("[noc]\nwidth = 17", "noc.width = 17: must be an integer, 1 to 16"),
+    ("[noc]\nwidth = 1\nheight = 1",
+     "noc.height = 1: must be at least 2 with width = 1, as a node does not talk to itself"),
+    ("[noc]\ndata = 96", "noc.data = 96: must be 64, 128, 256 or 512"),
+    ("[noc]\nmemory = 'north-west'",
+     'noc.memory = "north-west": must be "none", "north", "east", "south" or "west"'),
+    ("[noc]\nclasses = 3", "noc.classes = 3: must be tables"),
+    ("[noc]\nclasses = [3]", "noc.classes.0 = 3: must be tables"),
+    ("[noc]\nclasses = []", "noc.classes: must have 1 to 4 virtual channels together, not 0"),
+    ("[noc]\nclasses = [{name = 'a', vcs = 3}, {name = 'b', vcs = 2}]",
+     "noc.classes: must have 1 to 4 virtual channels together, not 5"),
+    ("[noc]\nclasses = [{name = 'a'}, {name = 'a'}]",
+     'noc.classes: must have a name each: "a" is there twice'),
+    ("[noc]\nclasses = [{name = 'a', replies_to = 'b'}]",
+     'noc.classes: must have a class "b", as "a" replies to it'),
+    ("[noc]\nclasses = [{}]", "noc.classes.0.name: must be a name of small letters, digits and _, in quotes"),
+    ("[noc]\nclasses = [{name = 'a'}, {name = 'b', vcs = 5}]", "noc.classes.1.vcs = 5: must be an integer, 1 to 4"),
+    ("[noc]\nclasses = [{name = 'a', width = 5}]",
+     "noc.classes.0.width: unknown key; known here: name, vcs, order, multicast, reduce, replies_to"),
+    ("[noc]\nclasses = [{name = 'a', order = 'zigzag'}]",
+     'noc.classes.0.order = "zigzag": must be "xy", "yx" or "auto"'),
+    ("[noc]\nclasses = [{name = 'a', vcs = 2, multicast = true}]",
+     "noc.classes.0.multicast = true: needs vcs = 1, as a multicast has no other way to stay in order"),
+    ("[noc]\nclasses = [{name = 'a', vcs = 2, reduce = true}]",
+     "noc.classes.0.reduce = true: needs vcs = 1, as operands meet in order"),
+    ("[noc]\nclasses = [{name = 'a', multicast = true, reduce = true}]",
+     "noc.classes.0.reduce = true: needs multicast = false, as there are nothing but reductions in the class"),
+    ("[noc]\nclasses = [{name = 'a'}, {name = 'b', reduce = true, replies_to = 'a'}]",
+     'noc.classes.1.replies_to = "a": must be empty in a class of reductions'),
+    ("[noc]\nclasses = [{name = 'a', replies_to = 'a'}]",
+     "noc: packets could wait in a circle: (2, 0).S.0 -> (2, 1).L.0 -> (2, 1).N.0 -> (2, 0).L.0 -> (2, 0).S.0"),
     ('name = "A chip"', 'name = "A chip": must be a name of small letters, digits and _, in quotes'),
     ("[matmul]\nfamily = 8", "matmul.family = 8: must be a name of small letters, digits and _, in quotes"),
     ("[matmul]\nlanes = 0", "matmul.lanes = 0: must be an integer, 1 to 64"),

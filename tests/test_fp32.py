@@ -56,6 +56,18 @@ def test_golden_agrees_with_rational_arithmetic(op):
         assert z == oracle(op, x, y), f"{x:08x} {y:08x} {z:08x} {oracle(op, x, y):08x}"
 
 
+def test_maximum_agrees_with_rational_arithmetic():
+    a, b = pairs(3000, np.random.default_rng(3))
+    zeros, result = np.array([0, 1 << 31] * 2, dtype=np.uint32), fp32.maximum(a, b)
+    assert result.dtype == np.uint32
+    for x, y, z in zip(a.tolist(), b.tolist(), result.tolist(), strict=True):
+        nan = any(code & 0x7FFFFFFF > 0x7F800000 for code in (x, y))
+        x, y = (code if code & 0x7F800000 else code & 1 << 31 for code in (x, y))
+        larger = max(x, y, key=lambda code: (code & 0x7FFFFFFF) * (-1 if code >> 31 else 1) - (code >> 31) / 2)
+        assert z == (0x7FC00000 if nan else larger), f"{x:08x} {y:08x} {z:08x}"
+    assert fp32.maximum(zeros, zeros[::-1]).tolist() == [0] * 4
+
+
 @pytest.mark.parametrize("op, numpy_op", [(fp32.add, np.add), (fp32.mul, np.multiply)])
 @np.errstate(all="ignore")
 def test_golden_agrees_with_numpy(op, numpy_op):

@@ -7,14 +7,14 @@ from amaranth.lib.wiring import In, Out
 
 from golden.packet import DIRECTIONS, TURNS, Error, Port
 from hw.emit import Block
-from hw.noc.link import HEADER, flit, parity
+from hw.noc.link import HEADER, flit
 
 __all__ = ["Lane", "Slots", "ahead", "outputs"]
 
 
 def outputs(order, port, sides):
-    """The ports, in order, by which packets of an order may leave that came in by `port`; the router has neighbours on `sides`."""
-    return [out for out in Port if out in TURNS[order][port] and (out == Port.L or out.name in sides)]
+    """Ports, in order, by which packets may leave that came in by `port`, if there are neighbours on `sides`."""
+    return "".join(out.name for out in Port if out in TURNS[order][port] and out.name in f"{sides}L")
 
 
 def ahead(order, out, x, y, header):
@@ -67,12 +67,12 @@ class Slots(Block):
         slots = [Signal(self.shape, name=f"slot{n}", reset_less=True) for n in ring]
         write, read = (Signal(len(ring), name=name, init=1) for name in ("write", "read"))
         first, then = Signal(self.shape, reset_less=True), Signal(self.shape)
-        push, load, store, fetch = Signal(), Signal(), Signal(), Signal()
+        push, past, fetch, load = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             push.eq(self.push & ~self.used[-1]),
-            load.eq(Mux(self.used[0], self.pop, push)),
-            store.eq(push & self.used[0] & ~(self.pop & ~self.used[1])),
+            past.eq(~self.used[0] | self.pop & ~self.used[1]),      # what comes in goes to the front at once
             fetch.eq(self.pop & self.used[1]),
+            load.eq(fetch | push & past),
             then.eq(_pick([(~self.used[1], self.i), *((self.used[1] & read[n], slots[n]) for n in ring)])),
             self.o.eq(first),
         ]
@@ -80,12 +80,12 @@ class Slots(Block):
             m.d.sync += self.used.eq(Cat(1, self.used[:-1]))
         with m.If(self.pop & ~push):
             m.d.sync += self.used.eq(self.used[1:])
-        with m.If(store):
+        with m.If(push & ~past):
             m.d.sync += write.eq(write.rotate_left(1))
         with m.If(fetch):
             m.d.sync += read.eq(read.rotate_left(1))
         for n in ring:
-            with m.If(store & write[n]):
+            with m.If(push & ~past & write[n]):
                 m.d.sync += slots[n].eq(self.i)
         for name in self.shape.members:
             with m.If(load & (then.head if name == "route" else 1)):
@@ -112,22 +112,20 @@ class Lane(Block):
     ----------
     bits, depth : int
         Data of a flit; flits of the buffer.
-    port : Port
-        The input it is at.
-    vc : int
     order : str
-    sides : str
-        Where the router has neighbours: some of "NESW".
+    outputs : str
+        Ports that its packets may leave by: some of "NESWL".
 
     Members
     -------
     x, y : In(4)
         Where the router is.
     flit : In(flit(bits))
+        Its `parity` leaves out the virtual channel.
     valid : In(1)
     credit : Out(1)
     o : Out(struct(data, head, tail, parity))
-        The flit in front. `parity` leaves out route and virtual channel, which are still to come.
+        The flit in front. Its `parity` leaves out route and virtual channel, which are still to come.
     ahead : Out(5) each
         Its route at the next router, by output.
     wants : Out(5)
@@ -143,9 +141,9 @@ class Lane(Block):
     used : Out(depth)
     """
 
-    def __init__(self, bits, depth, port, vc, order, sides):
-        self.bits, self.depth, self.port, self.vc, self.order, self.sides = bits, depth, port, vc, order, sides
-        self.outputs = outputs(order, port, sides)
+    def __init__(self, bits, depth, order, outputs):
+        self.bits, self.depth, self.order = bits, depth, order
+        self.outputs = [Port[name] for name in outputs]
         super().__init__({
             "x": In(4), "y": In(4),
             "flit": In(flit(bits)), "valid": In(1), "credit": Out(1),
@@ -168,7 +166,7 @@ class Lane(Block):
         odd, lost, astray, head = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             head.eq(front.head & ~inside),
-            odd.eq(parity(front, self.vc)),
+            odd.eq(Value.cast(front).xor()),
             lost.eq(~front.head & ~inside),
             astray.eq(~_one(front.route)),
             self.drop.eq(there & (lost | head & (odd | astray))),
@@ -176,7 +174,7 @@ class Lane(Block):
             slots.pop.eq(self.taken | self.drop),
             self.used.eq(slots.used),
             self.o.data.eq(front.data), self.o.head.eq(head), self.o.tail.eq(front.tail),
-            self.o.parity.eq(front.parity ^ front.head ^ (self.vc.bit_count() & 1)),
+            self.o.parity.eq(front.parity ^ front.head),
         ]
         with m.If(slots.pop & ~self.drop):
             m.d.sync += inside.eq(~front.tail)

@@ -3,13 +3,12 @@
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Const, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden import packet
 
-__all__ = ["HEADER", "Link", "Traffic", "channels", "flit", "parity"]
+__all__ = ["HEADER", "Link", "Traffic", "channels", "flit"]
 
 HEADER = data.StructLayout(packet.HEADER)
 
@@ -56,11 +55,6 @@ class Link(wiring.Signature):
 def flit(bits):
     """A flit on a link, as `golden.packet.flit` says."""
     return data.StructLayout(packet.flit(bits))
-
-
-def parity(flit, vc):
-    """0 if a flit is sound on virtual channel `vc`."""
-    return Value.cast(flit).xor() ^ Const(vc.bit_count() & 1, 1)
 
 
 def channels(traffic):

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from golden.packet import Error, Port, bucket
 from hw.emit import Block
-from hw.noc.lane import Lane
+from hw.noc.lane import Lane, outputs
 from hw.noc.link import HEADER, Link, channels, flit
 from hw.noc.output import BUCKETS, Output
 
@@ -87,11 +87,12 @@ class Router(Block):
         for port in self.ports:
             for vc, (each, _) in enumerate(self.channels):
                 link = self.link(port, "i")
-                lane = Lane(self.bits, self.depth, port, vc, each.order, self.sides)
+                lane = Lane(self.bits, self.depth, each.order, outputs(each.order, port, self.sides))
                 m.submodules[f"{port.name.lower()}{vc}"] = self.lanes[port, vc] = lane
                 m.d.comb += [
                     lane.x.eq(self.x), lane.y.eq(self.y),
-                    lane.flit.eq(link.flit), lane.valid.eq(link.valid[vc]), link.credit[vc].eq(lane.credit),
+                    lane.flit.eq(link.flit), lane.flit.parity.eq(link.flit.parity ^ (vc.bit_count() & 1)),
+                    lane.valid.eq(link.valid[vc]), link.credit[vc].eq(lane.credit),
                 ]
         self.given = {where: Signal(self.vcs, name=f"{where[0].name.lower()}{where[1]}_channel")
                       for where in self.lanes}         # the virtual channel that its packet has been given

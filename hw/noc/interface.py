@@ -10,7 +10,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from golden.packet import Error
 from hw.emit import Block
-from hw.noc.link import Link, Traffic
+from hw.noc.link import Link
+from hw.noc.mesh import traffic
 from hw.noc.output import BUCKETS, Output
 from hw.noc.receiver import Receiver, Replies, word
 from hw.noc.sender import FAULT, Sender, command
@@ -118,9 +119,8 @@ class Interface(Block):
     def _send(self, m, senders):
         """From the node to the link: like an output of a router, whose inputs are the classes."""
         config = self.config
-        traffic = tuple(Traffic(each.vcs, config.order(each.name)) for each in config.classes)
-        m.submodules.output = output = Output(
-            traffic, config.depth, tuple((config.channels(sender.kind).start,) for sender in senders), True)
+        firsts = tuple((config.channels(sender.kind).start,) for sender in senders)
+        m.submodules.output = output = Output(traffic(config), config.depth, firsts, True)
         m.d.comb += output.credit.eq(self.o.credit), self.o.valid.eq(output.valid)
         legs = []
         for n, sender in enumerate(senders):

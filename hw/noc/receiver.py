@@ -4,18 +4,18 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from golden.packet import EXTRA, LENGTH, Error
 from hw.emit import Block
-from hw.noc.link import HEADER, flit, parity
+from hw.noc.link import HEADER, flit
 from hw.noc.sender import FAULT
 from hw.stream import DeepQueue, Queue
 
-__all__ = ["Receiver", "Replies", "word"]
+__all__ = ["Receiver", "Replies", "parity", "word"]
 
 
 def word(bits):
@@ -25,6 +25,11 @@ def word(bits):
     `last` one is of the whole packet.
     """
     return data.StructLayout({"data": bits, "first": 1, "last": 1, "error": 1})
+
+
+def parity(flit, vc):
+    """0 if a flit on virtual channel `vc` is sound."""
+    return Value.cast(flit).xor() ^ Const(vc.bit_count() & 1, 1)
 
 
 class Receiver(Block):

@@ -18,7 +18,7 @@ from hw.noc.receiver import word
 from hw.noc.sender import command
 from sim.stream import Sink, Source
 
-__all__ = ["Network", "Pair", "Tile", "Wire", "draw", "reply_words", "streams"]
+__all__ = ["Network", "Pair", "Tile", "Wire", "draw", "openers", "place", "reply_words", "served"]
 
 WAYS = {"command": (In, command), "i": (In, int), "o": (Out, word)}
 
@@ -243,6 +243,16 @@ class Tile:
     def busy(self):
         """Something waits to be sent."""
         return any(source.queue or source.busy for source in (*self.commands.values(), *self.words.values()))
+
+
+def served(config):
+    """Classes of requests, and that of their replies."""
+    return {each.replies_to: each.name for each in config.classes if each.replies_to}
+
+
+def openers(config):
+    """Classes that a node may send in without being asked."""
+    return [each.name for each in config.classes if not each.replies_to]
 
 
 def reply_words(reserve):

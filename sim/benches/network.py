@@ -13,13 +13,11 @@ from cocotb.triggers import RisingEdge
 
 from golden.config import Noc
 from golden.noc import Mesh, Message, packets
-from sim.interface import Tile, draw, place, reply_words
+from sim.interface import Tile, draw, openers, place, reply_words, served
 from sim.stream import reset
 
 CONFIG = Noc.model_validate_json(os.environ["NOC"])
-KINDS = [each.name for each in CONFIG.classes]
-REPLIES = {each.replies_to: each.name for each in CONFIG.classes if each.replies_to}
-FREE = [name for name in KINDS if name not in REPLIES.values()]
+REPLIES = served(CONFIG)
 QUIET, DEAF = 1500, 250         # cycles without a packet after which it counts as hung; in which a node is deaf
 
 
@@ -35,7 +33,7 @@ async def traffic(dut, count, near):
     sent = []
     for tile in tiles:
         for _ in range(count):
-            for kind in FREE:
+            for kind in openers(CONFIG):
                 each = draw(CONFIG, rng, kind, tile.place)
                 while near and kind in REPLIES and each.dst[0]:
                     each = draw(CONFIG, rng, kind, tile.place)

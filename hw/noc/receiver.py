@@ -69,7 +69,8 @@ class Receiver(Block):
 
     def elaborate(self, platform):
         m, count = Module(), len(self.vcs)
-        stamp = Signal(ceil_log2(count * self.depth) + 1)       # numbers heads
+        stamp = Signal(ceil_log2(count * self.depth) + 1)       # numbers packets
+        coming = Signal(count)                                  # one has begun to come, and not ended
         item = data.StructLayout({"flit": flit(self.bits), **({"stamp": len(stamp)} if count > 1 else {})})
         queues = [Queue(item, self.depth) for _ in self.vcs]
         owner, begun = Signal(count), Signal()                  # of the packet that is being delivered
@@ -85,15 +86,22 @@ class Receiver(Block):
             ]
             if count > 1:
                 m.d.comb += queue.i.payload.stamp.eq(stamp)
-        if count > 1:
-            with m.If(self.valid.any() & self.flit.head):
+                with m.If(self.valid[n]):
+                    m.d.sync += coming[n].eq((self.flit.head | coming[n]) & ~self.flit.tail)
+        if count > 1:       # No packet goes past the end that is seen here, so each number has its turn.
+            with m.If(self.flit.head & (self.valid & ~coming & ~full).any()):
                 m.d.sync += stamp.eq(stamp + 1)
 
         # Whose turn it is
         turn, chosen, begins, damaged = Signal(count), Signal(self.flit.shape()), Signal(), Signal()
+        before = {}
         for n in range(count):
-            older = [head[u] & ~(queues[n].o.payload.stamp - queues[u].o.payload.stamp)[len(stamp) - 1]
-                     for u in range(count) if u != n]
+            for u in range(n):
+                since = queues[n].o.payload.stamp - queues[u].o.payload.stamp
+                before[u, n] = ~since[len(stamp) - 1]
+                before[n, u] = ~before[u, n]
+        for n in range(count):
+            older = [head[u] & before[u, n] for u in range(count) if u != n]
             first = head[n] & ~Cat(older).any() & ~lost.any()
             m.d.comb += turn[n].eq(Mux(owner.any(), owner[n], first))
         m.d.comb += [

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The input of a router, one virtual channel: buffer, checks, and the way ahead."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
@@ -40,6 +43,8 @@ def ahead(order, out, x, y, header):
 class Slots(Block):
     """The buffer of a virtual channel: `depth` flits, the first in a register of its own. Latency 1.
 
+    The others are in a shift register, which needs neither pointers nor multiplexers but the one to the first.
+
     Parameters
     ----------
     shape : StructLayout
@@ -63,17 +68,16 @@ class Slots(Block):
 
     def elaborate(self, platform):
         m = Module()
-        ring = range(self.depth - 1)
-        slots = [Signal(self.shape, name=f"slot{n}", reset_less=True) for n in ring]
-        write, read = (Signal(len(ring), name=name, init=1) for name in ("write", "read"))
+        slots = [Signal(self.shape, name=f"slot{n}", reset_less=True) for n in range(self.depth - 1)]
         first, then = Signal(self.shape, reset_less=True), Signal(self.shape)
-        push, past, fetch, load = Signal(), Signal(), Signal(), Signal()
+        push, past, load = Signal(), Signal(), Signal()
+        last = self.used & ~(self.used >> 1)        # the bit of the youngest
+        waiting = [Mux(last[n], Value.cast(slot), 0) for n, slot in enumerate(slots, 1)]
         m.d.comb += [
             push.eq(self.push & ~self.used[-1]),
             past.eq(~self.used[0] | self.pop & ~self.used[1]),      # what comes in goes to the front at once
-            fetch.eq(self.pop & self.used[1]),
-            load.eq(fetch | push & past),
-            then.eq(_pick([(~self.used[1], self.i), *((self.used[1] & read[n], slots[n]) for n in ring)])),
+            load.eq(self.pop & self.used[1] | push & past),
+            Value.cast(then).eq(reduce(or_, waiting, Mux(self.used[1], 0, Value.cast(self.i)))),
             self.o.eq(first),
         ]
         with m.If(push & ~self.pop):
@@ -81,25 +85,11 @@ class Slots(Block):
         with m.If(self.pop & ~push):
             m.d.sync += self.used.eq(self.used[1:])
         with m.If(push & ~past):
-            m.d.sync += write.eq(write.rotate_left(1))
-        with m.If(fetch):
-            m.d.sync += read.eq(read.rotate_left(1))
-        for n in ring:
-            with m.If(push & ~past & write[n]):
-                m.d.sync += slots[n].eq(self.i)
+            m.d.sync += [slot.eq(younger) for slot, younger in zip(slots, [self.i, *slots], strict=False)]
         for name in self.shape.members:
             with m.If(load & (then.head if name == "route" else 1)):
                 m.d.sync += getattr(first, name).eq(getattr(then, name))
         return m
-
-
-def _pick(choices):
-    """The one of some values whose condition, one at most, holds."""
-    found = Const(0)
-    for condition, value in choices:
-        value = Value.cast(value)
-        found = found | Mux(condition, value, 0)
-    return found
 
 
 class Lane(Block):

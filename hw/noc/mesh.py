@@ -33,7 +33,7 @@ class Mesh(Block):
     error : Out(ERROR) each
     clear : In(1)
     probe : In(PROBE)
-    state : Out(state(depth)) each
+    state : Out(state(vcs, depth)) each
         As of `Router`.
     """
 
@@ -43,7 +43,7 @@ class Mesh(Block):
         super().__init__({
             "i": In(link).array(nodes), "o": Out(link).array(nodes),
             "error": Out(ERROR).array(nodes), "clear": In(1),
-            "probe": In(PROBE), "state": Out(state(config.depth)).array(nodes),
+            "probe": In(PROBE), "state": Out(state(config.vcs, config.depth)).array(nodes),
         })
 
     def elaborate(self, platform):

@@ -8,13 +8,25 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
+from golden.packet import Port
 from hw.emit import Block
 from hw.noc.arbiter import Arbiter
 from hw.noc.link import channels
 
-__all__ = ["BUCKETS", "Credits", "Output"]
+__all__ = ["BUCKETS", "Credits", "Output", "bucket"]
 
 BUCKETS = 8
+
+
+def bucket(order, out, header):
+    """The bucket of a packet that leaves by `out`, of plain bits of its destination.
+
+    Once on its second dimension it differs from others in that one alone.
+    """
+    first, second = ({"x": header.dst_x, "y": header.dst_y}[way] for way in order)
+    if order[0] == ("x" if out in (Port.E, Port.W) else "y"):
+        return Cat(first[:2], second[0])
+    return second[:3]
 
 
 class Credits(Block):
@@ -97,9 +109,10 @@ class Output(Block):
     wants : In(candidates)
     inside, tail, drop : In(candidates)
         As of `Lane`.
-    bucket : In(BUCKETS) each, in classes of several virtual channels if `ordered`
-    channel : In(vcs) each, in classes of several virtual channels
-        What the candidate's packet has been given, if it is inside.
+    bucket : In(BUCKETS) each
+        Of a candidate that is not inside, and if it is of an ordered class of several virtual channels: one bit.
+    channel : In(vcs) each
+        What the candidate's packet has been given, if it is inside: one bit.
     choice : Out(vcs) each
         What a candidate is given; one bit if it is granted.
     grant : Out(candidates)
@@ -141,20 +154,15 @@ class Output(Block):
                                                for n, other in enumerate(self.candidates) if other in numbers))),
                 ]
 
-        open_, rank = self._open(m, credits)
+        any_, given = self._begin(m, credits)
         ask = Signal(len(self.candidates))
         for n, vc in enumerate(self.candidates):
             each, numbers = self.channels[vc]
-            may = {w: (self.bucket[n] & open_[w]).any() if credits[w].ordered else open_[w] for w in numbers}
-            may = {w: _named(m, value, f"may{n}_{w}") for w, value in may.items()}
-            room = {w: ~credits[w].used[-1] & (self.channel[n][w] if each.vcs > 1 else 1) for w in numbers}
+            begins = self._may(n, any_[vc])
+            goes_on = Cat(self.channel[n][w] & ~credits[w].used[-1] for w in numbers).any()
+            m.d.comb += ask[n].eq(self.wants[n] & (begins | self.inside[n] & goes_on))
             for w in numbers:
-                better = [may[u] & rank[u, w] for u in numbers if u != w]
-                chosen = may[w] & ~Cat(better).any()
-                m.d.comb += self.choice[n][w].eq(
-                    Mux(self.inside[n], self.channel[n][w], chosen) if each.vcs > 1 else 1)
-            m.d.comb += ask[n].eq(self.wants[n] & Mux(self.inside[n], Cat(room.values()).any(),
-                                                      Cat(may.values()).any()))
+                m.d.comb += self.choice[n][w].eq(Mux(self.inside[n], self.channel[n][w], self._may(n, given[w])))
         self._arbitrate(m, ask)
 
         goes = self.grant & ~self.drop
@@ -162,24 +170,44 @@ class Output(Block):
             m.d.comb += self.valid[w].eq(Cat(goes[n] & self.choice[n][w] for n in range(len(self.candidates))).any())
         return m
 
-    def _open(self, m, credits):
-        """Virtual channels that a packet may begin on, of some by bucket; and which of two comes first."""
-        open_, rank = {}, {}
-        for w, (_, numbers) in enumerate(self.channels):
-            one = credits[w]
-            if not one.ordered:
-                open_[w] = ~one.busy & ~one.used[-1]
-                continue
-            open_[w] = Signal(BUCKETS, name=f"open{w}", init=-1)
-            elsewhere = reduce(or_, (credits[u].later.buckets for u in numbers if u != w))
-            m.d.sync += open_[w].eq(Mux(one.later.busy | one.later.used[-1], 0, ~elsewhere))
-        for w, (_, numbers) in enumerate(self.channels):
-            for u in numbers:
-                if u < w:
-                    rank[w, u] = Signal(name=f"rank{w}_{u}")
-                    m.d.sync += rank[w, u].eq((credits[u].later.used & ~credits[w].later.used).any())
-                    rank[u, w] = ~rank[w, u]
-        return open_, rank
+    def _begin(self, m, credits):
+        """By virtual channel: whether a packet of its class may begin at all, and whether on this one.
+
+        In ordered classes by bucket, and registered a cycle ahead.
+        """
+        any_, given = {}, {}
+        for _, numbers in dict.fromkeys(self.channels):
+            ordered = credits[numbers[0]].ordered
+            open_ = {}
+            for w in numbers:
+                state = credits[w].later if ordered else credits[w]
+                elsewhere = [credits[u].later.buckets for u in numbers if u != w] if ordered else []
+                open_[w] = Signal(BUCKETS if ordered else 1, name=f"open{w}")
+                m.d.comb += open_[w].eq(Mux(state.busy | state.used[-1], 0, ~reduce(or_, elsewhere, 0)))
+            domain = m.d.sync if ordered else m.d.comb
+            some = Signal.like(open_[numbers[0]], name=f"some{numbers[0]}", init=-1)
+            domain += some.eq(reduce(or_, open_.values()))
+            any_ |= {w: some for w in numbers}
+            others = 0
+            for w in numbers[1:]:
+                before = [Mux(self._emptier(credits, u, w), open_[u], 0) for u in numbers if u != w]
+                given[w] = Signal.like(some, name=f"given{w}", init=0)
+                domain += given[w].eq(open_[w] & ~reduce(or_, before))
+                others |= given[w]
+            given[numbers[0]] = some & ~others
+        return any_, given
+
+    def _emptier(self, credits, u, w):
+        """Whether the buffer behind `u` has less in it than that behind `w`, or as much, but `u` is the lower."""
+        if u > w:
+            return ~self._emptier(credits, w, u)
+        return ~(credits[u].used & ~credits[w].used).any()
+
+    def _may(self, n, open_):
+        """Whether a candidate's packet may begin; `open_` is a bit, or one for each bucket."""
+        if len(open_) == 1:
+            return open_ & ~self.inside[n]
+        return (self.bucket[n] & open_).any()
 
     def _arbitrate(self, m, ask):
         """First among the inputs, then among the virtual channels of each."""
@@ -196,9 +224,3 @@ class Output(Block):
             ]
             first += len(vcs)
 
-
-def _named(m, value, name):
-    """The value as a signal."""
-    found = Signal(name=name)
-    m.d.comb += found.eq(value)
-    return found

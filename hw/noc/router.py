@@ -8,27 +8,27 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
-from golden.packet import Error, Port, bucket
+from golden.packet import Error, Port
 from hw.emit import Block
 from hw.noc.lane import Lane, outputs
 from hw.noc.link import HEADER, Link, channels, flit
-from hw.noc.output import BUCKETS, Output
+from hw.noc.output import BUCKETS, Output, bucket
 
 __all__ = ["ERROR", "PROBE", "Router", "state"]
 
-ERROR = data.StructLayout({"code": 3, "port": 3, "vc": 2, "dst_x": 4, "dst_y": 4, "src_x": 4, "src_y": 4})
+ERROR = data.StructLayout({"code": 3, "port": 3, "vc": 2, "src_x": 4, "src_y": 4})
 PROBE = data.StructLayout({"port": 3, "vc": 2})
 
 
-def state(depth):
+def state(vcs, depth):
     """What there is to see of a port and virtual channel.
 
-    Of the input: flits in the buffer, `inside` a packet, the outputs that the flit in front `wants`. Of the
-    output: flits that are or may be in the buffer behind it (the rest is credit), a packet is on it (`busy`),
-    and whose: it came in by `owner_port`, `owner_vc`.
+    Of the input: a bit for each flit in the buffer, `inside` a packet, the outputs that the flit in front `wants`,
+    the virtual channel there that its packet has been `given`. Of the output: a bit for each flit that may be in
+    the buffer behind it, the others being credits, and whether a packet is on it: that of the input which is
+    inside, wants this output, and has been given this channel.
     """
-    return data.StructLayout({"buffered": depth, "inside": 1, "wants": 5,
-                              "used": depth, "busy": 1, "owner_port": 3, "owner_vc": 2})
+    return data.StructLayout({"buffered": depth, "inside": 1, "wants": 5, "given": vcs, "used": depth, "busy": 1})
 
 
 class Router(Block):
@@ -61,7 +61,7 @@ class Router(Block):
         The first packet that was dropped since `clear`.
     clear : In(1)
     probe : In(PROBE)
-    state : Out(state(depth))
+    state : Out(state(vcs, depth))
         Of the port and virtual channel that `probe` names.
     """
 
@@ -74,7 +74,7 @@ class Router(Block):
             "x": In(4), "y": In(4),
             **{f"{port.name.lower()}_{way}": flow(Link(bits, self.vcs))
                for port in self.ports for way, flow in (("i", In), ("o", Out))},
-            "error": Out(ERROR), "clear": In(1), "probe": In(PROBE), "state": Out(state(depth)),
+            "error": Out(ERROR), "clear": In(1), "probe": In(PROBE), "state": Out(state(self.vcs, depth)),
         })
 
     def link(self, port, way):
@@ -94,16 +94,12 @@ class Router(Block):
                     lane.flit.eq(link.flit), lane.flit.parity.eq(link.flit.parity ^ (vc.bit_count() & 1)),
                     lane.valid.eq(link.valid[vc]), link.credit[vc].eq(lane.credit),
                 ]
-        self.given = {where: Signal(self.vcs, name=f"{where[0].name.lower()}{where[1]}_channel")
-                      for where in self.lanes}         # the virtual channel that its packet has been given
-        self.buckets = {}
-        for where, lane in self.lanes.items():
-            header = data.View(HEADER, lane.o.data[:64])
-            number = Signal(range(BUCKETS), name=f"{where[0].name.lower()}{where[1]}_bucket")
-            m.d.comb += number.eq(bucket(header.dst_x, header.dst_y))
-            self.buckets[where] = Cat(number == n for n in range(BUCKETS))
+        self.given = {}             # the virtual channel that its packet has been given
+        for port, vc in self.lanes:
+            numbers = self.channels[vc][1]
+            self.given[port, vc] = Signal(range(len(numbers)), name=f"{port.name.lower()}{vc}_given")
 
-        self.owners = {}
+        self.outputs = {}
         taken = {where: [] for where in self.lanes}
         for out in self.ports:
             candidates = [[(port, vc) for vc in range(self.vcs) if out in self.lanes[port, vc].outputs]
@@ -113,8 +109,11 @@ class Router(Block):
                 self._output(m, out, candidates, taken)
         for where, lane in self.lanes.items():
             m.d.comb += lane.taken.eq(Cat(grant for grant, _ in taken[where]).any())
+            given, numbers = self.given[where], self.channels[where[1]][1]
             with m.If(lane.taken & ~lane.inside):
-                m.d.sync += self.given[where].eq(reduce(or_, (Mux(grant, choice, 0) for grant, choice in taken[where])))
+                for bit in range(len(given)):
+                    m.d.sync += given[bit].eq(Cat(grant & choice[w] for grant, choice in taken[where]
+                                                  for k, w in enumerate(numbers) if k >> bit & 1).any())
 
         self._report(m)
         return m
@@ -127,9 +126,14 @@ class Router(Block):
         link, legs = self.link(out, "o"), []
         for n, where in enumerate(where for each in candidates for where in each):
             lane = self.lanes[where]
+            header, (each, numbers) = data.View(HEADER, lane.o.data[:64]), self.channels[where[1]]
+            number = bucket(each.order, out, header)
             m.d.comb += [
-                unit.wants[n].eq(lane.wants[out]), unit.inside[n].eq(lane.inside), unit.tail[n].eq(lane.o.tail),
-                unit.drop[n].eq(lane.drop), unit.bucket[n].eq(self.buckets[where]), unit.channel[n].eq(self.given[where]),
+                unit.wants[n].eq(lane.wants[out]), unit.inside[n].eq(lane.inside),
+                unit.tail[n].eq(lane.o.tail), unit.drop[n].eq(lane.drop),
+                unit.bucket[n].eq(Cat((number == h) & ~lane.inside for h in range(BUCKETS))),
+                unit.channel[n].eq(Cat((self.given[where] == numbers.index(w)) if w in numbers else 0
+                                       for w in range(self.vcs))),
             ]
             taken[where].append((unit.grant[n], unit.choice[n]))
             route = getattr(lane, f"ahead_{out.name.lower()}")
@@ -143,35 +147,37 @@ class Router(Block):
         domain = m.d.sync if self.registered else m.d.comb
         domain += Value.cast(link.flit).eq(reduce(or_, legs)), link.valid.eq(unit.valid)
         m.d.comb += unit.credit.eq(link.credit)
-        self.owners[out] = unit, [where for each in candidates for where in each]
+        self.outputs[out] = unit
 
     def _report(self, m):
-        """The first error, and the probe."""
-        first = Signal(ERROR)
-        for (port, vc), lane in reversed(self.lanes.items()):
-            header = data.View(HEADER, lane.o.data[:64])
-            with m.If(lane.fault != Error.NONE):
-                m.d.comb += [
-                    first.code.eq(lane.fault), first.port.eq(port), first.vc.eq(vc),
-                    first.dst_x.eq(header.dst_x), first.dst_y.eq(header.dst_y),
-                    first.src_x.eq(header.src_x), first.src_y.eq(header.src_y),
-                ]
+        """The first error, and what the probe sees."""
+        first, kept, faults = [], Signal(ERROR, reset_less=True), 0
+        for (port, vc), lane in self.lanes.items():
+            header, found, fault = data.View(HEADER, lane.o.data[:64]), Signal(ERROR), Signal()
+            m.d.comb += [
+                found.code.eq(lane.fault), found.port.eq(port), found.vc.eq(vc),
+                found.src_x.eq(header.src_x), found.src_y.eq(header.src_y),
+                fault.eq(lane.fault != Error.NONE),
+            ]
+            first.append(Mux(fault & ~faults, Value.cast(found), 0))
+            faults |= fault
+        failed = Signal()
+        with m.If(~failed):
+            m.d.sync += Value.cast(kept).eq(reduce(or_, first)), failed.eq(faults)
         with m.If(self.clear):
-            m.d.sync += self.error.eq(0)
-        with m.Elif(self.error.code == Error.NONE):
-            m.d.sync += self.error.eq(first)
+            m.d.sync += failed.eq(0)
+        m.d.comb += Value.cast(self.error).eq(Mux(failed, Value.cast(kept), 0))
 
         seen = []
         for (port, vc), lane in self.lanes.items():
-            here = Signal(state(self.depth), name=f"{port.name.lower()}{vc}_state")
-            m.d.comb += here.buffered.eq(lane.used), here.inside.eq(lane.inside), here.wants.eq(lane.wants)
-            if port in self.owners:
-                unit, wheres = self.owners[port]
+            here = Signal(self.state.shape(), name=f"{port.name.lower()}{vc}_state")
+            given, numbers = self.given[port, vc], self.channels[vc][1]
+            m.d.comb += [
+                here.buffered.eq(lane.used), here.inside.eq(lane.inside), here.wants.eq(lane.wants),
+                *(here.given[w].eq(lane.inside & (given == k)) for k, w in enumerate(numbers)),
+            ]
+            if unit := self.outputs.get(port):
                 m.d.comb += here.used.eq(unit.used[vc]), here.busy.eq(unit.busy[vc])
-                for where in wheres:
-                    owns = self.lanes[where].inside & self.lanes[where].wants[port] & self.given[where][vc]
-                    with m.If(owns):
-                        m.d.comb += here.owner_port.eq(where[0]), here.owner_vc.eq(where[1])
             asked = (self.probe.port == port) & (self.probe.vc == vc)
             seen.append(Mux(asked, Value.cast(here), 0))
         m.d.comb += Value.cast(self.state).eq(reduce(or_, seen))

@@ -137,7 +137,7 @@ async def damaged_heads(dut):
     await reset(dut)
     rng = random.Random(cocotb.RANDOM_SEED)
     given = traffic(rng, 40)
-    for port, list_ in given.items():
+    for port in PORTS:
         kind = NOC.classes[0].name
         ways = [dst for dst in NODES if route(port, kind, dst)]
         if not ways:

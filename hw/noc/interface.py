@@ -133,7 +133,7 @@ class Interface(Block):
                 sender.x.eq(self.x), sender.y.eq(self.y), sender.taken.eq(output.grant[n]),
                 output.wants[n].eq(sender.valid), output.inside[n].eq(~sender.flit.head),
                 output.tail[n].eq(sender.flit.tail), output.drop[n].eq(0),
-                output.bucket[n].eq(Cat(sender.bucket == h for h in range(BUCKETS))),
+                output.bucket[n].eq(Cat((sender.bucket == h) & sender.flit.head for h in range(BUCKETS))),
                 output.channel[n].eq(channel),
                 leg.eq(sender.flit), leg.parity.eq(sender.flit.parity ^ odd),
             ]

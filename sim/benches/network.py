@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bench of `sim.interface.Network`: what arrives in a mesh is what golden says. `NOC` is the configuration, as JSON.
+"""Bench of `sim.interface.Network`: what arrives in a mesh is what golden says. `NOC` is the configuration, as JSON,
+`COUNT` the messages that each node sends of each class.
 
 Nodes answer as slowly as they may: they take no request while a reply of theirs has not left, and take no
 replies for long stretches of time. All the same nothing waits for ever.
@@ -18,12 +19,13 @@ from sim.stream import reset
 
 CONFIG = Noc.model_validate_json(os.environ["NOC"])
 REPLIES = served(CONFIG)
+COUNT = int(os.environ["COUNT"])
 QUIET, DEAF = 1500, 250         # cycles without a packet after which it counts as hung; in which a node is deaf
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-@cocotb.parametrize(count=[20], near=[False, True])
-async def traffic(dut, count, near):
+@cocotb.test(timeout_time=9, timeout_unit="ms")
+@cocotb.parametrize(near=[False, True])
+async def traffic(dut, near):
     """Requests and replies under pressure; `near`: all requests go to one column of nodes."""
     rng = random.Random(cocotb.RANDOM_SEED)
     places = [(x, y) for y in range(CONFIG.height) for x in range(CONFIG.width)]
@@ -32,7 +34,7 @@ async def traffic(dut, count, near):
     await reset(dut)
     sent = []
     for tile in tiles:
-        for _ in range(count):
+        for _ in range(COUNT):
             for kind in openers(CONFIG):
                 each = draw(CONFIG, rng, kind, tile.place)
                 while near and kind in REPLIES and each.dst[0]:

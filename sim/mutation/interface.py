@@ -8,13 +8,12 @@ from hw.noc.sender import Sender
 from sim.formal.interface import ReceiverRules, RepliesRules, SenderRules
 from sim.formal.prove import Task
 from sim.interface import Pair
-from sim.mutation.bugs import Bug
 from sim.mutation.campaign import Unwatched, Verdict
 from sim.mutation.judge import breaches, same
 from sim.mutation.mutants import Pool, Target
 from sim.mutation.simulation import failures
 
-__all__ = ["BENCH", "BUGS", "CONFIG", "JOBS", "REASONS", "inside", "run"]
+__all__ = ["BENCH", "CONFIG", "JOBS", "REASONS", "inside", "run"]
 
 BENCH = "sim.benches.interface_mutants"
 CONFIG = Noc(width=3, height=3, depth=3, memory="north", reply_buffer=7, classes=(
@@ -34,26 +33,6 @@ JOBS = [
     ("reset_in_traffic", {}),
 ]
 """Names of `sim.scenarios` and what they are called with, in the order in which they are tried."""
-
-BUGS = [
-    Bug("a packet of the size that just fits is cut", "hw.noc.sender",
-        "more.eq(given.length > size)", "more.eq(given.length >= size)", "sender"),
-    Bug("the words of what is refused stay", "hw.noc.sender",
-        "refused.eq(given.length != 0)", "refused.eq(0)", "sender"),
-    Bug("a request leaves when there is nearly place for its reply", "hw.noc.sender",
-        "reserve <= self.room if", "reserve <= self.room + 1 if", "sender"),
-    Bug("the order of heads is forgotten", "hw.noc.receiver",
-        "before[u, n] = ~since[len(stamp) - 1]", "before[u, n] = since[len(stamp) - 1]"),
-    Bug("a packet's mark comes off before its end", "hw.noc.receiver",
-        "spoiled & begun | damaged | wrong", "damaged | wrong", "receiver"),
-    Bug("what is dropped gives no credit", "hw.noc.receiver",
-        "self.credit[n].eq(queue.o.valid & queue.o.ready)",
-        "self.credit[n].eq(queue.o.valid & queue.o.ready & ~drops[n])", "receiver"),
-    Bug("replies that leave make no place", "hw.noc.receiver",
-        "self.dropped + (self.o.valid & self.o.ready)", "self.dropped", "replies"),
-    Bug("a packet that goes on takes the virtual channel of the next", "hw.noc.interface",
-        "output.inside[n].eq(~sender.flit.head)", "output.inside[n].eq(0)"),
-]
 
 REASONS = []
 """Why mutants that nothing notices are no cause for worry: block, pattern of the change, reason."""

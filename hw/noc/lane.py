@@ -12,7 +12,10 @@ from golden.packet import DIRECTIONS, TURNS, Error, Port
 from hw.emit import Block
 from hw.noc.link import HEADER, flit
 
-__all__ = ["Lane", "Slots", "ahead", "outputs"]
+__all__ = ["FAULTS", "Lane", "Slots", "ahead", "outputs"]
+
+FAULTS = (Error.OVERFLOW, Error.FRAME, Error.PARITY, Error.ROUTE)
+"""The first that applies is reported."""
 
 
 def outputs(order, port, sides):
@@ -114,8 +117,10 @@ class Lane(Block):
         Its `parity` leaves out the virtual channel.
     valid : In(1)
     credit : Out(1)
-    o : Out(struct(data, head, tail, parity))
-        The flit in front. Its `parity` leaves out route and virtual channel, which are still to come.
+    o : Out(struct(data, head, tail))
+        The flit in front.
+    parity : Out(5)
+        Its parity by output, but for the virtual channel.
     ahead : Out(5) each
         Its route at the next router, by output.
     wants : Out(5)
@@ -126,8 +131,8 @@ class Lane(Block):
         The head of its packet has gone.
     drop : Out(1)
         It must not go anywhere, though it asks; it is gone in the next cycle.
-    fault : Out(Error)
-        What is wrong with it.
+    faults : Out(len(FAULTS))
+        What is wrong with it, or with what comes in.
     used : Out(depth)
     """
 
@@ -137,10 +142,10 @@ class Lane(Block):
         super().__init__({
             "x": In(4), "y": In(4),
             "flit": In(flit(bits)), "valid": In(1), "credit": Out(1),
-            "o": Out(data.StructLayout({"data": bits, "head": 1, "tail": 1, "parity": 1})),
+            "o": Out(data.StructLayout({"data": bits, "head": 1, "tail": 1})), "parity": Out(5),
             **{f"ahead_{out.name.lower()}": Out(5) for out in self.outputs},
             "wants": Out(5), "taken": In(1),
-            "inside": Out(1), "drop": Out(1), "fault": Out(3), "used": Out(depth),
+            "inside": Out(1), "drop": Out(1), "faults": Out(len(FAULTS)), "used": Out(depth),
         })
 
     def elaborate(self, platform):
@@ -164,7 +169,8 @@ class Lane(Block):
             slots.pop.eq(self.taken | self.drop),
             self.used.eq(slots.used),
             self.o.data.eq(front.data), self.o.head.eq(head), self.o.tail.eq(front.tail),
-            self.o.parity.eq(front.parity ^ front.head),
+            # A head is of odd route; it is without one towards a node, and as a body where it has to be found out.
+            self.parity.eq(Cat(front.parity ^ Mux(out == Port.L, front.head, front.head & inside) for out in Port)),
         ]
         with m.If(slots.pop & ~self.drop):
             m.d.sync += inside.eq(~front.tail)
@@ -175,14 +181,8 @@ class Lane(Block):
             m.d.comb += getattr(self, f"ahead_{out.name.lower()}").eq(
                 Cat(route[each] & head if each in route else 0 for each in Port))
 
-        with m.If(self.valid & slots.used[-1]):
-            m.d.comb += self.fault.eq(Error.OVERFLOW)
-        with m.Elif(there & (front.head == inside)):
-            m.d.comb += self.fault.eq(Error.FRAME)
-        with m.Elif(there & head & odd):
-            m.d.comb += self.fault.eq(Error.PARITY)
-        with m.Elif(there & head & astray):
-            m.d.comb += self.fault.eq(Error.ROUTE)
+        m.d.comb += self.faults.eq(Cat(self.valid & slots.used[-1], there & (front.head == inside),
+                                       there & head & odd, there & head & astray))
         return m
 
 

@@ -161,8 +161,9 @@ class Output(Block):
             begins = self._may(n, any_[vc])
             goes_on = Cat(self.channel[n][w] & ~credits[w].used[-1] for w in numbers).any()
             m.d.comb += ask[n].eq(self.wants[n] & (begins | self.inside[n] & goes_on))
-            for w in numbers:
+            for w in numbers[1:]:
                 m.d.comb += self.choice[n][w].eq(Mux(self.inside[n], self.channel[n][w], self._may(n, given[w])))
+            m.d.comb += self.choice[n][numbers[0]].eq(~Cat(self.choice[n][w] for w in numbers[1:]).any())
         self._arbitrate(m, ask)
 
         goes = self.grant & ~self.drop
@@ -171,7 +172,7 @@ class Output(Block):
         return m
 
     def _begin(self, m, credits):
-        """By virtual channel: whether a packet of its class may begin at all, and whether on this one.
+        """By virtual channel: whether a packet of its class may begin, and whether on this one; else on the first.
 
         In ordered classes by bucket, and registered a cycle ahead.
         """
@@ -188,13 +189,10 @@ class Output(Block):
             some = Signal.like(open_[numbers[0]], name=f"some{numbers[0]}", init=-1)
             domain += some.eq(reduce(or_, open_.values()))
             any_ |= {w: some for w in numbers}
-            others = 0
             for w in numbers[1:]:
                 before = [Mux(self._emptier(credits, u, w), open_[u], 0) for u in numbers if u != w]
                 given[w] = Signal.like(some, name=f"given{w}", init=0)
                 domain += given[w].eq(open_[w] & ~reduce(or_, before))
-                others |= given[w]
-            given[numbers[0]] = some & ~others
         return any_, given
 
     def _emptier(self, credits, u, w):

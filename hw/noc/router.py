@@ -8,9 +8,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
-from golden.packet import Error, Port
+from golden.packet import Port
 from hw.emit import Block
-from hw.noc.lane import Lane, outputs
+from hw.noc.lane import FAULTS, Lane, outputs
 from hw.noc.link import HEADER, Link, channels, flit
 from hw.noc.output import BUCKETS, Output, bucket
 
@@ -136,28 +136,30 @@ class Router(Block):
                                        for w in range(self.vcs))),
             ]
             taken[where].append((unit.grant[n], unit.choice[n]))
-            route = getattr(lane, f"ahead_{out.name.lower()}")
-            odd = Cat(unit.choice[n][w] for w in range(self.vcs) if w.bit_count() & 1).any()
             leg = Signal(flit(self.bits), name=f"{out.name.lower()}_leg{n}")
             m.d.comb += [
-                leg.data.eq(lane.o.data), leg.head.eq(lane.o.head), leg.tail.eq(lane.o.tail), leg.route.eq(route),
-                leg.parity.eq(lane.o.parity ^ route.xor() ^ odd),
+                leg.data.eq(lane.o.data), leg.head.eq(lane.o.head), leg.tail.eq(lane.o.tail),
+                leg.route.eq(getattr(lane, f"ahead_{out.name.lower()}")), leg.parity.eq(lane.parity[out]),
             ]
             legs.append(Mux(unit.grant[n], Value.cast(leg), 0))
+        sent = Signal(flit(self.bits), name=f"{out.name.lower()}_sent")
+        odd = Cat(unit.valid[w] for w in range(self.vcs) if w.bit_count() & 1).any()
+        m.d.comb += Value.cast(sent).eq(reduce(or_, legs))
         domain = m.d.sync if self.registered else m.d.comb
-        domain += Value.cast(link.flit).eq(reduce(or_, legs)), link.valid.eq(unit.valid)
+        domain += link.flit.eq(sent), link.flit.parity.eq(sent.parity ^ odd), link.valid.eq(unit.valid)
         m.d.comb += unit.credit.eq(link.credit)
         self.outputs[out] = unit
 
     def _report(self, m):
         """The first error, and what the probe sees."""
-        first, kept, faults = [], Signal(ERROR, reset_less=True), 0
+        layout = data.StructLayout({"faults": len(FAULTS), "port": 3, "vc": 2, "src_x": 4, "src_y": 4})
+        first, kept, faults = [], Signal(layout, reset_less=True), 0
         for (port, vc), lane in self.lanes.items():
-            header, found, fault = data.View(HEADER, lane.o.data[:64]), Signal(ERROR), Signal()
+            header, found, fault = data.View(HEADER, lane.o.data[:64]), Signal(layout), Signal()
             m.d.comb += [
-                found.code.eq(lane.fault), found.port.eq(port), found.vc.eq(vc),
+                found.faults.eq(lane.faults), found.port.eq(port), found.vc.eq(vc),
                 found.src_x.eq(header.src_x), found.src_y.eq(header.src_y),
-                fault.eq(lane.fault != Error.NONE),
+                fault.eq(lane.faults.any()),
             ]
             first.append(Mux(fault & ~faults, Value.cast(found), 0))
             faults |= fault
@@ -166,7 +168,11 @@ class Router(Block):
             m.d.sync += Value.cast(kept).eq(reduce(or_, first)), failed.eq(faults)
         with m.If(self.clear):
             m.d.sync += failed.eq(0)
-        m.d.comb += Value.cast(self.error).eq(Mux(failed, Value.cast(kept), 0))
+        with m.If(failed):
+            m.d.comb += [getattr(self.error, name).eq(getattr(kept, name)) for name in ERROR.members if name != "code"]
+            for n, code in reversed(list(enumerate(FAULTS))):
+                with m.If(kept.faults[n]):
+                    m.d.comb += self.error.code.eq(code)
 
         seen = []
         for (port, vc), lane in self.lanes.items():

@@ -32,7 +32,7 @@ JOBS = [
     ("random_traffic", {"idle": 0.0, "stall": 0.8, "count": 40}),
     ("reset_in_traffic", {}),
 ]
-"""Names of `sim.scenarios` and what they are called with, in the order in which they are tried."""
+"""Names of `sim.pair` and what they are called with, in the order in which they are tried."""
 
 REASONS = []
 """Why mutants that nothing notices are no cause for worry: block, pattern of the change, reason."""

@@ -123,7 +123,7 @@ async def flit_a_cycle(dut, config, kind):
     bench = await Bench.start(dut, config)
     tile, wire, sink = bench.tiles[0], bench.wire, bench.tiles[1].sinks[kind]
     dst, size = (0, 1) if config[kind].reduce else PLACES[1], config.segment(kind)
-    for words, count in ((0, 60), (size, 60 if size < 10 else 2), (0, 1)):
+    for words, count in ((0, 60), (size, 60 if size < 10 else 2), (size + 1, 5), (0, 1)):
         messages = [bench.message(kind, words, dst) for _ in range(count)]
         for each in messages:
             bench.send(each)

@@ -42,11 +42,6 @@ class SenderRules(Contract):
         self.require("command holds", self.steady(command))
         self.require("i holds", self.steady(i))
         self.require("messages are short, but for that there are several packets", ~command.valid | (given.length < 8))
-        if block.replies:
-            more, room = self.any(1, "more_room"), Signal.like(block.room)
-            m.d.sync += room.eq(block.room - block.reserve)
-            self.require("room only grows, but for what is reserved",
-                         more | (block.room == room) if self.assume else 1)
 
         # What golden says of the command
         error, route = Signal(Error), Signal(5)

@@ -62,6 +62,8 @@ def run(folder, progress, label=""):
     pool, verdicts = Pool(top, chosen, folder / "interface"), []
     progress(f"interface: {len(pool.mutants)} mutants in one simulation")
     failed = failures(pool, JOBS, pool.mutants, BENCH)
+    if 0 in failed:
+        raise RuntimeError(f"the interface itself fails job {failed[0]}")
     for target in chosen:
         left = [mutant for mutant in pool.of(target) if mutant.number not in failed]
         progress(f"{target.label}: {len(left)} of {len(pool.of(target))} left for the contract")

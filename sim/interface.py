@@ -274,9 +274,7 @@ def draw(config, rng, kind, source, longest=20, wrong=0.0):
                         for size, at in zip((config.width, config.height), dst, strict=True))
         if loose or dst != source or ext != (0, 0) or each.reduce:
             break
-    reserve = 0
-    if any(other.replies_to == kind for other in config.classes):
-        reserve = rng.randrange(config.reply_buffer + 1 + 3 * loose)
+    reserve = rng.randrange(config.reply_buffer + 1 + 3 * loose)
     count = rng.choice((0, 1, rng.randrange(longest + 1)))
     return Message(
         source, kind, dst, ext, tuple(rng.getrandbits(config.data) for _ in range(count)), op=rng.getrandbits(4),

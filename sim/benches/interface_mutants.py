@@ -26,11 +26,16 @@ async def mutants(dut, number, job):
         return
     name, options = JOBS[job]
     dut.mutant.value = number
+    said = "a driver or the link's watch objects"       # which end the test, and not by an exception in here
     try:
         await with_timeout(getattr(pair, name)(dut, CONFIG, **options), 200, "us")
+        said = ""
     except (AssertionError, LookupError, ValueError, SimTimeoutError) as error:
-        FOUND[number] = job, (str(error).splitlines() or [type(error).__name__])[0]
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         if not number:
             raise
-    if number == NUMBERS[-1]:
-        Path(os.environ["FAILURES"]).write_bytes(pickle.dumps(FOUND))
+    finally:
+        if said:
+            FOUND[number] = job, said
+        if number == NUMBERS[-1]:
+            Path(os.environ["FAILURES"]).write_bytes(pickle.dumps(FOUND))

@@ -11,15 +11,15 @@ from hw.emit import Block
 __all__ = ["HELP", "add_arguments", "block_from"]
 
 HELP = """\
---block is engine, array, pe or kvcache of a configuration, or module:Class with the class's parameters
+--block is engine, array, pe, kvcache, mesh or router of a configuration, or module:Class with the class's parameters
 after --with: Python literals, plain words, or module:name for a named object."""
 
-PARTS = ("engine", "array", "pe", "kvcache")
+PARTS = ("engine", "array", "pe", "kvcache", "mesh", "router")
 
 
 def add_arguments(parser, **block):
     """Add --block, --with and --config to an `argparse` parser; `block` goes to --block."""
-    parser.add_argument("--block", metavar="NAME", help="engine, array, pe, kvcache or module:Class", **block)
+    parser.add_argument("--block", metavar="NAME", help=f"{', '.join(PARTS)} or module:Class", **block)
     parser.add_argument("--with", dest="parameters", nargs="+", default=[], metavar="NAME=VALUE",
                         help="parameters of the class")
     parser.add_argument("--config", type=Path, metavar="FILE", help="chip configuration in TOML")
@@ -39,6 +39,8 @@ def block_from(arguments):
         chip = config.load(arguments.config)
         if arguments.block == "kvcache":
             return _named("hw.kvcache.controller:Controller")(chip.kvcache)
+        if arguments.block in ("mesh", "router"):
+            return _named(f"hw.noc.mesh:{arguments.block.replace('mesh', 'Mesh')}")(chip.noc)
         return _part(arguments.block, chip.matmul)
     if ":" not in arguments.block:
         raise ValueError(f"--block must be {', '.join(PARTS)} or module:Class, not {arguments.block!r}")

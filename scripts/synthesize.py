@@ -30,7 +30,8 @@ def synthesize(options):
         found, lines = fpga_figures(label, use), fpga_table(use)
     else:
         for recipe in _recipes(options):
-            report = asic.synthesize(design.text, top, library, recipe, options.keep, progress=_progress)
+            report = asic.synthesize(design.text, top, library, recipe, options.keep, options.whole,
+                                     progress=_progress)
             paths = critical(report, options.flat)
             found += figures(label, report, paths)
             lines += table(report, paths)
@@ -61,6 +62,7 @@ def main(argv=None):
     option("--recipe", choices=[*asic.RECIPES, "both"], default="area")
     option("--period", type=float, metavar="PS", help=f"of the speed recipe (default {asic.SPEED.period})")
     option("--keep", nargs="+", default=[], metavar="MODULE", help="report these apart (shell patterns)")
+    option("--whole", action="store_true", help="all as one unit: better, but slow when much is there twice")
     option("--flat", action="store_true", help="time paths across modules, not module by module")
     option("--name", help="first part of the figures' names (default: the module's name)")
     option("--json", action="store_true", help="print figures as JSON")

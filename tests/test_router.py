@@ -4,8 +4,7 @@
 import pytest
 
 from golden.config import Noc, NocClass
-from hw.noc.mesh import traffic
-from hw.noc.router import Router
+from hw.noc.mesh import router
 from sim.run import simulate
 
 ONE = (NocClass(name="data"),)
@@ -24,5 +23,5 @@ MIXED = (NocClass(name="data", vcs=2), NocClass(name="request", order="yx"), Noc
 ])
 def test_router(sides, sizes, classes):
     noc = Noc(width=4, height=4, classes=classes, **sizes)
-    router = Router(sides, noc.data, noc.depth, traffic(noc), noc.output_register)
-    assert simulate(router, "sim.benches.router", env={"CONFIG": noc.model_dump_json(), "SIDES": sides}) == 7
+    env = {"CONFIG": noc.model_dump_json(), "SIDES": sides}
+    assert simulate(router(noc, sides), "sim.benches.router", env=env) == 7

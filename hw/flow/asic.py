@@ -136,7 +136,7 @@ class Report:
         return self.library.ge(self.total("area")) if self.library else None
 
 
-def synthesize(text, top, library=None, recipe=AREA, keep=(), progress=lambda line: None):
+def synthesize(text, top, library=None, recipe=AREA, keep=(), whole=False, progress=lambda line: None):
     """Map `top` and everything below it.
 
     Parameters
@@ -149,6 +149,8 @@ def synthesize(text, top, library=None, recipe=AREA, keep=(), progress=lambda li
     recipe : Recipe
     keep : iterable of str
         Patterns of modules to report on lines of their own.
+    whole : bool
+        Do all else as one unit, whatever is in it more than once.
     progress : callable
         Receives a line of text before each unit.
 
@@ -157,7 +159,7 @@ def synthesize(text, top, library=None, recipe=AREA, keep=(), progress=lambda li
     RuntimeError
         When Yosys fails, leaves a cell unmapped, or the area is zero.
     """
-    hierarchy = Hierarchy(text, top, keep)
+    hierarchy = Hierarchy(text, top, keep, whole)
     units = []
     for name in hierarchy.units:
         module, count = hierarchy.modules[name], hierarchy.counts[name]

@@ -59,6 +59,8 @@ class Hierarchy:
     top : str
     keep : iterable of str
         Shell patterns of further module names.
+    whole : bool
+        Only these, memories and the top are units.
 
     Attributes
     ----------
@@ -70,7 +72,7 @@ class Hierarchy:
         Leaves first, `top` last.
     """
 
-    def __init__(self, text, top, keep=()):
+    def __init__(self, text, top, keep=(), whole=False):
         texts = {found["name"]: found[0] for found in _MODULE.finditer(text)}
         if top not in texts:
             raise ValueError(f"synthesis: top must be one of the modules {', '.join(texts)}, not {top!r}")
@@ -84,7 +86,7 @@ class Hierarchy:
                 self.counts[child] += count * self.counts[module.name]
         places = sum((module.children for module in self.modules.values()), Counter())
         self.units = [name for name, module in self.modules.items() if name == top or module.bits
-                      or (places[name] > 1 and self._clocked(name))
+                      or (not whole and places[name] > 1 and self._clocked(name))
                       or any(fnmatch.fnmatchcase(name, pattern) for pattern in keep)]
 
     def _visit(self, found, name):

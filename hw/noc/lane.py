@@ -181,7 +181,9 @@ class Lane(Block):
             m.d.comb += getattr(self, f"ahead_{out.name.lower()}").eq(
                 Cat(route[each] & head if each in route else 0 for each in Port))
 
-        m.d.comb += self.faults.eq(Cat(self.valid & slots.used[-1], there & (front.head == inside),
+        overflow = Signal()
+        m.d.sync += overflow.eq(self.valid & slots.used[-1])
+        m.d.comb += self.faults.eq(Cat(overflow, there & (front.head == inside),
                                        there & head & odd, there & head & astray))
         return m
 

@@ -9,12 +9,17 @@ from hw.emit import Block
 from hw.noc.link import Link, Traffic
 from hw.noc.router import ERROR, PROBE, Router, state
 
-__all__ = ["Mesh", "traffic"]
+__all__ = ["Mesh", "router", "traffic"]
 
 
 def traffic(config):
     """The classes of a `golden.config.Noc` as routers know them."""
     return tuple(Traffic(each.vcs, config.order(each.name)) for each in config.classes)
+
+
+def router(config, sides="NESW"):
+    """The router of a `golden.config.Noc` that has neighbours on `sides`."""
+    return Router(sides, config.data, config.depth, traffic(config), config.output_register)
 
 
 class Mesh(Block):
@@ -38,7 +43,7 @@ class Mesh(Block):
     """
 
     def __init__(self, config):
-        self.config, self.traffic = config, traffic(config)
+        self.config = config
         nodes, link = config.width * config.height, Link(config.data, config.vcs)
         super().__init__({
             "i": In(link).array(nodes), "o": Out(link).array(nodes),
@@ -53,17 +58,16 @@ class Mesh(Block):
             for x in range(config.width):
                 sides = "".join(port.name for port, (dx, dy) in DIRECTIONS.items()
                                 if 0 <= x + dx < config.width and 0 <= y + dy < config.height)
-                router = Router(sides, config.data, config.depth, self.traffic, config.output_register)
-                m.submodules[f"router_{x}_{y}"] = routers[x, y] = router
+                m.submodules[f"router_{x}_{y}"] = routers[x, y] = one = router(config, sides)
                 node = y * config.width + x
                 m.d.comb += [
-                    router.x.eq(x), router.y.eq(y), router.clear.eq(self.clear), router.probe.eq(self.probe),
-                    self.error[node].eq(router.error), self.state[node].eq(router.state),
+                    one.x.eq(x), one.y.eq(y), one.clear.eq(self.clear), one.probe.eq(self.probe),
+                    self.error[node].eq(one.error), self.state[node].eq(one.state),
                 ]
-                connect(m, flipped(self.i[node]), router.l_i)
-                connect(m, router.l_o, flipped(self.o[node]))
-        for (x, y), router in routers.items():
+                connect(m, flipped(self.i[node]), one.l_i)
+                connect(m, one.l_o, flipped(self.o[node]))
+        for (x, y), one in routers.items():
             for port, (dx, dy) in DIRECTIONS.items():
-                if port.name in router.sides:
-                    connect(m, router.link(port, "o"), routers[x + dx, y + dy].link(port.opposite, "i"))
+                if port.name in one.sides:
+                    connect(m, one.link(port, "o"), routers[x + dx, y + dy].link(port.opposite, "i"))
         return m

@@ -5,7 +5,6 @@ from functools import reduce
 from operator import or_
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from golden.packet import Port
@@ -43,48 +42,46 @@ class Credits(Block):
     -------
     send : In(1)
     tail : In(1)
-    bucket : In(BUCKETS), if `ordered`
-        Of the packet of a head that is sent; one bit.
-    head : In(1), if `ordered`
     credit : In(1)
+    bucket : In(BUCKETS), if `ordered`
+        Of the packet whose head is sent: one bit; none with a body.
     used : Out(depth)
         A bit for each flit that is in the buffer or may be, from the lowest.
+    left : Out(depth)
+        The same in the next cycle, if nothing is sent.
+    buckets : Out(BUCKETS), if `ordered`
+        Of these.
+    youngest : Out(BUCKETS), if `ordered`
+        Of the flit sent last.
     busy : Out(1)
         A packet has begun and not ended.
-    later : Out(struct(used, busy, buckets))
-        The same in the next cycle, and the buckets of these flits.
     """
 
     def __init__(self, depth, ordered=False):
         self.depth, self.ordered = depth, ordered
         super().__init__({
-            "send": In(1), "tail": In(1), "credit": In(1),
-            **({"head": In(1), "bucket": In(BUCKETS)} if ordered else {}),
-            "used": Out(depth), "busy": Out(1),
-            "later": Out(data.StructLayout({"used": depth, "busy": 1, **({"buckets": BUCKETS} if ordered else {})})),
+            "send": In(1), "tail": In(1), "credit": In(1), "used": Out(depth), "left": Out(depth), "busy": Out(1),
+            **({"bucket": In(BUCKETS), "buckets": Out(BUCKETS), "youngest": Out(BUCKETS)} if ordered else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
-        left, later = Signal(self.depth), self.later        # of the flits known so far
-        m.d.comb += [
-            left.eq(Mux(self.credit, self.used >> 1, self.used)),
-            later.used.eq(Mux(self.send, Cat(1, left), left)),
-            later.busy.eq(Mux(self.send, ~self.tail, self.busy)),
-        ]
-        m.d.sync += self.used.eq(later.used), self.busy.eq(later.busy)
+        m.d.comb += self.left.eq(Mux(self.credit, self.used >> 1, self.used))
+        m.d.sync += self.used.eq(Mux(self.send, Cat(1, self.left), self.left))
+        with m.If(self.send):
+            m.d.sync += self.busy.eq(~self.tail)
         if self.ordered:
-            # From the youngest: the first is also the bucket of the packet that goes on.
             sent = [Signal(range(BUCKETS), name=f"sent{n}", reset_less=True) for n in range(self.depth)]
             number = Cat(Cat(self.bucket[h] for h in range(BUCKETS) if h >> bit & 1).any() for bit in range(3))
             with m.If(self.send):
                 m.d.sync += [older.eq(younger) for younger, older in zip(sent, sent[1:], strict=False)]
-            with m.If(self.send & self.head):
-                m.d.sync += sent[0].eq(number)
-            for h in range(BUCKETS):
-                here = Cat(left[n] & (sent[n] == h) for n in range(self.depth)).any()
-                goes = self.send & Mux(self.head, self.bucket[h], sent[0] == h)
-                m.d.comb += later.buckets[h].eq(here | goes)
+                with m.If(self.bucket.any()):
+                    m.d.sync += sent[0].eq(number)
+            m.d.comb += [
+                self.youngest.eq(Cat(sent[0] == h for h in range(BUCKETS))),
+                self.buckets.eq(Cat(Cat(self.left[n] & (sent[n] == h) for n in range(self.depth)).any()
+                                    for h in range(BUCKETS))),
+            ]
         return m
 
 
@@ -137,24 +134,22 @@ class Output(Block):
 
     def elaborate(self, platform):
         m = Module()
-        credits = []
+        credits, tail, chosen = [], Signal(), Signal(self.vcs)
+        m.d.comb += tail.eq((self.grant & self.tail).any())
         for vc, (each, numbers) in enumerate(self.channels):
             one = Credits(self.depth, self.ordered and each.vcs > 1)
             m.submodules[f"credits{vc}"] = one
             credits.append(one)
             m.d.comb += [
                 one.credit.eq(self.credit[vc]), one.send.eq(self.valid[vc]),
-                one.tail.eq((self.grant & self.tail).any()),
+                one.tail.eq(tail),
                 self.used[vc].eq(one.used), self.busy[vc].eq(one.busy),
             ]
             if one.ordered:
-                m.d.comb += [
-                    one.head.eq((self.grant & ~self.inside).any()),
-                    one.bucket.eq(reduce(or_, (Mux(self.grant[n], self.bucket[n], 0)
-                                               for n, other in enumerate(self.candidates) if other in numbers))),
-                ]
+                m.d.comb += one.bucket.eq(reduce(or_, (Mux(self.grant[n], self.bucket[n], 0)
+                                                       for n, other in enumerate(self.candidates) if other in numbers)))
 
-        any_, given = self._begin(m, credits)
+        any_, given = self._begin(m, credits, chosen, tail)
         ask = Signal(len(self.candidates))
         for n, vc in enumerate(self.candidates):
             each, numbers = self.channels[vc]
@@ -164,36 +159,45 @@ class Output(Block):
             for w in numbers[1:]:
                 m.d.comb += self.choice[n][w].eq(Mux(self.inside[n], self.channel[n][w], self._may(n, given[w])))
             m.d.comb += self.choice[n][numbers[0]].eq(~Cat(self.choice[n][w] for w in numbers[1:]).any())
-        self._arbitrate(m, ask)
+        self._arbitrate(m, ask, tail)
 
-        goes = self.grant & ~self.drop
+        # What is found to be dropped, late, still counts as sent for what may begin in the next cycle.
         for w in range(self.vcs):
-            m.d.comb += self.valid[w].eq(Cat(goes[n] & self.choice[n][w] for n in range(len(self.candidates))).any())
+            m.d.comb += chosen[w].eq(Cat(self.grant[n] & self.choice[n][w] for n in range(len(self.candidates))).any())
+        m.d.comb += self.valid.eq(Mux((self.grant & self.drop).any(), 0, chosen))
         return m
 
-    def _begin(self, m, credits):
+    def _begin(self, m, credits, chosen, tail):
         """By virtual channel: whether a packet of its class may begin, and whether on this one; else on the first.
 
         In ordered classes by bucket, and registered a cycle ahead.
         """
         any_, given = {}, {}
         for _, numbers in dict.fromkeys(self.channels):
-            ordered = credits[numbers[0]].ordered
-            open_ = {}
+            ordered, open_ = credits[numbers[0]].ordered, {}
             for w in numbers:
-                state = credits[w].later if ordered else credits[w]
-                elsewhere = [credits[u].later.buckets for u in numbers if u != w] if ordered else []
-                open_[w] = Signal(BUCKETS if ordered else 1, name=f"open{w}")
-                m.d.comb += open_[w].eq(Mux(state.busy | state.used[-1], 0, ~reduce(or_, elsewhere, 0)))
+                one = credits[w]
+                if ordered:
+                    closed = Mux(chosen[w], ~tail | one.left[-2], one.busy | one.left[-1])
+                    taken = [Mux(chosen[u], credits[u].buckets | credits[u].bucket | credits[u].youngest,
+                                 credits[u].buckets) for u in numbers if u != w]
+                    open_[w] = _named(m, Mux(closed, 0, ~reduce(or_, taken)), f"open{w}")
+                else:
+                    open_[w] = _named(m, ~one.busy & ~one.used[-1], f"open{w}")
             domain = m.d.sync if ordered else m.d.comb
-            some = Signal.like(open_[numbers[0]], name=f"some{numbers[0]}", init=-1)
-            domain += some.eq(reduce(or_, open_.values()))
-            any_ |= {w: some for w in numbers}
+            some, first = self._choose(credits, open_)
+            any_ |= dict.fromkeys(numbers, Signal(len(some), name=f"some{numbers[0]}", init=-1))
+            domain += any_[numbers[0]].eq(some)
             for w in numbers[1:]:
-                before = [Mux(self._emptier(credits, u, w), open_[u], 0) for u in numbers if u != w]
-                given[w] = Signal.like(some, name=f"given{w}", init=0)
-                domain += given[w].eq(open_[w] & ~reduce(or_, before))
+                given[w] = Signal(len(some), name=f"given{w}")
+                domain += given[w].eq(first[w])
         return any_, given
+
+    def _choose(self, credits, open_):
+        """Of virtual channels that are open: whether there are any, and by number, but for the first, the emptiest."""
+        first = {w: open_[w] & ~reduce(or_, (Mux(self._emptier(credits, u, w), open_[u], 0) for u in open_ if u != w))
+                 for w in list(open_)[1:]}
+        return reduce(or_, open_.values()), first
 
     def _emptier(self, credits, u, w):
         """Whether the buffer behind `u` has less in it than that behind `w`, or as much, but `u` is the lower."""
@@ -207,11 +211,11 @@ class Output(Block):
             return open_ & ~self.inside[n]
         return (self.bucket[n] & open_).any()
 
-    def _arbitrate(self, m, ask):
+    def _arbitrate(self, m, ask, done):
         """First among the inputs, then among the virtual channels of each."""
         m.submodules.arbiter = arbiter = Arbiter(len(self.inputs))
-        done, first = Signal(), 0
-        m.d.comb += done.eq((self.grant & self.tail).any()), arbiter.done.eq(done)
+        first = 0
+        m.d.comb += arbiter.done.eq(done)
         for k, vcs in enumerate(self.inputs):
             m.submodules[f"arbiter{k}"] = one = Arbiter(len(vcs))
             mine = slice(first, first + len(vcs))
@@ -222,3 +226,9 @@ class Output(Block):
             ]
             first += len(vcs)
 
+
+def _named(m, value, name):
+    """The value as a signal, as it is used twice."""
+    found = Signal(len(value), name=name)
+    m.d.comb += found.eq(value)
+    return found

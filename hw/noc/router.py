@@ -4,9 +4,10 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from golden.packet import Port
 from hw.emit import Block
@@ -97,7 +98,8 @@ class Router(Block):
         self.given = {}             # the virtual channel that its packet has been given
         for port, vc in self.lanes:
             numbers = self.channels[vc][1]
-            self.given[port, vc] = Signal(range(len(numbers)), name=f"{port.name.lower()}{vc}_given")
+            name = f"{port.name.lower()}{vc}_given"
+            self.given[port, vc] = Signal(range(len(numbers)), name=name) if len(numbers) > 1 else Const(0)
 
         self.outputs = {}
         taken = {where: [] for where in self.lanes}
@@ -111,7 +113,7 @@ class Router(Block):
             m.d.comb += lane.taken.eq(Cat(grant for grant, _ in taken[where]).any())
             given, numbers = self.given[where], self.channels[where[1]][1]
             with m.If(lane.taken & ~lane.inside):
-                for bit in range(len(given)):
+                for bit in range(ceil_log2(len(numbers))):
                     m.d.sync += given[bit].eq(Cat(grant & choice[w] for grant, choice in taken[where]
                                                   for k, w in enumerate(numbers) if k >> bit & 1).any())
 

@@ -56,7 +56,7 @@ class Pair(Block):
         The flit of that number, the first being 1, arrives with these bits flipped: a flit's, then `valid`.
     """
 
-    def __init__(self, config, places=((0, 0), (1, 0))):
+    def __init__(self, config, places=((1, 1), (0, 1))):
         self.config, self.places = config, places
         width = sum(packet.flit(config.data).values())
         super().__init__({

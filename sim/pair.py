@@ -16,7 +16,7 @@ from sim.stream import check_stalls, reset
 
 __all__ = ["PLACES", "damage", "flit_a_cycle", "random_traffic", "refusals", "replies_sink", "reset_in_traffic"]
 
-PLACES = (0, 0), (1, 0)
+PLACES = (1, 1), (0, 1)
 COMMAND = 1         # cycles from a command to its head on the link
 QUIET = 400         # cycles without a packet after which something hangs
 
@@ -151,12 +151,12 @@ async def refusals(dut, config):
     width, height = min(config.width, 15), min(config.height, 15)
     for n, kind in enumerate(each.name for each in config.classes):
         cases = [
-            bench.message(kind, 3, (config.width, 0)), bench.message(kind, 0, (0, config.height)),
-            bench.message(kind, 1, (15, 15)), bench.message(kind, 1, (1, 0), ext=(width - 1, 0)),
+            bench.message(kind, 3, (config.width, 0), tag=0xA5), bench.message(kind, 0, (0, config.height)),
+            bench.message(kind, 1, (15, 15), tag=0x5A), bench.message(kind, 1, (1, 0), ext=(width - 1, 0)),
             bench.message(kind, 2, (1, 0), ext=(0, height)), bench.message(kind, 2, (1, 0), ext=(0, 1)),
-            bench.message(kind, 2, (0, 0), ext=(1, 0)), bench.message(kind, 4, (0, 0)),
+            bench.message(kind, 2, (0, 0), ext=(1, 0)), bench.message(kind, 4, PLACES[0]),
             bench.message(kind, 1, tag=config.groups), bench.message(kind, 5, reserve=config.reply_buffer + 1),
-            bench.message(kind, 300, (0, 0)), bench.message(kind, 1, reserve=255),
+            bench.message(kind, 300, PLACES[0]), bench.message(kind, 1, reserve=255),
         ]
         for case in cases:
             if max(case.dst) > 15:
@@ -173,7 +173,7 @@ async def refusals(dut, config):
             assert found["code"] == code, f"{kind} {case} is {found}, not {code!r}"
             if code:
                 assert (found["x"], found["y"], found["kind"], found["tag"]) == (*case.dst, n, case.tag)
-                bench.send(bench.message(kind, 0, (0, 0), tag=9))         # the first one stays
+                bench.send(bench.message(kind, 0, PLACES[0], tag=9))         # the first one stays
                 await bench.sent()
                 await bench.cycles(3)
                 assert bench.error(0) == found, "the first error does not stay"
@@ -191,7 +191,7 @@ async def damage(dut, config, kind, words):
             if at > 1 and bit < config.data and bit % 7:
                 continue                        # of a body's data a few will do
             dut.strike.value, dut.flip.value = bench.wire.flits + at + 1, 1 << bit
-            hit, after = bench.message(kind, words, tag=2), bench.message(kind, 1, tag=3)
+            hit, after = bench.message(kind, words, tag=0xA5), bench.message(kind, 1, tag=3)
             bench.send(hit)
             bench.send(after)
             await bench.sent()
@@ -206,7 +206,7 @@ async def damage(dut, config, kind, words):
                     assert found["kind"] == number
             else:
                 assert [marked for _, marked in got] == [True], f"flit {at}, bit {bit}"
-                assert found == {"code": Error.PAYLOAD, "x": 0, "y": 0, "tag": 2, "kind": number}
+                assert found == {"code": Error.PAYLOAD, "x": 1, "y": 1, "tag": 0xA5, "kind": number}
                 if bit not in (head, tail):
                     assert got[0][0].header == packets(config, hit)[0].header
             assert not any(bench.wire.sent), f"flit {at}, bit {bit}: credits are missing"
@@ -233,8 +233,14 @@ async def replies_sink(dut, config):
         await bench.cycles(20 + 4 * size)
         assert [kind for kind, _, _ in near.look()] == [reply] * count
         assert len(far.look()) == 1
-        far.send(Message(PLACES[1], reply, PLACES[0], words=(1,) * reply_words(part)))
+        near.sinks[reply].stall = 1.0
+        more = Message(PLACES[1], reply, PLACES[0], words=tuple(range(size + 4)))       # which nobody asked for
+        far.send(more)
+        await bench.cycles(20 + 2 * size)
+        near.sinks[reply].stall = 0.0
         await bench.cycles(20 + 4 * size)
+        near.look()
+        assert near.got[reply][count:] == packets(config, more), "what nobody asked for does not wait"
         bench.send(bench.message(request, 1, reserve=size))         # all place is free again
         await bench.cycles(20)
         assert len(far.look()) == 1

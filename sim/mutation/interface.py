@@ -34,7 +34,16 @@ JOBS = [
 ]
 """Names of `sim.pair` and what they are called with, in the order in which they are tried."""
 
-REASONS = []
+REASONS = [
+    ("receiver", r"^const0 at `\$procmux\$(79|81|83|85)\.Y\[[123]\]|^const0 at .*\(`source`\)",
+     "a coordinate's bit, of a node that is not on a mesh of 3 x 3"),
+    ("receiver", r"\(`full`\)", "a flit without a credit, which does not come"),
+    ("receiver", r"\(`coming`\)|\$180\.A\[0\]|\$137\.Y\[0\]",
+     "the order of packets while several heads in a row are damaged"),
+    ("interface", r"`(ask_sender|output)\.bucket|\(`bucket__[01]`\)",
+     "the bucket of a class of one virtual channel, at which nobody looks"),
+    ("interface", r"^const0 at .*\(`bucket_122`\)", "fewer buckets: the same order, fewer choices"),
+]
 """Why mutants that nothing notices are no cause for worry: block, pattern of the change, reason."""
 
 

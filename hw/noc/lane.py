@@ -51,13 +51,15 @@ class Slots(Block):
     Parameters
     ----------
     shape : StructLayout
-        A flit. `route` of the first one out is that of the last head.
+        A flit. `route` of the first one out is that of the head of its packet.
     depth : int
 
     Members
     -------
     i : In(shape)
     push : In(1)
+    inside : In(1)
+        What comes to the front next is inside a packet, whatever it says.
     o : Out(shape)
     pop : In(1)
         Only with a flit there.
@@ -67,7 +69,8 @@ class Slots(Block):
 
     def __init__(self, shape, depth):
         self.shape, self.depth = shape, depth
-        super().__init__({"i": In(shape), "push": In(1), "o": Out(shape), "pop": In(1), "used": Out(depth)})
+        super().__init__({"i": In(shape), "push": In(1), "inside": In(1), "o": Out(shape), "pop": In(1),
+                          "used": Out(depth)})
 
     def elaborate(self, platform):
         m = Module()
@@ -90,7 +93,7 @@ class Slots(Block):
         with m.If(push & ~past):
             m.d.sync += [slot.eq(younger) for slot, younger in zip(slots, [self.i, *slots], strict=False)]
         for name in self.shape.members:
-            with m.If(load & (then.head if name == "route" else 1)):
+            with m.If(load & (then.head & ~self.inside if name == "route" else 1)):
                 m.d.sync += getattr(first, name).eq(getattr(then, name))
         return m
 
@@ -172,9 +175,8 @@ class Lane(Block):
             # A head is of odd route; it is without one towards a node, and as a body where it has to be found out.
             self.parity.eq(Cat(front.parity ^ Mux(out == Port.L, front.head, front.head & inside) for out in Port)),
         ]
-        with m.If(slots.pop & ~self.drop):
-            m.d.sync += inside.eq(~front.tail)
-        m.d.sync += self.credit.eq(slots.pop)
+        m.d.comb += slots.inside.eq(Mux(self.taken & ~self.drop, ~front.tail, inside))
+        m.d.sync += inside.eq(slots.inside), self.credit.eq(slots.pop)
 
         for out in outs:
             route = ahead(self.order, out, self.x, self.y, header)

@@ -35,7 +35,7 @@ JOBS = [
 """Names of `sim.pair` and what they are called with, in the order in which they are tried."""
 
 REASONS = [
-    ("sender", r"\$87\.B\[12\]|\$155\.B\[8\]", "bit 8 or 12 of a length: no message in a class of short packets is that long"),
+    ("sender", r"\$87\.B\[12\]|\$155\.B\[8\]", "bit 8 or 12 of a length: no message is that long here"),
     ("receiver", r"^const0 at `\$procmux\$(79|81|83|85)\.Y\[[123]\]|^const0 at .*\(`source`\)",
      "a coordinate's bit, of a node that is not on a mesh of 3 x 3"),
     ("receiver", r"\(`full`\)", "a flit without a credit, which does not come"),

@@ -5,13 +5,13 @@ from amaranth.hdl import Array, Instance, Mux, Signal
 
 from sim.formal.contract import Contract
 
-__all__ = ["AfterReset", "FromAnywhere"]
+__all__ = ["CountersFromAnywhere", "CountersRules"]
 
 CALM = 3        # cycles after which nothing is under way that was added before
 SETTLES = 7     # cycles in which all carries have run through
 
 
-class AfterReset(Contract):
+class CountersRules(Contract):
     """A counter reads as what it began with and all that was added since, once carries have settled; they soon do."""
 
     def rules(self, m, block):
@@ -44,7 +44,7 @@ class AfterReset(Contract):
         """What is required in place of a reset."""
 
 
-class FromAnywhere(AfterReset):
+class CountersFromAnywhere(CountersRules):
     """It goes on like that from any value, so that all carries matter."""
 
     resets = False

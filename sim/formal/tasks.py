@@ -8,6 +8,7 @@ two parts, all kinds of sums.
 
 from golden.config import KvCache, Matmul
 from hw.axi import Bursts, Port, Reads, Writes
+from hw.kvcache.counters import Counters
 from hw.kvcache.dispatcher import Dispatcher
 from hw.kvcache.runs import Runs, Tags
 from hw.kvcache.store import Store
@@ -20,6 +21,7 @@ from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
 from sim.formal import chiplink, kvcache, noc, reduce
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
+from sim.formal.counters import CountersFromAnywhere
 from sim.formal.drain import DrainRules
 from sim.formal.engine import EngineRules
 from sim.formal.fetch import FetchRules
@@ -82,6 +84,7 @@ TASKS = [
     Task(Drain(config()), DrainRules, depth=18, cover=14, cut=("lane_*",)),
     Task(Engine(TINY), EngineRules, depth=15, patience=100, cover=0, cut=ARITHMETIC),
     Task(Engine(config()), EngineRules, depth=14, patience=60, cover=0, cut=ARITHMETIC, watched=WATCHED),
+    Task(Counters((("free", 0, 0), ("commands", 1, 1), ("cow", 3, 0))), CountersFromAnywhere, cover=0),
     *kvcache.TASKS,
     *noc.TASKS,
     *chiplink.TASKS,

@@ -17,7 +17,7 @@ from hw.kvcache.controller import Controller
 from hw.kvcache.tables import Rows
 from hw.ram import Ram
 from sim.formal.contract import Contract
-from sim.formal.counters import AfterReset, FromAnywhere
+from sim.formal.counters import CountersFromAnywhere, CountersRules
 from sim.formal.prove import Task
 from sim.kvcache import PATIENCE, Player
 from sim.mutation.campaign import verdict
@@ -124,7 +124,7 @@ def run(folder, progress, label=""):
         left = [mutant for mutant in pool.of(target) if mutant.number not in failed]
         progress(f"{target.label}: {len(left)} left to be compared")
         equal |= matching(pool, target, left)
-        for contract in (target.task.contract, AfterReset) if target.task.depth else ():
+        for contract in (target.task.contract, CountersRules) if target.task.depth else ():
             left = [mutant for mutant in left if mutant.number not in {*equal, *broken}]
             progress(f"{target.label}: contract of {len(left)}")
             asked = replace(target, task=replace(target.task, contract=contract))
@@ -138,7 +138,7 @@ def inside():
     Library().add(closed)           # then it has its counters
     return closed, [
         Target("kvcache", Task(closed.inner, Memories), count=MUTANTS),
-        Target("kvcache_counters", Task(closed.inner.counters, FromAnywhere, depth=10)),
+        Target("kvcache_counters", Task(closed.inner.counters, CountersFromAnywhere, depth=10)),
     ]
 
 

@@ -8,9 +8,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from golden.packet import Error
+from golden.packet import EXTRA, Error
 from hw.emit import Block
-from hw.noc.link import Link
+from hw.noc.link import HEADER, Link
 from hw.noc.mesh import traffic
 from hw.noc.output import BUCKETS, Output
 from hw.noc.receiver import Receiver, Replies, word
@@ -131,8 +131,8 @@ class Interface(Block):
             connect(m, flipped(self.port(sender.kind, "i")), sender.i)
             m.d.comb += [
                 sender.x.eq(self.x), sender.y.eq(self.y), sender.taken.eq(output.grant[n]),
-                output.wants[n].eq(sender.valid), output.inside[n].eq(~sender.flit.head),
-                output.tail[n].eq(sender.flit.tail), output.drop[n].eq(0),
+                output.wants[n].eq(sender.valid), output.owns[n].eq(~sender.flit.head),
+                output.need[n].eq(self._need(sender)), output.tail[n].eq(sender.flit.tail),
                 output.bucket[n].eq(Cat((sender.bucket == h) & sender.flit.head for h in range(BUCKETS))),
                 output.channel[n].eq(channel),
                 leg.eq(sender.flit), leg.parity.eq(sender.flit.parity ^ odd),
@@ -141,3 +141,10 @@ class Interface(Block):
                 m.d.sync += channel.eq(output.choice[n])
             legs.append(Mux(output.grant[n], Value.cast(leg), 0))
         m.d.comb += Value.cast(self.o.flit).eq(reduce(or_, legs))
+
+    def _need(self, sender):
+        """As of `Lane`: a multicast begins when there is room for all of it."""
+        depth, length = self.config.depth, data.View(HEADER, sender.flit.data[:EXTRA]).length
+        if not self.config[sender.kind].multicast:
+            return 1 << depth - 1
+        return Cat(length == depth - 1 - n for n in range(depth))

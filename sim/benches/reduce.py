@@ -60,7 +60,7 @@ class Bench:
                     source.queue or source.busy for source in self.sources.values()):
                 break
         else:
-            raise AssertionError(f"{len(self.sink.items)} of {len(self.expected)} flits came")
+            raise AssertionError(f"{len(self.sink.items)} of {len(self.expected)} flits came; error {self.error()}")
         for _ in range(20):
             await RisingEdge(self.dut.clk)
         for n, (item, expected) in enumerate(zip(self.sink.items, self.expected, strict=False)):

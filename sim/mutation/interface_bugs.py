@@ -32,7 +32,7 @@ BUGS = [
     Bug("replies that leave make no place", "hw.noc.receiver",
         "self.dropped + (self.o.valid & self.o.ready)", "self.dropped", "replies"),
     Bug("a packet that goes on takes the virtual channel of the next", "hw.noc.interface",
-        "output.inside[n].eq(~sender.flit.head)", "output.inside[n].eq(0)"),
+        "output.owns[n].eq(~sender.flit.head)", "output.owns[n].eq(0)"),
 ]
 
 

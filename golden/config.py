@@ -421,6 +421,8 @@ class Noc(Section):
             raise ValueError(f"must have 1 to 4 virtual channels together, not {vcs}")
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise ValueError(f"must have a name each: {_toml(twice[0])} is there twice")
+        if len(sums := [each.name for each in classes if each.reduce]) > 1:
+            raise ValueError(f"must have one class with reduce = true at most, not {len(sums)}")
         for each in classes:
             if each.replies_to and each.replies_to not in names:
                 raise ValueError(f"must have a class {_toml(each.replies_to)}, as {_toml(each.name)} replies to it")
@@ -463,8 +465,12 @@ class Noc(Section):
         return "xy"
 
     def segment(self, name):
-        """Flits of payload that a packet of a class has at most."""
-        return self.depth - 1 if self[name].multicast else (1 << LENGTH) - 1
+        """Flits of payload that a packet of a class has at most.
+
+        A multicast waits for room for all of it, and a slot takes two cycles to come back. So that they follow each
+        other without a pause, they leave a slot of the buffer to the next.
+        """
+        return max(self.depth - 2, 1) if self[name].multicast else (1 << LENGTH) - 1
 
 
 class Dram(Section):

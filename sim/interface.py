@@ -15,6 +15,7 @@ from hw.emit import Block
 from hw.noc.interface import ERROR, Interface
 from hw.noc.mesh import Mesh
 from hw.noc.receiver import word
+from hw.noc.reduce import order
 from hw.noc.sender import command
 from sim.stream import Sink, Source
 
@@ -95,6 +96,8 @@ class Network(Block):
     -------
     n0_..., n1_... :
         Streams of the interfaces, and `error` each.
+    write : In(...), if there is a class of reductions
+        As of `Mesh`.
     dropped : Out(1)
         Some router has dropped something.
     """
@@ -102,6 +105,8 @@ class Network(Block):
     def __init__(self, config):
         self.config, self.nodes = config, config.width * config.height
         ports = {"clear": In(1), "dropped": Out(1)}
+        if any(each.reduce for each in config.classes):
+            ports["write"] = In(order(config.groups, x=4, y=4))
         for n in range(self.nodes):
             ports |= streams(config, n) | {f"n{n}_error": Out(ERROR)}
         super().__init__(ports)
@@ -110,6 +115,8 @@ class Network(Block):
         m = Module()
         m.submodules.mesh = mesh = Mesh(self.config)
         m.d.comb += [mesh.clear.eq(self.clear), self.dropped.eq(Cat(each.code != 0 for each in mesh.error).any())]
+        if mesh.sums:
+            m.d.comb += mesh.write.eq(self.write)
         for n in range(self.nodes):
             m.submodules[f"n{n}"] = each = Interface(self.config)
             join(m, self, n, each)

@@ -11,7 +11,7 @@ from golden.packet import HEADER, ORDER, Port, Reduction
 from golden.paging import pack
 from sim.operands import CORNERS
 
-__all__ = ["SHAPES", "allowed", "order", "packet", "reductions", "result", "some_join"]
+__all__ = ["SHAPES", "allowed", "operands", "order", "packet", "reductions", "result", "some_join"]
 
 SHAPES = [tuple(port for port in ORDER if port in some)
           for count in range(1, 6) for some in combinations(ORDER, count)]
@@ -40,9 +40,14 @@ def packet(rng, number, length, bits):
     """The flits of a packet as the bits of an input; some are of odd parity."""
     header = {name: rng.getrandbits(width) for name, width in HEADER.items()}
     head = pack(HEADER, header | {"tag": number, "length": length}) | rng.getrandbits(bits - 64 + 1) >> 1 << 64
-    words = [head, *(sum(_lane(rng) << place for place in range(0, bits, 32)) for _ in range(length))]
+    words = [head, *operands(rng, length, bits)]
     return [word | (n == 0) << bits | (n == length) << bits + 1 | (n > 0 and rng.random() < 0.05) << bits + 2
             for n, word in enumerate(words)]
+
+
+def operands(rng, length, bits):
+    """Words for a reduction."""
+    return [sum(_lane(rng) << place for place in range(0, bits, 32)) for _ in range(length)]
 
 
 def _lane(rng):

@@ -31,9 +31,12 @@ def test_pairs(config):
     assert simulate(Pair(config), "sim.benches.interface", env={"NOC": config.model_dump_json()}) > 10
 
 
-def test_a_mesh_does_not_deadlock():
-    config = Noc(width=3, height=3 if DEEP else 2, memory="west", reply_buffer=9, classes=(
-        REQUEST, REPLY, NocClass(name="data", vcs=2)))
+@pytest.mark.parametrize("sizes", [
+    {"reply_buffer": 9, "memory": "west", "classes": (REQUEST, REPLY, NocClass(name="data", vcs=2))},
+    {"groups": 3, "classes": (CAST, SUMS)},
+], ids=["replies", "collectives"])
+def test_a_mesh_does_not_deadlock(sizes):
+    config = Noc(width=3, height=3 if DEEP else 2, **sizes)
     env = {"NOC": config.model_dump_json(), "COUNT": "100" if DEEP else "20"}
     assert simulate(Network(config), "sim.benches.network", env=env) == 2
 

@@ -100,7 +100,7 @@ class Slots(Block):
 
 
 class Lane(Block):
-    """One virtual channel of an input of a router.
+    """One virtual channel of an input of a router. A lane of a class of reductions has no outputs.
 
     A head that must not go on is dropped, and so is a body that follows no head: the rest of its packet. A
     head inside a packet, which has lost its end, goes on as a body of that packet, of odd parity.
@@ -139,6 +139,10 @@ class Lane(Block):
         Nor does it, but its packet has the virtual channel from now on.
     need : Out(depth)
         One bit: the slot of the next buffer that must be free, and so all above, for its packet to begin.
+    there, ready : Out(1), In(1), without outputs
+        There is a flit; it is taken for a reduction.
+    odd : Out(1), without outputs
+        Its parity is not what it must be.
     taken, inside : Out(1)
         It goes, for good; the head of its packet has gone.
     faults : Out(len(FAULTS))
@@ -156,6 +160,7 @@ class Lane(Block):
             **{f"ahead_{out.name.lower()}": Out(5) for out in self.outputs},
             "wants": Out(5), "grant": In(5), "owns": Out(5), "hold": Out(5), "claim": Out(5), "need": Out(depth),
             "taken": Out(1), "inside": Out(1), "faults": Out(len(FAULTS)), "used": Out(depth),
+            **({} if self.outputs else {"there": Out(1), "ready": In(1), "odd": Out(1)}),
         })
 
     def elaborate(self, platform):
@@ -189,6 +194,10 @@ class Lane(Block):
                 self.need.eq(Cat(header.length == self.depth - 1 - n for n in range(self.depth))),
                 astray.eq(~route.any() | (header.length >= self.depth)),
             ]
+        elif not outs:
+            m.d.comb += [
+                self.there.eq(there & ~drop), self.taken.eq(self.ready), self.odd.eq(odd | front.head & inside),
+            ]
         else:
             m.d.comb += [
                 self.wants.eq(Mux(there, route, 0)), self.owns.eq(inside.replicate(5)),
@@ -207,10 +216,12 @@ class Lane(Block):
             change = route.xor() ^ way.xor() if self.multicast else Const(out == Port.L, 1)
             m.d.comb += self.parity[out].eq(front.parity ^ front.head & (inside | change))
 
-        overflow = Signal()
-        m.d.sync += overflow.eq(self.valid & slots.used[-1])
+        # Bits of a route that nothing here can follow are not kept; when one is set, that alone is told.
+        overflow, strays = Signal(), Signal()
+        others = Cat(self.flit.route[out] for out in Port if out not in outs)
+        m.d.sync += overflow.eq(self.valid & slots.used[-1]), strays.eq(self.valid & self.flit.head & others.any())
         m.d.comb += self.faults.eq(Cat(overflow, there & (front.head == inside),
-                                       there & head & odd, there & head & astray))
+                                       there & head & odd, there & head & astray | strays))
         return m
 
 

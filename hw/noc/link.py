@@ -25,11 +25,14 @@ class Traffic:
         "xy" or "yx": the dimension that its packets travel first.
     multicast : bool
         Packets may go to rectangles of nodes; none has more flits than a buffer.
+    reduce : bool
+        All packets are reductions: they go where their groups say, not where their heads do.
     """
 
     vcs: int = 1
     order: str = "xy"
     multicast: bool = False
+    reduce: bool = False
 
 
 class Link(wiring.Signature):

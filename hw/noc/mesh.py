@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from golden.packet import DIRECTIONS
 from hw.emit import Block
 from hw.noc.link import Link, Traffic
+from hw.noc.reduce import order
 from hw.noc.router import ERROR, PROBE, Router, state
 
 __all__ = ["Mesh", "router", "traffic"]
@@ -14,12 +15,13 @@ __all__ = ["Mesh", "router", "traffic"]
 
 def traffic(config):
     """The classes of a `golden.config.Noc` as routers know them."""
-    return tuple(Traffic(each.vcs, config.order(each.name), each.multicast) for each in config.classes)
+    return tuple(Traffic(each.vcs, config.order(each.name), each.multicast, each.reduce) for each in config.classes)
 
 
 def router(config, sides="NESW"):
     """The router of a `golden.config.Noc` that has neighbours on `sides`."""
-    return Router(sides, config.data, config.depth, traffic(config), config.output_register)
+    return Router(sides, config.data, config.depth, traffic(config), config.output_register, config.groups,
+                  config.patience)
 
 
 class Mesh(Block):
@@ -35,6 +37,8 @@ class Mesh(Block):
     -------
     i, o : In and Out(Link(bits, vcs)) each
         Of the nodes: what they send and what they receive.
+    write : In(order(groups, x=4, y=4)), if there is a class of reductions
+        Sets what the router of node x, y does for a group.
     error : Out(ERROR) each
     clear : In(1)
     probe : In(PROBE)
@@ -45,8 +49,10 @@ class Mesh(Block):
     def __init__(self, config):
         self.config = config
         nodes, link = config.width * config.height, Link(config.data, config.vcs)
+        self.sums = any(each.reduce for each in config.classes)
         super().__init__({
             "i": In(link).array(nodes), "o": Out(link).array(nodes),
+            **({"write": In(order(config.groups, x=4, y=4))} if self.sums else {}),
             "error": Out(ERROR).array(nodes), "clear": In(1),
             "probe": In(PROBE), "state": Out(state(config.vcs, config.depth)).array(nodes),
         })
@@ -64,6 +70,9 @@ class Mesh(Block):
                     one.x.eq(x), one.y.eq(y), one.clear.eq(self.clear), one.probe.eq(self.probe),
                     self.error[node].eq(one.error), self.state[node].eq(one.state),
                 ]
+                if self.sums:
+                    m.d.comb += [getattr(one.write, name).eq(getattr(self.write, name)) for name in ("group", "entry")]
+                    m.d.comb += one.write.en.eq(self.write.en & (self.write.x == x) & (self.write.y == y))
                 connect(m, flipped(self.i[node]), one.l_i)
                 connect(m, one.l_o, flipped(self.o[node]))
         for (x, y), one in routers.items():

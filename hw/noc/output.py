@@ -163,7 +163,7 @@ class Output(Block):
             each, numbers = self.channels[vc]
             begins = self._may(n, any_[vc])
             if each.multicast:
-                begins = begins & ~(credits[vc].used & self.need[n]).any()
+                begins = begins & ~(credits[vc].left & self.need[n]).any()
             goes_on = Cat(self.channel[n][w] & ~credits[w].used[-1] for w in numbers).any()
             m.d.comb += ask[n].eq(self.wants[n] & (begins | self.owns[n] & goes_on))
             for w in numbers[1:]:

@@ -9,11 +9,11 @@ from golden import packet
 from golden.packet import ORDER, Error, Port
 from hw.arith.combine import Combine
 from hw.emit import Block
+from hw.noc.link import HEADER
 
-__all__ = ["ERROR", "GROUP", "Reduce", "flit"]
+__all__ = ["ERROR", "GROUP", "Reduce", "flit", "order"]
 
 GROUP = data.StructLayout(packet.GROUP)
-HEADER = data.StructLayout(packet.HEADER)
 ERROR = data.StructLayout({"code": Error, "port": Port, "tag": 8})
 LANE = 32
 
@@ -21,6 +21,11 @@ LANE = 32
 def flit(bits):
     """A flit as it comes to a reduction. `odd`: its parity is not what it must be."""
     return data.StructLayout({"data": bits, "head": 1, "tail": 1, "odd": 1})
+
+
+def order(groups, **place):
+    """Sets the register of a group: `entry` is a `golden.packet.GROUP`. `place` are fields that say where."""
+    return data.StructLayout({"en": 1, **place, "group": range(max(groups, 2)), "entry": GROUP})
 
 
 class Step:
@@ -87,10 +92,11 @@ class Reduce(Block):
     o : Out(stream.Signature(struct(data, head, tail, parity, outputs)))
         `outputs` has a bit for the port it leaves by. `parity` leaves out route and virtual channel, which are
         still to come.
-    write : In(struct(en, group, entry))
-        `entry`: `golden.packet.GROUP`.
+    write : In(order(groups))
+        An entry with ports that there are not is refused: no such group here.
     error : Out(ERROR)
-        The first packet that was dropped since `clear`, by its group; of those that waited, the input where.
+        The first packet that was dropped since `clear`, by its group; of those that waited, the input where; of an
+        entry that was refused, its output.
     clear : In(1)
     state : Out(struct of struct(valid, tails, groups), by input)
         What is in each adder, for those who wonder what it waits for.
@@ -112,7 +118,7 @@ class Reduce(Block):
             **{f"{port.name.lower()}_i": In(stream.Signature(flit(bits))) for port in self.ports},
             "o": Out(stream.Signature(data.StructLayout({
                 "data": bits, "head": 1, "tail": 1, "parity": 1, "outputs": len(Port)}))),
-            "write": In(data.StructLayout({"en": 1, "group": self.number, "entry": GROUP})),
+            "write": In(order(groups)),
             "error": Out(ERROR), "clear": In(1),
             "state": Out(data.StructLayout({port.name.lower(): data.StructLayout({
                 "valid": 2, "tails": 2, "groups": data.ArrayLayout(self.number, 2)}) for port in self.ports[1:]})),
@@ -280,6 +286,13 @@ class Reduce(Block):
                 ]
             ends.append((late | step.differ, victim))
 
+        write, misfit = self.write, Signal()
+        strange = Cat(write.entry.inputs[port] for port in Port if port not in self.ports).any()
+        m.d.comb += misfit.eq(write.en & write.entry.inputs.any() & (
+            strange | ~Cat(write.entry.output == port for port in self.ports).any() | (write.group >= self.groups)))
+        with m.If(misfit):
+            m.d.comb += first.code.eq(Error.GROUP), first.port.eq(write.entry.output), first.tag.eq(write.group)
+
         with m.If(self.clear):
             m.d.sync += self.error.eq(0)
         with m.Elif(self.error.code == Error.NONE):
@@ -287,5 +300,5 @@ class Reduce(Block):
         for n, entry in enumerate(self.table):
             with m.If(Cat(ended & (victim == n) for ended, victim in ends).any()):
                 m.d.sync += entry.inputs.eq(0)
-            with m.If(self.write.en & (self.write.group == n)):
-                m.d.sync += entry.eq(self.write.entry)
+            with m.If(write.en & (write.group == n)):
+                m.d.sync += entry.eq(write.entry), entry.inputs.eq(Mux(misfit, 0, write.entry.inputs))

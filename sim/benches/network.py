@@ -13,14 +13,52 @@ import cocotb
 from cocotb.triggers import RisingEdge
 
 from golden.config import Noc
-from golden.noc import Mesh, Message, packets
+from golden.noc import Mesh, Message, check_groups, group, packets, tree
+from golden.packet import Port, Reduction
+from golden.paging import pack
+from hw.noc.reduce import order
 from sim.interface import Tile, draw, openers, place, reply_words, served
+from sim.reduce import operands
 from sim.stream import reset
 
 CONFIG = Noc.model_validate_json(os.environ["NOC"])
 REPLIES = served(CONFIG)
 COUNT = int(os.environ["COUNT"])
+SUMS = next((each.name for each in CONFIG.classes if each.reduce), None)
 QUIET, DEAF = 1500, 250         # cycles without a packet after which it counts as hung; in which a node is deaf
+
+
+async def reductions(dut, rng, places):
+    """Some groups, set up in the routers, and messages for them: by tag and member."""
+    if SUMS is None:
+        return {}, []
+    groups = {}
+    for tag in range(CONFIG.groups):
+        left, right = sorted(rng.randrange(CONFIG.width) for _ in range(2))
+        top, bottom = sorted(rng.randrange(CONFIG.height) for _ in range(2))
+        members = [(x, y) for x, y in places if not tag or left <= x <= right and top <= y <= bottom]
+        groups[tag] = group(CONFIG.order(SUMS), members, rng.choice(list(Reduction)))
+        for (x, y), join in groups[tag].items():
+            fields = {name: field.width for name, field in order(CONFIG.groups, x=4, y=4)}
+            dut.write.value = pack(fields, {"en": 1, "x": x, "y": y, "group": tag, "entry": join.word})
+            await RisingEdge(dut.clk)
+    dut.write.value = 0
+    check_groups(groups)
+    sent = []
+    for _ in range(COUNT):
+        tag, length = rng.randrange(CONFIG.groups), rng.choice((1, 5, 300))
+        root = next(here for here, join in groups[tag].items() if join.output == Port.L)
+        sent += [Message(place, SUMS, root, tag=tag, words=tuple(operands(rng, length, CONFIG.data)))
+                 for place, join in groups[tag].items() if Port.L in join.inputs]
+    return groups, sent
+
+
+def copies(message):
+    """Packets that arrive of it; of a reduction those are counted at its root."""
+    if message.kind == SUMS:
+        return len(packets(CONFIG, message)) * (message.source == message.dst)
+    ways = tree(CONFIG.order(message.kind), message.source, message.dst, message.ext).values()
+    return len(packets(CONFIG, message)) * sum(Port.L in ports for _, ports in ways)
 
 
 @cocotb.test(timeout_time=9, timeout_unit="ms")
@@ -32,16 +70,20 @@ async def traffic(dut, near):
     tiles = [Tile(dut, CONFIG, n, each, stall=0.2) for n, each in enumerate(places)]
     dut.clear.value = 0
     await reset(dut)
-    sent = []
+    groups, sent = await reductions(dut, rng, places)
+    for each in sent:
+        tiles[places.index(each.source)].send(each)
     for tile in tiles:
         for _ in range(COUNT):
             for kind in openers(CONFIG):
+                if kind == SUMS:
+                    continue
                 each = draw(CONFIG, rng, kind, tile.place)
                 while near and kind in REPLIES and each.dst[0]:
                     each = draw(CONFIG, rng, kind, tile.place)
                 sent.append(each)
                 tile.send(each)
-    left = sum(len(packets(CONFIG, each)) for each in sent)
+    left = sum(map(copies, sent))
     quiet = cycle = 0
     deaf = {}
     while left:
@@ -65,11 +107,12 @@ async def traffic(dut, near):
                 if rng.random() < 1 / 500:
                     deaf[tile.place, reply] = cycle + DEAF
                 tile.sinks[reply].stall = 1.0 if deaf.get((tile.place, reply), 0) > cycle else 0.2
-    expected, found = Mesh(CONFIG).run(sent), {}
+    expected, found = Mesh(CONFIG, groups).run(sent), {}
     for tile in tiles:
         for kind, got in tile.got.items():
             for each in got:
-                found.setdefault((tile.place, kind, place(each, "src")), []).append(each)
+                source = each.header["tag"] if kind == SUMS else place(each, "src")
+                found.setdefault((tile.place, kind, source), []).append(each)
     assert found.keys() == expected.keys()
     for flow, each in expected.items():
         assert found[flow] == each, f"{flow} differs"

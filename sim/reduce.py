@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from golden.noc import DeadlockError, Join, check_groups, combine
-from golden.packet import HEADER, ORDER, Port, Reduction
+from golden.packet import HEADER, ORDER, Reduction
 from golden.paging import pack
 from sim.operands import CORNERS
 
@@ -17,9 +17,10 @@ SHAPES = [tuple(port for port in ORDER if port in some)
           for count in range(1, 6) for some in combinations(ORDER, count)]
 
 
-def some_join(rng, shape=None):
+def some_join(rng, ports=ORDER, shape=None):
     """Any inputs, if none are given, output and operation."""
-    return Join(shape or rng.choice(SHAPES), rng.choice(list(Port)), rng.choice(list(Reduction)))
+    shapes = [shape] if shape else [each for each in SHAPES if set(each) <= set(ports)]
+    return Join(rng.choice(shapes), rng.choice(ports), rng.choice(list(Reduction)))
 
 
 def allowed(joins):

@@ -86,7 +86,7 @@ def test_packets_of_a_message():
         words = tuple(rng.getrandbits(128) for _ in range(length))
         message = Message((0, 1), kind, (2, 3), words=words, op=5, tag=77, user=99, reserve=12, chip=2, extra=1 << 63)
         cut = packets(noc, message)
-        most = 3 if kind == "cast" else 255
+        most = 2 if kind == "cast" else 255
         assert [len(each.payload) for each in cut] == [
             *[most] * ((length - 1) // most), length - max(length - 1, 0) // most * most]
         assert sum((each.payload for each in cut), ()) == words

@@ -89,7 +89,7 @@ async def random_reductions(dut, idle, stall):
     for _ in range(40):
         while True:
             numbers = bench.rng.sample(range(GROUPS), min(3, GROUPS))
-            joins = {number: some_join(bench.rng, bench.rng.choice(HERE)) for number in numbers}
+            joins = {number: some_join(bench.rng, PORTS) for number in numbers}
             if allowed(joins):
                 break
         for number, join in joins.items():
@@ -113,7 +113,7 @@ async def a_flit_a_cycle(dut):
     await reset(dut)
     for shape in HERE:
         for number in range(min(2, GROUPS)):
-            await bench.write(number, some_join(bench.rng, shape))
+            await bench.write(number, some_join(bench.rng, PORTS, shape))
         for n in range(12):
             bench.reduction(n % min(2, GROUPS), 3)
         blocked = bench.sink.blocked
@@ -131,7 +131,7 @@ async def late_operands_take_one_adder(dut):
     bench = Bench(dut)
     await reset(dut)
     for shape in HERE:
-        await bench.write(0, some_join(bench.rng, shape))
+        await bench.write(0, some_join(bench.rng, PORTS, shape))
         for port in shape:
             bench.sources[port].send(bench.packet(0, 4))
             for _ in range(2 if port != shape[-1] else 0):
@@ -145,6 +145,27 @@ async def late_operands_take_one_adder(dut):
         for _ in range(10):
             await RisingEdge(dut.clk)
         bench.sink.items = []
+
+
+@cocotb.test(timeout_time=10, timeout_unit="us")
+async def entries_that_do_not_fit(dut):
+    """An entry with ports that there are not is refused, and with it what its group held before."""
+    bench = Bench(dut)
+    await reset(dut)
+    good = Join((Port.L,), Port.L, Reduction.SUM_FP32)
+    absent = [port for port in Port if port not in PORTS]
+    beyond = [(GROUPS, good)] if GROUPS & GROUPS - 1 else []
+    for number, join in [*((0, Join((Port.L,), port, good.op)) for port in absent),
+                         *((0, Join((Port.L, port), Port.L, good.op)) for port in absent), *beyond]:
+        await bench.write(0, good)
+        await bench.write(number, join)
+        assert bench.error() == (Error.GROUP, join.output, number)
+        await bench.clear()
+        if number < GROUPS:
+            bench.sources[Port.L].send(bench.packet(number, 2))
+            await bench.finish()
+            assert bench.error() == (Error.GROUP, Port.L, number)
+            await bench.clear()
 
 
 @cocotb.test(**whole)

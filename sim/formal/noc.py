@@ -6,12 +6,13 @@ lengths, gaps and stalls are any. What happens to one flit happens to each: so o
 that no other has.
 """
 
-from amaranth.hdl import Cat, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Instance, Module, Mux, Signal, Value
+from amaranth.lib import data
 
 from golden.packet import FORKS, TURNS, Error
 from hw.noc.arbiter import Arbiter
 from hw.noc.lane import Slots
-from hw.noc.link import Traffic, flit
+from hw.noc.link import HEADER, Traffic, flit
 from hw.noc.multicast import Fork
 from hw.noc.output import BUCKETS, Credits
 from hw.noc.router import Router
@@ -20,7 +21,7 @@ from sim.formal.prove import Task
 
 __all__ = ["QUICK", "TASKS", "ArbiterRules", "CreditsRules", "ForkRules", "RouterRules", "SlotsRules"]
 
-FIRST, SECOND = 50, 51      # bits of data that mark a flit and a later one
+MARKS = FIRST, SECOND = 50, 51      # bits of data that mark a flit and a later one
 
 
 class ArbiterRules(Contract):
@@ -152,101 +153,200 @@ class CreditsRules(Contract):
         self.reach("two buckets", followed & ~_none_or_one(block.buckets))
 
 
+class Thin(Slots):
+    """Stands in for a buffer: of data it keeps some bits and the parity of all; the others may be anything.
+
+    All bits of a flit go through a buffer alike, so it may do all that the buffer may.
+
+    Parameters
+    ----------
+    shape, depth
+        As of `Slots`.
+    seen, zero : tuple of int
+        Bits of data that are kept, and those that are never set.
+    """
+
+    def __init__(self, shape, depth, seen, zero):
+        super().__init__(shape, depth)
+        self.seen, self.zero = seen, zero
+
+    def elaborate(self, platform):
+        m, i, o = Module(), self.i, self.o
+        shape = data.StructLayout({**self.shape.members, "data": len(self.seen)})
+        m.submodules.slots = slots = Slots(shape, self.depth)
+        free = Signal.like(o.data)
+        m.submodules.free = Instance("anyseq", p_WIDTH=len(free), o_Y=free)
+        kept = dict(zip(self.seen, slots.o.data, strict=True)) | dict.fromkeys(self.zero, Const(0))
+        m.d.comb += [
+            slots.i.data.eq(Cat(i.data[n] for n in self.seen)), slots.i.route.eq(i.route),
+            slots.i.head.eq(i.head), slots.i.tail.eq(i.tail), slots.i.parity.eq(i.data.xor() ^ i.head ^ i.tail ^ i.parity),
+            o.data.eq(Cat(kept.get(n, bit) for n, bit in enumerate(free))), o.route.eq(slots.o.route),
+            o.head.eq(slots.o.head), o.tail.eq(slots.o.tail), o.parity.eq(o.data.xor() ^ o.head ^ o.tail ^ slots.o.parity),
+            slots.push.eq(self.push), slots.inside.eq(self.inside), slots.pop.eq(self.pop), self.used.eq(slots.used),
+        ]
+        return m
+
+
+def thin(seen=(), zero=()):
+    """What stands in for the buffers of a router. The marks are always seen."""
+    seen = FIRST, SECOND, *seen
+    return {Slots: lambda slots: slots if slots.shape["data"].width == len(seen)
+            else Thin(slots.shape, slots.depth, seen, tuple(zero))}
+
+
 class _Flow:
     """What passes over a link, for one virtual channel."""
 
     def __init__(self, contract, link, vc, depth, name):
         m = contract.m
-        self.sent, self.inside = Signal(name=f"{name}_sent"), Signal(name=f"{name}_inside")
-        self.level = Signal(range(depth + 1), name=f"{name}_level")
-        m.d.comb += self.sent.eq(link.valid[vc])
-        m.d.sync += self.level.eq(self.level + self.sent - link.credit[vc])
+        self.link, self.vc, self.depth, self.name = link, vc, depth, name
+        self.sent, self.credit = Signal(name=f"{name}_sent"), Signal(name=f"{name}_credit")
+        self.level, self.inside = Signal(range(depth + 1), name=f"{name}_level"), Signal(name=f"{name}_inside")
+        m.d.comb += self.sent.eq(link.valid[vc]), self.credit.eq(link.credit[vc])
+        m.d.sync += self.level.eq(self.level + self.sent - self.credit)
         with m.If(self.sent):
             m.d.sync += self.inside.eq(~link.flit.tail)
         self.framed = ~self.sent | (link.flit.head == ~self.inside)
         self.sound = ~self.sent | ~(Value.cast(link.flit).xor() ^ (vc.bit_count() & 1))
         self.credited = ~self.sent | (self.level != depth)
-        self.owed = ~link.credit[vc] | (self.level != 0)
+        self.owed = ~self.credit | (self.level != 0)
+
+    def marked(self, mark):
+        """Whether the marked flit passes."""
+        return self.sent & self.link.flit.data[mark]
+
+    def follow(self, m, mark):
+        """Whether the marked flit stays in the buffer behind the link; and whether it leaves it now."""
+        name = f"{self.name}_{mark}"
+        there, ahead, goes = Signal(name=f"{name}_there"), Signal.like(self.level, name=f"{name}_ahead"), Signal(
+            name=f"{name}_goes")
+        m.d.comb += goes.eq(there & self.credit & (ahead == 0))
+        with m.If(self.marked(mark)):
+            m.d.sync += there.eq(1), ahead.eq(self.level - self.credit)
+        with m.Elif(self.credit):
+            m.d.sync += there.eq(there & ~goes), ahead.eq(ahead - 1)
+        return there & ~goes, goes
 
 
 class RouterRules(Contract):
-    """A router between neighbours that keep the rules keeps them, and what goes in comes out."""
+    """A router between neighbours that keep the rules keeps them, and what goes in comes out.
+
+    Two flits are marked: any two that come in by one input, on one virtual channel; or, where a class has several,
+    on two, but then as the order of flows allows it: the last of a packet, and the first of another to the same
+    node, that comes when the former has left the buffer. What of this the router requires of its inputs, it
+    promises at its outputs.
+    """
 
     def rules(self, m, block):
-        marks, outs, freed = {FIRST: [], SECOND: []}, {FIRST: [], SECOND: []}, []
         self.require("it is somewhere", (block.x == self.some(4, "x")) & (block.y == self.some(4, "y")))
         self.require("the error is not cleared", ~block.clear)
-        entry = self.some(3, "entry")
-        lane = self.some(max(block.vcs - 1, 1).bit_length(), "lane")
-        way = {FIRST: Signal(5, name="way1"), SECOND: Signal(5, name="way2")}
-        for port in block.ports:
-            link = block.link(port, "i")
-            self.require(f"one valid flit at {port.name}", _none_or_one(link.valid))
-            for vc, (each, _) in enumerate(block.channels):
-                name = f"{port.name}{vc}"
-                flow = _Flow(self, link, vc, block.depth, f"i_{name}")
-                legal = [out for out in TURNS[each.order][port] if out in block.ports]
-                mask = sum(1 << out for out in legal)
-                route = link.flit.route
-                self.require(f"framed, {name}", flow.framed)
-                self.require(f"of even parity, {name}", flow.sound)
-                self.require(f"with a credit, {name}", flow.credited)
-                self.require(f"a way that exists, {name}",
-                             ~flow.sent | Mux(link.flit.head, _one(route & mask) & ((route & ~mask) == 0), route == 0))
-                self.promise(f"credits are for flits received, {name}", flow.owed)
-                asked = (block.probe.port == port) & (block.probe.vc == vc)
-                held = sum((block.state.buffered[n] for n in range(block.depth)), link.credit[vc])
-                self.promise(f"each slot is a flit or a credit, {name}", ~asked | (held == flow.level))
-                current = Signal(5, name=f"way_{name}")
-                with m.If(flow.sent & link.flit.head):
-                    m.d.sync += current.eq(route)
-                for mark, found in marks.items():
-                    marked = flow.sent & link.flit.data[mark]
-                    found.append(marked)
-                    self.require(f"marks are at one input, {name}, {mark}",
-                                 ~marked | (entry == port) & (lane == vc))
-                    ahead = Signal.like(flow.level, name=f"ahead_{name}_{mark}")
-                    there = Signal(name=f"there_{name}_{mark}")
-                    with m.If(marked):
-                        m.d.sync += way[mark].eq(Mux(link.flit.head, route, current))
-                        m.d.sync += ahead.eq(flow.level - link.credit[vc]), there.eq(1)
-                    with m.Elif(link.credit[vc]):
-                        m.d.sync += ahead.eq(ahead - 1), there.eq(there & (ahead != 0))
-                    freed.append((mark, name, there & link.credit[vc] & (ahead == 0)))
+        self.entry, self.home = self.some(3, "entry"), self.some(8, "home")
+        self.lanes = {mark: self.some(range(max(block.vcs, 2)), f"lane{mark}") for mark in MARKS}
+        self.require("marks are of one class", Cat(
+            (self.lanes[FIRST] == a) & (self.lanes[SECOND] == b)
+            for a, (_, numbers) in enumerate(block.channels) for b in numbers).any())
+        way, came, gone, left, out = ({mark: Signal(width, name=f"{name}{mark}") for mark in MARKS} for name, width in (
+            ("way", 5), ("came", 1), ("gone", 1), ("left", 5), ("out", 5)))
+        inputs = [self._input(m, block, port, vc, way) for port in block.ports for vc in range(block.vcs)]
+        outputs = [self._output(m, block, port, vc) for port in block.ports for vc in range(block.vcs)]
 
-        for port in block.ports:
-            link = block.link(port, "o")
-            self.promise(f"one valid flit at {port.name}", _none_or_one(link.valid))
-            for vc in range(block.vcs):
-                name = f"{port.name}{vc}"
-                flow = _Flow(self, link, vc, block.depth, f"o_{name}")
-                self.require(f"credits are for flits sent, {name}", flow.owed)
-                self.promise(f"sent packets are not mixed, {name}", flow.framed)
-                self.promise(f"sent flits are of even parity, {name}", flow.sound)
-                self.promise(f"sent with a credit, {name}", flow.credited)
-                for mark, found in outs.items():
-                    marked = flow.sent & link.flit.data[mark]
-                    found.append(marked)
-                    self.promise(f"it leaves where it must, {name}, {mark}",
-                                 ~marked | (way[mark][port] & _one(way[mark])))
-
-        came, left = {}, {}
-        for mark in marks:
-            came[mark], left[mark] = Signal(name=f"came{mark}"), Signal(name=f"left{mark}")
-            m.d.comb += [came[mark].eq(Cat(marks[mark]).any()), left[mark].eq(Cat(outs[mark]).any())]
-        in_, out = ({mark: self.after(events[mark]) for mark in marks} for events in (came, left))
-        self.require("the mark is one", ~(in_[FIRST] & came[FIRST]) & ~(in_[SECOND] & came[SECOND]))
-        self.require("the second comes later", ~came[SECOND] | in_[FIRST])
         for mark, name in (FIRST, "flit"), (SECOND, "later flit"):
-            self.promise(f"no {name} from nothing", ~left[mark] | in_[mark])
-            self.promise(f"no {name} twice", ~(left[mark] & out[mark]))
-        for mark, name, now in freed:
-            self.promise(f"no flit is lost, {name}, {mark}", ~now | out[mark])
-        same = way[FIRST] == way[SECOND]
-        self.promise("no flit overtakes another on its way", ~(left[SECOND] & same) | out[FIRST])
+            comes = Cat(flow.marked(mark) for flow in inputs).any()
+            goes = Cat(flow.follow(m, mark)[1] for flow in inputs).any()
+            m.d.comb += [left[mark][port].eq(Cat(flow.marked(mark) for flow in outputs if flow.port == port).any())
+                         for port in block.ports]
+            m.d.sync += [
+                came[mark].eq(came[mark] | comes), gone[mark].eq(gone[mark] | goes), out[mark].eq(out[mark] | left[mark]),
+            ]
+            self.require(f"there is one {name}", ~comes | ~came[mark])
+            if mark == SECOND:
+                with_it = (self.lanes[FIRST] == self.lanes[SECOND]) | gone[FIRST] | Cat(
+                    flow.follow(m, FIRST)[1] for flow in inputs).any()
+                self.require("the later one comes later", ~comes | came[FIRST] & with_it)
+            self.promise(f"no {name} comes from nothing", (left[mark] == 0) | came[mark])
+            self.promise(f"no {name} leaves twice by an output", (left[mark] & out[mark]) == 0)
+            self.promise(f"no {name} leaves where it must not", (left[mark] & ~way[mark]) == 0)
+            self.promise(f"no {name} is lost", ~goes | ((left[mark] | out[mark]) == way[mark]))
+        self.promise("no flit overtakes another on its way", (left[SECOND] & way[FIRST] & ~out[FIRST]) == 0)
+        for flow in outputs:
+            if len(flow.numbers) > 1 and flow.port != Port.L:       # nodes see to the order by themselves
+                stays, _ = flow.follow(m, FIRST)
+                self.promise(f"a flow is behind one virtual channel at a time, {flow.name}",
+                             ~(stays & left[SECOND][flow.port] & ~flow.sent))
         self.promise("nothing is dropped", block.error.code == Error.NONE)
-        self.reach("both through", out[FIRST] & left[SECOND] & same)
-        self.reach("through the switch", out[FIRST] & left[SECOND] & ~same)
+
+        # When packets are there as far as they have begun, and all buffers behind are empty, something goes.
+        standing, limit = Signal(4), 2 * len(block.ports)
+        ready = Cat(flow.buffered != 0 for flow in inputs).any() & ~Cat(
+            flow.inside & (flow.buffered == 0) for flow in inputs).any() & Cat(flow.level == 0 for flow in outputs).all()
+        m.d.sync += standing.eq(Mux(ready & ~Cat(flow.sent for flow in outputs).any(), standing + 1, 0))
+        self.promise("packets do not wait for each other", standing <= limit)
+        self.reach("both through", (out[FIRST] == way[FIRST]) & (left[SECOND] == way[SECOND]) & (
+            way[FIRST] == way[SECOND]) & left[SECOND].any())
+        self.reach("through the switch", out[FIRST].any() & left[SECOND].any() & (way[FIRST] != way[SECOND]))
+        if any(each.multicast for each in block.traffic):
+            self.reach("by one output, then by another", self.after((left[FIRST] != 0) & (left[FIRST] != way[FIRST]))
+                       & (out[FIRST] == way[FIRST]))
+        if any(each.vcs > 1 for each in block.traffic):
+            self.reach("from one virtual channel to another", (self.lanes[FIRST] != self.lanes[SECOND])
+                       & (left[SECOND] & way[FIRST]).any())
+
+    def _input(self, m, block, port, vc, way):
+        """A virtual channel of an input."""
+        each, numbers = block.channels[vc]
+        name, link = f"{port.name}{vc}", block.link(port, "i")
+        flow = _Flow(self, link, vc, block.depth, f"i_{name}")
+        flow.buffered = flow.level - flow.credit
+        legal = sum(1 << out for out in TURNS[each.order][port] if out in block.ports)
+        route, header = link.flit.route, data.View(HEADER, link.flit.data[:64])
+        exists = ((route & ~legal) == 0) & (route.any() if each.multicast else _one(route))
+        if vc == 0:
+            self.require(f"one valid flit at {port.name}", _none_or_one(link.valid))
+        self.require(f"framed, {name}", flow.framed)
+        self.require(f"of even parity, {name}", flow.sound)
+        self.require(f"with a credit, {name}", flow.credited)
+        self.require(f"a way that exists, {name}", ~flow.sent | Mux(link.flit.head, exists, route == 0))
+        if each.multicast:
+            self.require(f"no longer than a buffer, {name}", ~flow.sent | ~link.flit.head | (header.length < block.depth))
+        self.promise(f"credits are for flits received, {name}", flow.owed)
+        asked = (block.probe.port == port) & (block.probe.vc == vc)
+        self.promise(f"each slot is a flit or a credit, {name}", ~asked | (
+            sum(block.state.buffered, Const(0)) == flow.buffered))
+
+        kept, homely = Signal(5, name=f"way_{name}"), Signal(name=f"home_{name}")
+        head = link.flit.head
+        current, home = Mux(head, route, kept), Mux(head, Cat(header.dst_x, header.dst_y) == self.home, homely)
+        with m.If(flow.sent):
+            m.d.sync += kept.eq(current), homely.eq(home)
+        for mark in MARKS:
+            marked = flow.marked(mark)
+            self.require(f"marks are at one input, {name}, {mark}",
+                         ~marked | (self.entry == port) & (self.lanes[mark] == vc))
+            if len(numbers) > 1:
+                end = link.flit.tail if mark == FIRST else head
+                self.require(f"a flow changes between packets, {name}, {mark}",
+                             ~marked | (self.lanes[FIRST] == self.lanes[SECOND]) | end & home)
+            with m.If(marked):
+                m.d.sync += way[mark].eq(current)
+        return flow
+
+    def _output(self, m, block, port, vc):
+        """A virtual channel of an output."""
+        each, numbers = block.channels[vc]
+        name, link = f"{port.name}{vc}", block.link(port, "o")
+        flow = _Flow(self, link, vc, block.depth, f"o_{name}")
+        flow.port, flow.numbers = port, numbers
+        if vc == 0:
+            self.promise(f"one valid flit at {port.name}", _none_or_one(link.valid))
+        self.require(f"credits are for flits sent, {name}", flow.owed)
+        self.promise(f"sent packets are not mixed, {name}", flow.framed)
+        self.promise(f"sent flits are of even parity, {name}", flow.sound)
+        self.promise(f"sent with a credit, {name}", flow.credited)
+        if each.multicast:
+            length = data.View(HEADER, link.flit.data[:64]).length
+            self.promise(f"a multicast begins with room for all of it, {name}",
+                         ~flow.sent | ~link.flit.head | (flow.level - flow.credit + length < block.depth))
+        return flow
 
 
 def _one(bits):

@@ -9,7 +9,7 @@ that no other has.
 from amaranth.hdl import Cat, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import data
 
-from golden.packet import FORKS, TURNS, Error
+from golden.packet import FORKS, TURNS, Error, Port
 from hw.noc.arbiter import Arbiter
 from hw.noc.lane import Slots
 from hw.noc.link import HEADER, Traffic, flit
@@ -245,9 +245,10 @@ class RouterRules(Contract):
         self.require("marks are of one class", Cat(
             (self.lanes[FIRST] == a) & (self.lanes[SECOND] == b)
             for a, (_, numbers) in enumerate(block.channels) for b in numbers).any())
-        way, came, gone, left, out = ({mark: Signal(width, name=f"{name}{mark}") for mark in MARKS} for name, width in (
-            ("way", 5), ("came", 1), ("gone", 1), ("left", 5), ("out", 5)))
-        inputs = [self._input(m, block, port, vc, way) for port in block.ports for vc in range(block.vcs)]
+        way, flows, came, gone, left, out = ({mark: Signal(width, name=f"{name}{mark}") for mark in MARKS}
+                                             for name, width in (("way", 5), ("flow", 1), ("came", 1), ("gone", 1),
+                                                                 ("left", 5), ("out", 5)))
+        inputs = [self._input(m, block, port, vc, way, flows) for port in block.ports for vc in range(block.vcs)]
         outputs = [self._output(m, block, port, vc) for port in block.ports for vc in range(block.vcs)]
 
         for mark, name in (FIRST, "flit"), (SECOND, "later flit"):
@@ -272,7 +273,7 @@ class RouterRules(Contract):
             if len(flow.numbers) > 1 and flow.port != Port.L:       # nodes see to the order by themselves
                 stays, _ = flow.follow(m, FIRST)
                 self.promise(f"a flow is behind one virtual channel at a time, {flow.name}",
-                             ~(stays & left[SECOND][flow.port] & ~flow.sent))
+                             ~(stays & left[SECOND][flow.port] & ~flow.sent & flows[FIRST] & flows[SECOND]))
         self.promise("nothing is dropped", block.error.code == Error.NONE)
 
         # When packets are there as far as they have begun, and all buffers behind are empty, something goes.
@@ -291,7 +292,7 @@ class RouterRules(Contract):
             self.reach("from one virtual channel to another", (self.lanes[FIRST] != self.lanes[SECOND])
                        & (left[SECOND] & way[FIRST]).any())
 
-    def _input(self, m, block, port, vc, way):
+    def _input(self, m, block, port, vc, way, flows):
         """A virtual channel of an input."""
         each, numbers = block.channels[vc]
         name, link = f"{port.name}{vc}", block.link(port, "i")
@@ -327,7 +328,7 @@ class RouterRules(Contract):
                 self.require(f"a flow changes between packets, {name}, {mark}",
                              ~marked | (self.lanes[FIRST] == self.lanes[SECOND]) | end & home)
             with m.If(marked):
-                m.d.sync += way[mark].eq(current)
+                m.d.sync += way[mark].eq(current), flows[mark].eq(home)
         return flow
 
     def _output(self, m, block, port, vc):

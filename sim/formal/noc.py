@@ -14,7 +14,7 @@ from hw.noc.arbiter import Arbiter
 from hw.noc.lane import Slots
 from hw.noc.link import HEADER, Traffic, flit
 from hw.noc.multicast import Fork
-from hw.noc.output import BUCKETS, Credits
+from hw.noc.output import BUCKETS, Credits, Output
 from hw.noc.router import Router
 from sim.formal.contract import Contract
 from sim.formal.prove import Task
@@ -153,6 +153,88 @@ class CreditsRules(Contract):
         self.reach("two buckets", followed & ~_none_or_one(block.buckets))
 
 
+class OutputRules(Contract):
+    """A virtual channel is one packet's at a time, flows keep to one, and everybody's turn comes."""
+
+    def rules(self, m, block):
+        depth, vcs, count = block.depth, range(block.vcs), len(block.candidates)
+        level, left = ([Signal(range(depth + 1), name=f"{name}{w}") for w in vcs] for name in ("level", "left"))
+        goes = block.grant & ~block.hold
+        on = [Signal(block.vcs, name=f"on{n}") for n in range(count)]       # the virtual channel of its packet
+        starts = Signal(count)
+        for w in vcs:
+            m.d.comb += left[w].eq(level[w] - block.credit[w])
+            m.d.sync += level[w].eq(left[w] + block.valid[w])
+            self.require(f"credits are for flits sent, {w}", ~block.credit[w] | (level[w] != 0))
+            self.promise(f"sent with a credit, {w}", ~block.valid[w] | (level[w] != depth))
+            self.promise(f"a bit for each flit, {w}", block.used[w] == (1 << level[w]) - 1)
+            self.promise(f"busy with one packet, or none, {w}", Mux(
+                block.busy[w], _one(Cat(each[w] for each in on)), ~Cat(each[w] for each in on).any()))
+
+        may = []        # whether a candidate can go on, or begin
+        for n, own in enumerate(block.candidates):
+            each, numbers = block.channels[own]
+            wants, active, ends = block.wants[n], on[n].any(), goes[n] & block.tail[n]
+            m.d.comb += starts[n].eq(~active & (goes[n] | block.claim[n]))
+            with m.If(ends):
+                m.d.sync += on[n].eq(0)
+            with m.Elif(starts[n]):
+                m.d.sync += on[n].eq(block.choice[n])
+            self.require(f"owns what it has begun on, {n}", ~wants | (block.owns[n] == active))
+            self.require(f"stays there, {n}", ~active | (block.channel[n] == on[n]))
+            self.require(f"goes on when it has begun, {n}", ~active | ~block.hold[n])
+            self.require(f"claims what it is granted, {n}", ~block.claim[n] | (
+                block.grant[n] & block.hold[n] & ~active if each.multicast else 0))
+            self.require(f"has a length, {n}", _one(block.need[n]) if each.multicast
+                         else block.need[n] == 1 << depth - 1)
+            room = Cat(~(block.need[n][k] & (left[w] > k)) for k in range(depth) for w in numbers).all()
+            given = Mux(active, on[n], block.choice[n])
+            self.promise(f"on what it has been given, {n}", ~goes[n] | (block.valid == given))
+            self.promise(f"on a virtual channel of its class, {n}", ~(block.grant[n] | active) | (
+                _one(given) & ((given & ~sum(1 << w for w in numbers)) == 0)))
+            self.promise(f"begins where nobody is, {n}",
+                         ~starts[n] | ((given & Cat(Cat(other[w] for other in on).any() for w in vcs)) == 0))
+            if each.multicast:
+                self.promise(f"begins with room for all of it, {n}", ~(block.grant[n] & ~active) | room)
+            ready = Cat(on[n][w] & (level[w] != depth) for w in numbers).any()
+            if block.ordered and len(numbers) > 1:
+                self.require(f"has a bucket, {n}", ~wants | Mux(active, block.bucket[n] == 0, _one(block.bucket[n])))
+            else:
+                ready |= ~active & room & Cat(~block.busy[w] & (level[w] != depth) for w in numbers).any()
+            may.append(wants & ready)
+
+        self.promise("grants what is wanted", (block.grant & ~block.wants) == 0)
+        self.promise("one at most is granted", _none_or_one(block.grant))
+        self.promise("a flit is on one virtual channel at most", _none_or_one(block.valid))
+        self.promise("sends what is granted, unless that must not go", block.valid.any() == goes.any())
+        self.promise("somebody goes if anybody may", ~Cat(may).any() | block.grant.any())
+        most = len(block.inputs) * max(map(len, block.inputs))
+        who, turns = self.some(range(max(count, 2)), "who"), Signal(range(most + 1))
+        waits = Cat(may[n] & ~block.grant[n] & (who == n) for n in range(count)).any()
+        with m.If(~waits):
+            m.d.sync += turns.eq(0)
+        with m.Elif((block.grant & block.tail).any()):
+            m.d.sync += turns.eq(turns + (turns < most))
+        self.promise("nobody who may go waits for more than a turn of each other", turns < most)
+        self.reach("all others first", (turns == count - 1) & Cat(
+            block.grant[n] & (who == n) for n in range(count)).any())
+
+        # Of one bucket: which of the flits in the buffers are of it, from the oldest?
+        home, head = self.some(range(BUCKETS), "home"), (starts & goes).any()
+        bucket = Cat(Mux(block.grant[n], block.bucket[n].bit_select(home, 1), 0) for n in range(count)).any()
+        flying = []
+        for w in vcs:
+            mine, packet = Signal(depth + 1, name=f"mine{w}"), Signal(name=f"packet{w}")
+            stays, now = Mux(block.credit[w], mine >> 1, mine)[:depth], Mux(head, bucket, packet)
+            with m.If(block.valid[w]):
+                m.d.sync += packet.eq(now)
+            m.d.sync += mine.eq(stays | Mux(block.valid[w] & now, 1 << left[w], 0))
+            flying.append(stays.any())
+        for w, (each, numbers) in enumerate(block.channels):
+            if block.ordered and each.vcs > 1:
+                self.promise(f"none of its bucket is behind another, {w}", ~(block.valid[w] & head & bucket) | ~Cat(
+                    flying[u] for u in numbers if u != w).any())
+
 class Thin(Slots):
     """Stands in for a buffer: of data it keeps some bits and the parity of all; the others may be anything.
 
@@ -277,10 +359,13 @@ class RouterRules(Contract):
         self.promise("nothing is dropped", block.error.code == Error.NONE)
 
         # When packets are there as far as they have begun, and all buffers behind are empty, something goes.
-        standing, limit = Signal(4), 2 * len(block.ports)
+        many = any(each.multicast for each in block.traffic)
+        limit = 1 if any(each.vcs > 1 for each in block.traffic) else len(block.ports) - 1 if many else 0
+        standing = Signal(range(limit + 2))
         ready = Cat(flow.buffered != 0 for flow in inputs).any() & ~Cat(
             flow.inside & (flow.buffered == 0) for flow in inputs).any() & Cat(flow.level == 0 for flow in outputs).all()
-        m.d.sync += standing.eq(Mux(ready & ~Cat(flow.sent for flow in outputs).any(), standing + 1, 0))
+        stands = ready & ~Cat(flow.sent for flow in outputs).any()
+        m.d.sync += standing.eq(Mux(stands, standing + (standing <= limit), 0))
         self.promise("packets do not wait for each other", standing <= limit)
         self.reach("both through", (out[FIRST] == way[FIRST]) & (left[SECOND] == way[SECOND]) & (
             way[FIRST] == way[SECOND]) & left[SECOND].any())

@@ -15,6 +15,7 @@ from hw.noc.lane import Slots
 from hw.noc.link import HEADER, Traffic, flit
 from hw.noc.multicast import Fork
 from hw.noc.output import BUCKETS, Credits, Output
+from hw.noc.reduce import GROUP
 from hw.noc.router import Router
 from sim.formal.contract import Contract
 from sim.formal.prove import Task
@@ -39,7 +40,10 @@ class ArbiterRules(Contract):
         self.promise("nothing is granted that is not requested", (grant & ~request) == 0)
         self.promise("something is granted if anything is requested", grant.any() == request.any())
         self.promise("one at most is granted", _none_or_one(grant))
+        turns = Signal(range(block.count + 1))
+        m.d.sync += turns.eq(Mux(waits, turns + (block.done & (turns < block.count)), 0))
         self.promise("nobody is overtaken twice by another", ~(overtaken & overtakes))
+        self.promise("nobody waits for more than a turn of each other", turns < block.count)
         self.reach("overtaken, then granted", overtaken & (grant & waiting[0]).any())
 
 
@@ -433,6 +437,86 @@ class RouterRules(Contract):
             self.promise(f"a multicast begins with room for all of it, {name}",
                          ~flow.sent | ~link.flit.head | (flow.level - flow.credit + length < block.depth))
         return flow
+
+
+class SumsRules(Contract):
+    """Reductions of one group in a router: each flit that leaves is made of one of each input, in their order.
+
+    All packets are of one length, and come by the inputs of the group alone. As in `ReduceRules` an operand of odd
+    parity, at most one, tells which result it is part of.
+    """
+
+    def rules(self, m, block):
+        place, vc, links = [1 << port for port in block.ports], block.sums, {}
+        age, entry = Signal(2), self.some(len(Value.cast(block.write.entry)), "entry")
+        group, length = GROUP(entry), self.some(2, "length")
+        m.d.sync += age.eq(age + (age < 2))
+        self.require("it is somewhere", (block.x == self.some(4, "x")) & (block.y == self.some(4, "y")))
+        self.require("the error is not cleared", ~block.clear)
+        self.require("the group is known", (block.write.en == (age == 0)) & (Value.cast(block.write.entry) == entry)
+                     & (block.write.group == 0))
+        self.require("it is one that may be", group.inputs.any() & ((group.inputs & ~sum(place)) == 0)
+                     & Cat(group.output == port for port in block.ports).any())
+        sound = ~self.after(block.error.code != Error.NONE) & (block.error.code == Error.NONE)
+
+        origin, outputs = self.some(5, "origin"), []
+        for port in block.ports:
+            link = block.link(port, "o")
+            flow = _Flow(self, link, vc, block.depth, f"o_{port.name}")
+            flow.here = group.output == port
+            outputs.append(flow)
+            self.require(f"credits are for flits sent, {port.name}", flow.owed)
+            self.promise(f"sent packets are not mixed, {port.name}", flow.framed)
+            self.promise(f"sent with a credit, {port.name}", flow.credited)
+            self.promise(f"to where the group says, {port.name}", ~(sound & flow.sent) | flow.here)
+            self.promise(f"the next router asks its own group, {port.name}", ~flow.sent | (link.flit.route == 0))
+        left = Signal()
+        m.d.comb += left.eq(Cat(flow.sent for flow in outputs).any())
+
+        ahead, followed, done = Signal(4), Signal(), Signal()
+        expected = followed & (ahead == 0)
+        with m.If(left):
+            m.d.sync += ahead.eq(ahead - 1)
+            with m.If(expected):
+                m.d.sync += followed.eq(0), done.eq(1)
+        ready = []
+        for port in block.ports:
+            link, mine, name = block.link(port, "i"), group.inputs[port], port.name
+            flow = _Flow(self, link, vc, block.depth, f"i_{name}")
+            inside, due = Signal(4, name=f"inside_{name}"), Signal(2, name=f"due_{name}")
+            header, odd = data.View(HEADER, link.flit.data[:64]), Signal(name=f"odd_{name}")
+            m.d.comb += odd.eq(flow.sent & ~flow.sound)
+            with m.If(flow.sent):
+                m.d.sync += due.eq(Mux(link.flit.head, length, due - 1))
+            with m.If(mine):
+                m.d.sync += inside.eq(inside + flow.sent - left)
+            self.require(f"framed, {name}", flow.framed & (~flow.sent | (link.flit.tail == Mux(
+                link.flit.head, length == 0, due == 1))))
+            self.require(f"with a credit, {name}", flow.credited)
+            self.require(f"of the group, {name}", ~flow.sent | mine & age[1] & (link.flit.route == 0) & (
+                ~link.flit.head | (header.tag == 0) & (header.length == length)))
+            self.require(f"one body is odd, {name}", ~odd | (origin == 1 << port) & ~link.flit.head & ~followed & ~done)
+            with m.If(odd):
+                m.d.sync += ahead.eq(inside - left), followed.eq(1)
+            self.promise(f"credits are for flits received, {name}", flow.owed)
+            asked = (block.probe.port == port) & (block.probe.vc == vc)
+            self.promise(f"each slot is a flit or a credit, {name}", ~asked | (
+                sum(block.state.buffered, Const(0)) == flow.level - flow.credit))
+            watched, most = sound & mine, 2 * (len(block.ports) - 1)
+            self.promise(f"no result without its operand, {name}", ~(watched & left) | (inside != 0))
+            self.promise(f"no operand is lost, {name}", ~watched | (inside >= flow.level - flow.credit))
+            self.promise(f"no operand is forgotten, {name}", ~watched | (inside <= flow.level - flow.credit + most))
+            ready.append(~mine | (flow.level != flow.credit))
+        found = Cat(flow.sent & ~flow.sound for flow in outputs).any()
+        self.promise("an operand is part of its own result and of no other", ~(sound & left) | (found == expected))
+
+        limit = 2 * len(block.ports) + 1
+        standing, ready = Signal(range(limit + 2)), sound & Cat(ready).all() & Cat(
+            flow.level == 0 for flow in outputs).all()
+        m.d.sync += standing.eq(Mux(ready & ~left, standing + (standing <= limit), 0))
+        self.promise("what is there is added and goes", standing <= limit)
+        self.reach("a result of all inputs", sound & left & (group.inputs == sum(place)))
+        self.reach("the odd one leaves", sound & done)
 
 
 def _one(bits):

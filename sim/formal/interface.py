@@ -330,7 +330,6 @@ QUICK = [
 ]
 
 TASKS = [       # parities are beyond `pdr`: what rests on them is shown for a number of cycles
-    *QUICK,
     *(Task(Sender(MESH, each.name), SenderRules, depth=12, patience=200) for each in MESH.classes),
     Task(Receiver(64, 2, (0,)), ReceiverRules, depth=12, patience=60),
     Task(Receiver(64, 3, (1,)), SoundRules, depth=12, patience=60),

@@ -265,9 +265,11 @@ class Thin(Slots):
         kept = dict(zip(self.seen, slots.o.data, strict=True)) | dict.fromkeys(self.zero, Const(0))
         m.d.comb += [
             slots.i.data.eq(Cat(i.data[n] for n in self.seen)), slots.i.route.eq(i.route),
-            slots.i.head.eq(i.head), slots.i.tail.eq(i.tail), slots.i.parity.eq(i.data.xor() ^ i.head ^ i.tail ^ i.parity),
+            slots.i.head.eq(i.head), slots.i.tail.eq(i.tail),
+            slots.i.parity.eq(i.data.xor() ^ i.head ^ i.tail ^ i.parity),
             o.data.eq(Cat(kept.get(n, bit) for n, bit in enumerate(free))), o.route.eq(slots.o.route),
-            o.head.eq(slots.o.head), o.tail.eq(slots.o.tail), o.parity.eq(o.data.xor() ^ o.head ^ o.tail ^ slots.o.parity),
+            o.head.eq(slots.o.head), o.tail.eq(slots.o.tail),
+            o.parity.eq(o.data.xor() ^ o.head ^ o.tail ^ slots.o.parity),
             slots.push.eq(self.push), slots.inside.eq(self.inside), slots.pop.eq(self.pop), self.used.eq(slots.used),
         ]
         return m
@@ -343,7 +345,8 @@ class RouterRules(Contract):
             m.d.comb += [left[mark][port].eq(Cat(flow.marked(mark) for flow in outputs if flow.port == port).any())
                          for port in block.ports]
             m.d.sync += [
-                came[mark].eq(came[mark] | comes), gone[mark].eq(gone[mark] | goes), out[mark].eq(out[mark] | left[mark]),
+                came[mark].eq(came[mark] | comes), gone[mark].eq(gone[mark] | goes),
+                out[mark].eq(out[mark] | left[mark]),
             ]
             self.require(f"there is one {name}", ~comes | ~came[mark])
             if mark == SECOND:
@@ -363,12 +366,11 @@ class RouterRules(Contract):
         self.promise("nothing is dropped", block.error.code == Error.NONE)
 
         # When packets are there as far as they have begun, and all buffers behind are empty, something goes.
-        many = any(each.multicast for each in block.traffic)
-        limit = 1 if any(each.vcs > 1 for each in block.traffic) else len(block.ports) - 1 if many else 0
+        limit = 2 * len(block.ports) if any(each.multicast for each in block.traffic) else 1
         standing = Signal(range(limit + 2))
-        ready = Cat(flow.buffered != 0 for flow in inputs).any() & ~Cat(
-            flow.inside & (flow.buffered == 0) for flow in inputs).any() & Cat(flow.level == 0 for flow in outputs).all()
-        stands = ready & ~Cat(flow.sent for flow in outputs).any()
+        late = Cat(flow.inside & (flow.buffered == 0) for flow in inputs).any()
+        ready = Cat(flow.buffered != 0 for flow in inputs).any() & ~late
+        stands = ready & Cat((flow.level == 0) & ~flow.sent for flow in outputs).all()
         m.d.sync += standing.eq(Mux(stands, standing + (standing <= limit), 0))
         self.promise("packets do not wait for each other", standing <= limit)
         self.reach("both through", (out[FIRST] == way[FIRST]) & (left[SECOND] == way[SECOND]) & (
@@ -397,7 +399,8 @@ class RouterRules(Contract):
         self.require(f"with a credit, {name}", flow.credited)
         self.require(f"a way that exists, {name}", ~flow.sent | Mux(link.flit.head, exists, route == 0))
         if each.multicast:
-            self.require(f"no longer than a buffer, {name}", ~flow.sent | ~link.flit.head | (header.length < block.depth))
+            self.require(f"no longer than a buffer, {name}",
+                         ~(flow.sent & link.flit.head) | (header.length < block.depth))
         self.promise(f"credits are for flits received, {name}", flow.owed)
         asked = (block.probe.port == port) & (block.probe.vc == vc)
         self.promise(f"each slot is a flit or a credit, {name}", ~asked | (
@@ -447,7 +450,7 @@ class SumsRules(Contract):
     """
 
     def rules(self, m, block):
-        place, vc, links = [1 << port for port in block.ports], block.sums, {}
+        place, vc = [1 << port for port in block.ports], block.sums
         age, entry = Signal(2), self.some(len(Value.cast(block.write.entry)), "entry")
         group, length = GROUP(entry), self.some(2, "length")
         m.d.sync += age.eq(age + (age < 2))
@@ -527,6 +530,12 @@ def _none_or_one(bits):
     return (bits == 0) | _one(bits)
 
 
+CAST, SUM, MIX = Traffic(multicast=True), Traffic(reduce=True), Traffic(2)
+PLAIN = thin()
+CASTS = thin((40, 41), range(42, 48))                                   # length
+SUMS = thin((32, 33, 40, 41), (*range(34, 40), *range(42, 48)))         # tag and length
+FLOWS = thin((0, 1, 2, 4, 5, 6))                                        # destination
+
 QUICK = [
     Task(Arbiter(4), ArbiterRules),
     Task(Slots(flit(1), 2), SlotsRules),
@@ -534,9 +543,19 @@ QUICK = [
     Task(Credits(4, ordered=True), CreditsRules),
     Task(Fork("xy"), ForkRules),
     Task(Fork("yx"), ForkRules),
+    Task(Output((MIX,), 2, ((0, 1), (0, 1)), True), OutputRules),
+    Task(Output((Traffic(), CAST), 3, ((0, 1), (0, 1), (1,)), True), OutputRules),
+    Task(Router("ES", 64, 2, (Traffic(),)), RouterRules, instead=PLAIN),
 ]
 
 TASKS = [
-    Task(Router("ES", 64, 2, (Traffic(),)), RouterRules, depth=12),
-    Task(Router("ES", 64, 2, (Traffic(2),)), RouterRules, depth=10),
+    Task(Output((MIX, CAST), 4, ((0, 1, 2), (0, 1, 2), (0, 1)), True), OutputRules, depth=12, patience=120),
+    Task(Router("ES", 64, 2, (Traffic(),), registered=True), RouterRules, instead=PLAIN),
+    Task(Router("NESW", 64, 2, (Traffic(),)), RouterRules, depth=10, patience=900, cover=0, instead=PLAIN),
+    Task(Router("ES", 64, 2, (MIX,)), RouterRules, depth=10, patience=120, instead=FLOWS),
+    Task(Router("ES", 64, 2, (CAST,)), RouterRules, instead=CASTS),
+    Task(Router("ES", 64, 3, (Traffic(order="yx"), CAST)), RouterRules, depth=10, patience=600, cover=0, instead=CASTS),
+    Task(Router("NESW", 64, 2, (CAST,)), RouterRules, depth=10, patience=1200, cover=0, instead=CASTS),
+    Task(Router("W", 64, 2, (SUM,), groups=2, patience=64), SumsRules, depth=12, patience=600, cut=("combine",),
+         instead=SUMS),
 ]

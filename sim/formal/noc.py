@@ -366,7 +366,7 @@ class RouterRules(Contract):
         self.promise("nothing is dropped", block.error.code == Error.NONE)
 
         # When packets are there as far as they have begun, and all buffers behind are empty, something goes.
-        limit = 2 * len(block.ports) if any(each.multicast for each in block.traffic) else 1
+        limit = len(block.ports) + 1 if any(each.multicast for each in block.traffic) else 1
         standing = Signal(range(limit + 2))
         late = Cat(flow.inside & (flow.buffered == 0) for flow in inputs).any()
         ready = Cat(flow.buffered != 0 for flow in inputs).any() & ~late
@@ -530,7 +530,7 @@ def _none_or_one(bits):
     return (bits == 0) | _one(bits)
 
 
-CAST, SUM, MIX = Traffic(multicast=True), Traffic(reduce=True), Traffic(2)
+CAST, SUM, TWO = Traffic(multicast=True), Traffic(reduce=True), Traffic(2)
 PLAIN = thin()
 CASTS = thin((40, 41), range(42, 48))                                   # length
 SUMS = thin((32, 33, 40, 41), (*range(34, 40), *range(42, 48)))         # tag and length
@@ -538,24 +538,30 @@ FLOWS = thin((0, 1, 2, 4, 5, 6))                                        # destin
 
 QUICK = [
     Task(Arbiter(4), ArbiterRules),
-    Task(Slots(flit(1), 2), SlotsRules),
-    Task(Slots(flit(1), 4), SlotsRules),
+    Task(Slots(flit(1), 2), SlotsRules, label="buffer of 2"),
+    Task(Slots(flit(1), 4), SlotsRules, label="buffer of 4"),
     Task(Credits(4, ordered=True), CreditsRules),
     Task(Fork("xy"), ForkRules),
     Task(Fork("yx"), ForkRules),
-    Task(Output((MIX,), 2, ((0, 1), (0, 1)), True), OutputRules),
-    Task(Output((Traffic(), CAST), 3, ((0, 1), (0, 1), (1,)), True), OutputRules),
-    Task(Router("ES", 64, 2, (Traffic(),)), RouterRules, instead=PLAIN),
+    Task(Output((TWO,), 2, ((0, 1), (0, 1)), True), OutputRules, label="output, a class of 2 VCs"),
+    Task(Output((Traffic(), CAST), 3, ((0, 1), (0, 1), (1,)), True), OutputRules, label="output, one of multicasts"),
+    Task(Router("ES", 64, 2, (Traffic(),)), RouterRules, instead=PLAIN, label="router ES, 1 VC"),
 ]
 
 TASKS = [
-    Task(Output((MIX, CAST), 4, ((0, 1, 2), (0, 1, 2), (0, 1)), True), OutputRules, depth=12, patience=120),
-    Task(Router("ES", 64, 2, (Traffic(),), registered=True), RouterRules, instead=PLAIN),
-    Task(Router("NESW", 64, 2, (Traffic(),)), RouterRules, depth=10, patience=900, cover=0, instead=PLAIN),
-    Task(Router("ES", 64, 2, (MIX,)), RouterRules, depth=10, patience=120, instead=FLOWS),
-    Task(Router("ES", 64, 2, (CAST,)), RouterRules, instead=CASTS),
-    Task(Router("ES", 64, 3, (Traffic(order="yx"), CAST)), RouterRules, depth=10, patience=600, cover=0, instead=CASTS),
-    Task(Router("NESW", 64, 2, (CAST,)), RouterRules, depth=10, patience=1200, cover=0, instead=CASTS),
+    Task(Output((TWO, CAST), 4, ((0, 1, 2), (0, 1, 2), (0, 1)), True), OutputRules, depth=12, patience=120,
+         label="output, 3 VCs in 2 classes"),
+    Task(Router("ES", 64, 2, (Traffic(),), registered=True), RouterRules, instead=PLAIN,
+         label="router ES, 1 VC, registered"),
+    Task(Router("NESW", 64, 2, (Traffic(),)), RouterRules, depth=10, patience=900, cover=0, instead=PLAIN,
+         label="router NESW, 1 VC"),
+    Task(Router("ES", 64, 2, (TWO,)), RouterRules, depth=10, patience=120, instead=FLOWS,
+         label="router ES, a class of 2 VCs"),
+    Task(Router("ES", 64, 2, (CAST,)), RouterRules, instead=CASTS, label="router ES, multicasts"),
+    Task(Router("ES", 64, 3, (Traffic(order="yx"), CAST)), RouterRules, depth=10, patience=600, cover=0,
+         instead=CASTS, label="router ES, 1 VC and multicasts"),
+    Task(Router("NESW", 64, 2, (CAST,)), RouterRules, depth=10, patience=1200, cover=0, instead=CASTS,
+         label="router NESW, multicasts"),
     Task(Router("W", 64, 2, (SUM,), groups=2, patience=64), SumsRules, depth=12, patience=600, cut=("combine",),
-         instead=SUMS),
+         instead=SUMS, label="router W, reductions"),
 ]

@@ -51,6 +51,8 @@ class Task:
         Patterns of modules whose outputs may be anything.
     instead : dict of type to callable
         Stand-ins for blocks inside, which may do all that these do.
+    label : str
+        What a table calls the block, if not by its name.
     """
 
     block: object
@@ -61,6 +63,7 @@ class Task:
     watched: dict = None
     cut: tuple = ()
     instead: dict = None
+    label: str = ""
 
 
 @dataclass(frozen=True)

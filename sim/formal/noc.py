@@ -547,8 +547,8 @@ QUICK = [
 TASKS = [
     Task(Output((TWO, CAST), 4, ((0, 1, 2), (0, 1, 2), (0, 1)), True), OutputRules, depth=12, patience=120,
          label="output, 3 VCs in 2 classes"),
-    Task(Router("ES", 64, 2, (Traffic(),), registered=True), RouterRules, instead=PLAIN,
-         label="router ES, 1 VC, registered"),
+    Task(Router("ES", 64, 2, (Traffic(),), registered=True), RouterRules, depth=10, patience=60, cover=0,
+         instead=PLAIN, label="router ES, 1 VC, registered"),
     Task(Router("NESW", 64, 2, (Traffic(),)), RouterRules, depth=10, patience=300, cover=0, instead=PLAIN,
          label="router NESW, 1 VC"),
     Task(Router("ES", 64, 2, (TWO,)), RouterRules, depth=10, patience=120, instead=FLOWS,

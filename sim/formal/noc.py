@@ -556,7 +556,7 @@ TASKS = [
     Task(Router("ES", 64, 2, (CAST,)), RouterRules, instead=CASTS, label="router ES, multicasts"),
     Task(Router("ES", 64, 3, (Traffic(order="yx"), CAST)), RouterRules, depth=10, patience=300, cover=0,
          instead=CASTS, label="router ES, 1 VC and multicasts"),
-    Task(Router("NESW", 64, 2, (CAST,)), RouterRules, depth=12, patience=450, cover=0, instead=CASTS,
+    Task(Router("NESW", 64, 2, (CAST,)), RouterRules, depth=12, patience=300, cover=0, instead=CASTS,
          label="router NESW, multicasts"),
     Task(Router("W", 64, 2, (SUM,), groups=2, patience=64), SumsRules, depth=12, patience=300, cut=("combine",),
          instead=SUMS, label="router W, reductions"),

@@ -53,12 +53,14 @@ struct Source {
     Input port;
     deque<uint64_t> queue;
 
+    bool offered = false;
+
     void drive() {
-        if (*port.valid || queue.empty() || sim.stalls()) return;
-        *port.valid = 1, *port.payload = queue.front();
+        if (!offered && !queue.empty() && !sim.stalls()) offered = true, *port.payload = queue.front();
+        *port.valid = offered;
     }
     void sample() {
-        if (*port.valid && *port.ready) *port.valid = 0, queue.pop_front();
+        if (offered && *port.ready) offered = false, queue.pop_front();
     }
 };
 

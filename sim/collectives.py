@@ -11,8 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 
-from golden.noc import Mesh, Message, Packet, check_groups, group
-from golden.packet import Port, Reduction
+from golden.noc import Mesh, Message, Packet, check_groups, group, middle
+from golden.packet import Reduction
 from golden.paging import pack
 from hw.noc.reduce import order
 from hw.noc.sender import command
@@ -20,19 +20,24 @@ from sim import glue
 from sim.interface import Network, place
 from sim.reduce import operands
 
-__all__ = ["Area", "Result", "all_reduce", "broadcast", "whole"]
+__all__ = ["Group", "Result", "all_reduce", "broadcast", "build", "run", "whole"]
 
 
 @dataclass(frozen=True)
-class Area:
-    """The nodes from `dst` to `dst` + `ext`."""
+class Group:
+    """The nodes from `dst` to `dst` + `ext`, whose vectors are summed at `root`; by default in their middle."""
 
     dst: tuple
     ext: tuple
+    root: tuple | None = None
 
     @property
     def nodes(self):
         return [(self.dst[0] + x, self.dst[1] + y) for y in range(self.ext[1] + 1) for x in range(self.ext[0] + 1)]
+
+    @property
+    def middle(self):
+        return self.root or middle(self.nodes)
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,11 @@ class Result:
 
 
 def whole(noc):
-    return Area((0, 0), (noc.width - 1, noc.height - 1))
+    return Group((0, 0), (noc.width - 1, noc.height - 1))
 
 
-def all_reduce(noc, count, *, areas=None, rounds=1, op=Reduction.SUM_FP32, stall=0.0, seed=1):
-    """The nodes of each area send vectors to their middle, which sends the sum to all of them.
+def all_reduce(noc, count, groups=None, *, rounds=1, op=Reduction.SUM_FP32, stall=0.0, seed=1):
+    """The nodes of each group send vectors to its root, which sends the sum to all of them.
 
     Parameters
     ----------
@@ -66,10 +71,10 @@ def all_reduce(noc, count, *, areas=None, rounds=1, op=Reduction.SUM_FP32, stall
         With a class of reductions and one with multicast.
     count : int
         Flits of a vector.
-    areas : list of Area
-        By default the whole mesh. Their middles must differ.
+    groups : list of Group
+        By default one of all nodes. Their roots must differ.
     rounds : int
-        Vectors of each area, one after the other.
+        Vectors of each group, one after the other.
     op : Reduction
     stall : float
         Probability with which a tile begins nothing, or takes nothing, in a cycle.
@@ -84,16 +89,14 @@ def all_reduce(noc, count, *, areas=None, rounds=1, op=Reduction.SUM_FP32, stall
     AssertionError
         When a node got something else.
     """
-    rng, areas = random.Random(seed), areas or [whole(noc)]
-    sums, cast = _classes(noc)
-    groups = {tag: group(noc.order(sums), area.nodes, op) for tag, area in enumerate(areas)}
-    roots = {tag: next(here for here, join in joins.items() if join.output == Port.L) for tag, joins in groups.items()}
-    if len(set(roots.values())) < len(areas):
-        raise ValueError(f"areas must have middles of their own, not {sorted(roots.values())}")
-    sent = [Message(node, sums, roots[tag], tag=tag, words=tuple(operands(rng, count, noc.data)))
-            for _ in range(rounds) for tag, area in enumerate(areas) for node in area.nodes]
-    turns = {tag: Message(roots[tag], cast, area.dst, area.ext, tag=tag) for tag, area in enumerate(areas)}
-    return run(noc, sent, groups, turns, stall=stall, seed=seed)
+    rng, (sums, cast), groups = random.Random(seed), _classes(noc), groups or [whole(noc)]
+    if len({each.middle for each in groups}) < len(groups):
+        raise ValueError(f"groups must have roots of their own, not {[each.middle for each in groups]}")
+    joins = {tag: group(noc.order(sums), each.nodes, op, each.middle) for tag, each in enumerate(groups)}
+    sent = [Message(node, sums, each.middle, tag=tag, words=tuple(operands(rng, count, noc.data)))
+            for _ in range(rounds) for tag, each in enumerate(groups) for node in each.nodes]
+    turns = {tag: Message(each.middle, cast, each.dst, each.ext, tag=tag) for tag, each in enumerate(groups)}
+    return run(noc, sent, joins, turns, stall=stall, seed=seed)
 
 
 def broadcast(noc, source, count, *, stall=0.0, seed=1):

@@ -283,13 +283,15 @@ Area Node::rectangle() {
 // The freest virtual channel of the class; but while a packet of the same bucket is behind one, no other. Or none: -1.
 int Node::choose(const Packet& packet) {
     const Class& kind = CLASSES[packet.kind];
-    const size_t room = DEPTH - (kind.multicast ? packet.length : 1);      // a multicast begins when all of it fits
     int chosen = -1;
     for (int vc = kind.first; vc < kind.first + kind.vcs; vc++) {
         const deque<int>& there = ahead[vc];
         bool must = std::find(there.begin(), there.end(), BUCKET[packet.to.corner()]) != there.end();
-        if (must) return there.size() <= room ? vc : -1;
-        if (there.size() <= room && (chosen < 0 || there.size() < ahead[chosen].size())) chosen = vc;
+        // A multicast begins when there is room for all of it, with the credit that comes now.
+        bool room = kind.multicast ? there.size() + packet.length <= DEPTH + (*send.credit >> vc & 1)
+                                   : there.size() < DEPTH;
+        if (must) return room ? vc : -1;
+        if (room && (chosen < 0 || there.size() < ahead[chosen].size())) chosen = vc;
     }
     return chosen;
 }

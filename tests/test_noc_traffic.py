@@ -12,13 +12,11 @@ from scripts.report import network
 from sim.noc import FAULTS, Traffic, bound, hops, links, run, shares
 
 DEEP = "DEEP" in os.environ
-DATA, CAST = NocClass(name="data", vcs=2), NocClass(name="cast", multicast=True)
-NOC = Noc(width=3, height=2, memory="west", classes=(DATA, NocClass(name="replies", replies_to="data"), CAST))
-ALL = {"data": Traffic("uniform", 0.8, (1, 8)), "replies": Traffic("reply", length=(1, 8)),
-       "cast": Traffic("rectangle", 0.3, (1, 4))}
+NOC = Noc(width=3, height=2, classes=(NocClass(name="data"), NocClass(name="cast", multicast=True)))
+ALL = {"data": Traffic("uniform", 0.8, (1, 8)), "cast": Traffic("rectangle", 0.3, (1, 4))}
 
 SERVED = Noc(width=4, height=4, memory="west", classes=(
-    DATA, NocClass(name="requests"), NocClass(name="replies", replies_to="requests")))
+    NocClass(name="data", vcs=2), NocClass(name="requests"), NocClass(name="replies", replies_to="requests")))
 SERVING = {"data": Traffic("uniform", 0.8, (1, 8)), "requests": Traffic("memory", 0.3, (1, 4)),
            "replies": Traffic("reply", length=(1, 8))}
 
@@ -34,7 +32,7 @@ def test_all_arrives(noc, traffic, stall):
 
 
 @pytest.mark.skipif(not DEEP, reason="DEEP: a mesh for each")
-@pytest.mark.parametrize("depth, order", product((2, 3, 4, 8), ("xy", "yx")))
+@pytest.mark.parametrize("depth, order", list(product((2, 3, 4, 8), ("xy", "yx"))))
 def test_multicasts_do_not_deadlock(depth, order):
     """All nodes send all they can to all others, to rectangles, and beside packets of another class."""
     noc = Noc(width=4, height=4, depth=depth, classes=(
@@ -69,7 +67,7 @@ def test_latency_without_load():
 
 def test_throughput():
     found = run(NOC, {"data": Traffic()}, cycles=4000, warmup=1000)
-    assert 0.8 < found.accepted["data"] / bound(NOC, "data", "uniform") < 1
+    assert 0.7 < found.accepted["data"] / bound(NOC, "data", "uniform") < 1
     use = links(NOC, found.flows)
     assert max(use.values()) <= 1 and sum(flits for (_, port), flits in use.items() if port is Port.L) / 6 == \
         pytest.approx(found.accepted["data"])

@@ -55,7 +55,7 @@ struct Area {
     int x = 0, y = 0, right = 0, down = 0;
 
     Area() = default;
-    explicit Area(int node) : x(node % WIDTH), y(node / WIDTH) {}
+    Area(int node) : x(node % WIDTH), y(node / WIDTH) {}
     Area(int x, int y, int right, int down) : x(x), y(y), right(right), down(down) {}
 
     bool has(int node) const {
@@ -209,7 +209,7 @@ struct Simulation {
     vector<Node> nodes;
 
     long now = 0, last = 0, made = 0, taken = 0, copies = 0, delivered = 0, under_way = 0;
-    long flipped = 0, spoiled = 0, reported = 0, seen = -1;      // cycle in which a router reported damage, if one does
+    long flipped = 0, spoiled = 0, reported = 0, seen = -1;     // cycle in which a router reported damage, if one does
     struct { long lost, duplicated, misrouted, reordered, corrupted, credits; } faults{};
     struct Measured { long flits, packets, latency, worst; };
     array<Measured, KINDS> measured{};
@@ -263,14 +263,14 @@ void Node::make(int kind, Area to) {
 Area Node::destination(const string& pattern) {
     if (pattern == "broadcast") return {0, 0, WIDTH - 1, HEIGHT - 1};
     if (pattern == "rectangle") return rectangle();
-    if (pattern == "transpose") return Area(me % WIDTH * WIDTH + me / WIDTH);
+    if (pattern == "transpose") return me % WIDTH * WIDTH + me / WIDTH;
     if (pattern == "memory") {
         bool mine = std::find(std::begin(MEMORIES), std::end(MEMORIES), me) != std::end(MEMORIES);
-        return Area(mine ? me : MEMORIES[sim.below(std::size(MEMORIES))]);
+        return mine ? me : MEMORIES[sim.below(std::size(MEMORIES))];
     }
-    if (pattern == "hotspot" && me != HOTSPOT && sim.chance(0.1)) return Area(HOTSPOT);
-    if (pattern == "uniform" || pattern == "hotspot") return Area((me + 1 + sim.below(NODES - 1)) % NODES);
-    return Area(me);
+    if (pattern == "hotspot" && me != HOTSPOT && sim.chance(0.1)) return HOTSPOT;
+    if (pattern == "uniform" || pattern == "hotspot") return (me + 1 + sim.below(NODES - 1)) % NODES;
+    return me;
 }
 
 Area Node::rectangle() {
@@ -333,12 +333,11 @@ void Node::depart(Packet& packet) {
     }
 }
 
-// Flip a bit of some heads, each in turn; the router says so, and before the next. A bit of the route for a neighbour
-// that the node does not have, or that leads back, spoils nothing.
+// Flip a bit of some heads, each in turn, when the router has said so of the one before. A bit of the route for a
+// neighbour that the node does not have, or that leads back, spoils nothing.
 void Node::damage(const Packet& packet, Flit& head) {
     if (!sim.making || sim.flipped == sim.options.flips || sim.flipped > sim.reported || !sim.chance(0.01)) return;
     int bit = sim.flipped++ % FLIT, ways = Area(0, 0, WIDTH - 1, HEIGHT - 1).route(packet.kind, me);
-    for (int dst = 0; dst < NODES; dst++) ways |= Area(dst).route(packet.kind, me);
     flip(head, bit);
     if (bit >= ROUTE.first && bit < ROUTE.first + ROUTE.bits && !(ways >> (bit - ROUTE.first) & 1)) return;
     for (int dst = 0; dst < NODES; dst++) sim.spoiled += dst != me && packet.to.has(dst);
@@ -395,7 +394,7 @@ void Node::arrive(int vc, const Flit& flit) {
         of.packets++, of.latency += latency, of.worst = std::max(of.worst, latency);
     }
     for (int other = 0; other < KINDS; other++)
-        if (CLASSES[other].replies_to == kind && sim.options.traffic[other].pattern == "reply") make(other, Area(packet.src));
+        if (CLASSES[other].replies_to == kind && sim.options.traffic[other].pattern == "reply") make(other, packet.src);
 }
 
 // The packet under way that a head belongs to, if there is one.

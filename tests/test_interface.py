@@ -11,9 +11,10 @@ import pytest
 
 from golden.config import Noc, NocClass
 from hw.noc.interface import Interface
+from hw.noc.network import Network
 from sim.formal import interface as formal
 from sim.formal.prove import prove
-from sim.interface import Network, Pair, reply_words
+from sim.interface import Pair, reply_words
 from sim.mutation.interface_bugs import BUGS
 from sim.run import ROOT, simulate
 

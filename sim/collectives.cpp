@@ -52,7 +52,6 @@ struct Source {
     Simulation& sim;
     Input port;
     deque<uint64_t> queue;
-
     bool offered = false;
 
     void drive() {
@@ -140,12 +139,16 @@ void Simulation::read(std::istream& input) {
         if (what == "write") {
             rest >> std::hex >> top.write, top.eval(), edge();
             top.write = 0;
-        } else {
-            rest >> node >> number >> std::hex >> bits;
-            Stream& stream = nodes[node].streams[what == "send" ? number : 0];
-            if (what == "turn") nodes[node].turns[number] = bits;
-            else for (stream.commands.queue.push_back(bits); rest >> bits;) stream.words.queue.push_back(bits);
+            continue;
         }
+        rest >> node >> number >> std::hex >> bits;
+        if (what == "turn") {
+            nodes[node].turns[number] = bits;
+            continue;
+        }
+        Stream& stream = nodes[node].streams[number];
+        stream.commands.queue.push_back(bits);
+        while (rest >> bits) stream.words.queue.push_back(bits);
     }
 }
 
@@ -170,4 +173,7 @@ int main(int count, char** words) {
     auto simulation = std::make_unique<Simulation>(given);
     simulation->read(std::cin);
     simulation->run();
+    if (!failed(simulation->top)) return 0;
+    fprintf(stderr, "a router or an interface reported an error\n");
+    return 1;
 }

@@ -212,3 +212,6 @@ def _glue(noc):
                 payload = f"&top.{payload}" if kind == "Input" else f"top.{payload}.data()"
                 yield f"    case {n * len(names) + k}: return {{{payload}, &top.{valid}, &top.{ready}}};"
         yield "    }\n    __builtin_unreachable();\n}"
+    errors = [f"top.{glue.port(f'{unit}_error__{n}')}" for unit in ("router", "interface")
+              for n in range(noc.width * noc.height)]
+    yield f"inline bool failed(Vtop& top) {{ return {' || '.join(errors)}; }}"

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from golden.config import Noc, NocClass
+from golden.noc import Message
 from golden.packet import Reduction
 from sim.collectives import Group, all_reduce, broadcast, run, whole
 
@@ -40,6 +41,11 @@ def test_broadcast_in_time(noc):
     for words in 2, 8, 32:
         flits = words - words // -noc.segment("cast")
         assert broadcast(noc, (0, 0), words).cycles == flits + 2 * (noc.width - 1) + 3
+
+
+def test_errors_are_told():
+    with pytest.raises(RuntimeError, match="a router or an interface reported an error"):
+        run(NOC, [Message((0, 0), "cast", (0, 0))])
 
 
 def test_refusals():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collectives on a simulated mesh with interfaces: what nodes get, compared with golden, and when.
 
-The whole of `sim.interface.Network`, built by Verilator with a program around it, `collectives.cpp`, in the place of
+The whole of `hw.noc.network.Network`, built by Verilator with a program around it, `collectives.cpp`, in the place of
 the tiles. What a tile gets of a reduction it may send on as a multicast at once: that makes an all-reduce.
 """
 
@@ -14,10 +14,11 @@ from functools import lru_cache
 from golden.noc import Mesh, Message, Packet, check_groups, group, middle
 from golden.packet import Reduction
 from golden.paging import pack
+from hw.noc.network import Network
 from hw.noc.reduce import order
 from hw.noc.sender import command
 from sim import glue
-from sim.interface import Network, place
+from sim.interface import place
 from sim.reduce import operands
 
 __all__ = ["Group", "Result", "all_reduce", "broadcast", "build", "run", "whole"]

@@ -70,8 +70,8 @@ def summary(results):
             proven, bounded, reached, rest = (sum(result.verdict in verdicts for result in mine) for verdicts in (
                 ("proven",), ("holds",), ("reached",), ("failed", "unreached", "unknown")))
             depth = f" ({task.depth} cycles)" if bounded else ""
-            yield (f"| `{task.block.name}` | `{task.contract.__name__}` | {proven} | {bounded}{depth} | {reached} | "
-                   f"{rest} |")
+            yield (f"| {task.label or f'`{task.block.name}`'} | `{task.contract.__name__}` | {proven} | "
+                   f"{bounded}{depth} | {reached} | {rest} |")
 
 
 def table(results):

@@ -128,11 +128,16 @@ class Watched(Library):
     ----------
     contracts : dict of type to type
         Contract of each kind of block.
+    instead : dict of type to callable
+        By kind of block: what stands in for one, a block of the same ports.
     """
 
-    def __init__(self, contracts):
+    def __init__(self, contracts, instead):
         super().__init__()
-        self.contracts = contracts
+        self.contracts, self.instead = contracts, instead
+
+    def add(self, block):
+        return super().add(self.instead.get(type(block), lambda same: same)(block))
 
     def instance(self, block):
         m = Module()

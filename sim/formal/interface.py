@@ -330,12 +330,12 @@ QUICK = [
 ]
 
 TASKS = [       # parities are beyond `pdr`: what rests on them is shown for a number of cycles
-    *QUICK,
-    *(Task(Sender(MESH, each.name), SenderRules, depth=12, patience=200) for each in MESH.classes),
+    *(Task(Sender(MESH, each.name), SenderRules, depth=12, patience=100, label=f"sender, {each.name}")
+      for each in MESH.classes),
     Task(Receiver(64, 2, (0,)), ReceiverRules, depth=12, patience=60),
     Task(Receiver(64, 3, (1,)), SoundRules, depth=12, patience=60),
     Task(Receiver(64, 2, (0, 1)), ReceiverRules, depth=10, patience=60),
     Task(Receiver(64, 2, (2, 3)), SoundRules, depth=10, patience=60),
-    Task(Interface(TWO), InterfaceRules, depth=10, patience=60, cover=0),
-    Task(Interface(ASKING), InterfaceRules, depth=10, patience=60, cover=0),
+    Task(Interface(TWO), InterfaceRules, depth=10, patience=60, cover=0, label="interface, a class of 2 VCs"),
+    Task(Interface(ASKING), InterfaceRules, depth=10, patience=60, cover=0, label="interface, requests and replies"),
 ]

@@ -6,21 +6,23 @@ lengths, gaps and stalls are any. What happens to one flit happens to each: so o
 that no other has.
 """
 
-from amaranth.hdl import Cat, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Instance, Module, Mux, Signal, Value
+from amaranth.lib import data
 
-from golden.packet import FORKS, TURNS, Error
+from golden.packet import FORKS, TURNS, Error, Port
 from hw.noc.arbiter import Arbiter
 from hw.noc.lane import Slots
-from hw.noc.link import Traffic, flit
+from hw.noc.link import HEADER, Traffic, flit
 from hw.noc.multicast import Fork
-from hw.noc.output import BUCKETS, Credits
+from hw.noc.output import BUCKETS, Credits, Output
+from hw.noc.reduce import GROUP
 from hw.noc.router import Router
 from sim.formal.contract import Contract
 from sim.formal.prove import Task
 
 __all__ = ["QUICK", "TASKS", "ArbiterRules", "CreditsRules", "ForkRules", "RouterRules", "SlotsRules"]
 
-FIRST, SECOND = 50, 51      # bits of data that mark a flit and a later one
+MARKS = FIRST, SECOND = 50, 51      # bits of data that mark a flit and a later one
 
 
 class ArbiterRules(Contract):
@@ -38,7 +40,10 @@ class ArbiterRules(Contract):
         self.promise("nothing is granted that is not requested", (grant & ~request) == 0)
         self.promise("something is granted if anything is requested", grant.any() == request.any())
         self.promise("one at most is granted", _none_or_one(grant))
+        turns = Signal(range(block.count + 1))
+        m.d.sync += turns.eq(Mux(waits, turns + (block.done & (turns < block.count)), 0))
         self.promise("nobody is overtaken twice by another", ~(overtaken & overtakes))
+        self.promise("nobody waits for more than a turn of each other", turns < block.count)
         self.reach("overtaken, then granted", overtaken & (grant & waiting[0]).any())
 
 
@@ -152,101 +157,369 @@ class CreditsRules(Contract):
         self.reach("two buckets", followed & ~_none_or_one(block.buckets))
 
 
+class OutputRules(Contract):
+    """A virtual channel is one packet's at a time, flows keep to one, and everybody's turn comes."""
+
+    def rules(self, m, block):
+        depth, vcs, count = block.depth, range(block.vcs), len(block.candidates)
+        level, left = ([Signal(range(depth + 1), name=f"{name}{w}") for w in vcs] for name in ("level", "left"))
+        goes = block.grant & ~block.hold
+        on = [Signal(block.vcs, name=f"on{n}") for n in range(count)]       # the virtual channel of its packet
+        starts = Signal(count)
+        for w in vcs:
+            m.d.comb += left[w].eq(level[w] - block.credit[w])
+            m.d.sync += level[w].eq(left[w] + block.valid[w])
+            self.require(f"credits are for flits sent, {w}", ~block.credit[w] | (level[w] != 0))
+            self.promise(f"sent with a credit, {w}", ~block.valid[w] | (level[w] != depth))
+            self.promise(f"a bit for each flit, {w}", block.used[w] == (1 << level[w]) - 1)
+            self.promise(f"busy with one packet, or none, {w}", Mux(
+                block.busy[w], _one(Cat(each[w] for each in on)), ~Cat(each[w] for each in on).any()))
+
+        may = []        # whether a candidate can go on, or begin
+        for n, own in enumerate(block.candidates):
+            each, numbers = block.channels[own]
+            wants, active, ends = block.wants[n], on[n].any(), goes[n] & block.tail[n]
+            m.d.comb += starts[n].eq(~active & (goes[n] | block.claim[n]))
+            with m.If(ends):
+                m.d.sync += on[n].eq(0)
+            with m.Elif(starts[n]):
+                m.d.sync += on[n].eq(block.choice[n])
+            self.require(f"owns what it has begun on, {n}", ~wants | (block.owns[n] == active))
+            self.require(f"stays there, {n}", ~active | (block.channel[n] == on[n]))
+            self.require(f"goes on when it has begun, {n}", ~active | ~block.hold[n])
+            self.require(f"claims what it is granted, {n}", ~block.claim[n] | (
+                block.grant[n] & block.hold[n] & ~active if each.multicast else 0))
+            self.require(f"has a length, {n}", _one(block.need[n]) if each.multicast
+                         else block.need[n] == 1 << depth - 1)
+            room = Cat(~(block.need[n][k] & (left[w] > k)) for k in range(depth) for w in numbers).all()
+            given = Mux(active, on[n], block.choice[n])
+            self.promise(f"on what it has been given, {n}", ~goes[n] | (block.valid == given))
+            self.promise(f"on a virtual channel of its class, {n}", ~(block.grant[n] | active) | (
+                _one(given) & ((given & ~sum(1 << w for w in numbers)) == 0)))
+            self.promise(f"begins where nobody is, {n}",
+                         ~starts[n] | ((given & Cat(Cat(other[w] for other in on).any() for w in vcs)) == 0))
+            if each.multicast:
+                self.promise(f"begins with room for all of it, {n}", ~(block.grant[n] & ~active) | room)
+            ready = Cat(on[n][w] & (level[w] != depth) for w in numbers).any()
+            if block.ordered and len(numbers) > 1:
+                self.require(f"has a bucket, {n}", ~wants | Mux(active, block.bucket[n] == 0, _one(block.bucket[n])))
+            else:
+                ready |= ~active & room & Cat(~block.busy[w] & (level[w] != depth) for w in numbers).any()
+            may.append(wants & ready)
+
+        self.promise("grants what is wanted", (block.grant & ~block.wants) == 0)
+        self.promise("one at most is granted", _none_or_one(block.grant))
+        self.promise("a flit is on one virtual channel at most", _none_or_one(block.valid))
+        self.promise("sends what is granted, unless that must not go", block.valid.any() == goes.any())
+        self.promise("somebody goes if anybody may", ~Cat(may).any() | block.grant.any())
+        most = len(block.inputs) * max(map(len, block.inputs))
+        who, turns = self.some(range(max(count, 2)), "who"), Signal(range(most + 1))
+        waits = Cat(may[n] & ~block.grant[n] & (who == n) for n in range(count)).any()
+        with m.If(~waits):
+            m.d.sync += turns.eq(0)
+        with m.Elif((block.grant & block.tail).any()):
+            m.d.sync += turns.eq(turns + (turns < most))
+        self.promise("nobody who may go waits for more than a turn of each other", turns < most)
+        self.reach("all others first", (turns == count - 1) & Cat(
+            block.grant[n] & (who == n) for n in range(count)).any())
+
+        # Of one bucket: which of the flits in the buffers are of it, from the oldest?
+        home, head = self.some(range(BUCKETS), "home"), (starts & goes).any()
+        bucket = Cat(Mux(block.grant[n], block.bucket[n].bit_select(home, 1), 0) for n in range(count)).any()
+        flying = []
+        for w in vcs:
+            mine, packet = Signal(depth + 1, name=f"mine{w}"), Signal(name=f"packet{w}")
+            stays, now = Mux(block.credit[w], mine >> 1, mine)[:depth], Mux(head, bucket, packet)
+            with m.If(block.valid[w]):
+                m.d.sync += packet.eq(now)
+            m.d.sync += mine.eq(stays | Mux(block.valid[w] & now, 1 << left[w], 0))
+            flying.append(stays.any())
+        for w, (each, numbers) in enumerate(block.channels):
+            if block.ordered and each.vcs > 1:
+                self.promise(f"none of its bucket is behind another, {w}", ~(block.valid[w] & head & bucket) | ~Cat(
+                    flying[u] for u in numbers if u != w).any())
+
+class Thin(Slots):
+    """Stands in for a buffer: of data it keeps some bits and the parity of all; the others may be anything.
+
+    All bits of a flit go through a buffer alike, so it may do all that the buffer may.
+
+    Parameters
+    ----------
+    shape, depth
+        As of `Slots`.
+    seen, zero : tuple of int
+        Bits of data that are kept, and those that are never set.
+    """
+
+    def __init__(self, shape, depth, seen, zero):
+        super().__init__(shape, depth)
+        self.seen, self.zero = seen, zero
+
+    def elaborate(self, platform):
+        m, i, o = Module(), self.i, self.o
+        shape = data.StructLayout({**self.shape.members, "data": len(self.seen)})
+        m.submodules.slots = slots = Slots(shape, self.depth)
+        free = Signal.like(o.data)
+        m.submodules.free = Instance("anyseq", p_WIDTH=len(free), o_Y=free)
+        kept = dict(zip(self.seen, slots.o.data, strict=True)) | dict.fromkeys(self.zero, Const(0))
+        m.d.comb += [
+            slots.i.data.eq(Cat(i.data[n] for n in self.seen)), slots.i.route.eq(i.route),
+            slots.i.head.eq(i.head), slots.i.tail.eq(i.tail),
+            slots.i.parity.eq(i.data.xor() ^ i.head ^ i.tail ^ i.parity),
+            o.data.eq(Cat(kept.get(n, bit) for n, bit in enumerate(free))), o.route.eq(slots.o.route),
+            o.head.eq(slots.o.head), o.tail.eq(slots.o.tail),
+            o.parity.eq(o.data.xor() ^ o.head ^ o.tail ^ slots.o.parity),
+            slots.push.eq(self.push), slots.inside.eq(self.inside), slots.pop.eq(self.pop), self.used.eq(slots.used),
+        ]
+        return m
+
+
+def thin(seen=(), zero=()):
+    """What stands in for the buffers of a router. The marks are always seen."""
+    seen = FIRST, SECOND, *seen
+    return {Slots: lambda slots: slots if slots.shape["data"].width == len(seen)
+            else Thin(slots.shape, slots.depth, seen, tuple(zero))}
+
+
 class _Flow:
     """What passes over a link, for one virtual channel."""
 
     def __init__(self, contract, link, vc, depth, name):
         m = contract.m
-        self.sent, self.inside = Signal(name=f"{name}_sent"), Signal(name=f"{name}_inside")
-        self.level = Signal(range(depth + 1), name=f"{name}_level")
-        m.d.comb += self.sent.eq(link.valid[vc])
-        m.d.sync += self.level.eq(self.level + self.sent - link.credit[vc])
+        self.link, self.vc, self.depth, self.name = link, vc, depth, name
+        self.sent, self.credit = Signal(name=f"{name}_sent"), Signal(name=f"{name}_credit")
+        self.level, self.inside = Signal(range(depth + 1), name=f"{name}_level"), Signal(name=f"{name}_inside")
+        m.d.comb += self.sent.eq(link.valid[vc]), self.credit.eq(link.credit[vc])
+        m.d.sync += self.level.eq(self.level + self.sent - self.credit)
         with m.If(self.sent):
             m.d.sync += self.inside.eq(~link.flit.tail)
         self.framed = ~self.sent | (link.flit.head == ~self.inside)
         self.sound = ~self.sent | ~(Value.cast(link.flit).xor() ^ (vc.bit_count() & 1))
         self.credited = ~self.sent | (self.level != depth)
-        self.owed = ~link.credit[vc] | (self.level != 0)
+        self.owed = ~self.credit | (self.level != 0)
+
+    def marked(self, mark):
+        """Whether the marked flit passes."""
+        return self.sent & self.link.flit.data[mark]
+
+    def follow(self, m, mark):
+        """Whether the marked flit stays in the buffer behind the link; and whether it leaves it now."""
+        name = f"{self.name}_{mark}"
+        there, ahead, goes = Signal(name=f"{name}_there"), Signal.like(self.level, name=f"{name}_ahead"), Signal(
+            name=f"{name}_goes")
+        m.d.comb += goes.eq(there & self.credit & (ahead == 0))
+        with m.If(self.marked(mark)):
+            m.d.sync += there.eq(1), ahead.eq(self.level - self.credit)
+        with m.Elif(self.credit):
+            m.d.sync += there.eq(there & ~goes), ahead.eq(ahead - 1)
+        return there & ~goes, goes
 
 
 class RouterRules(Contract):
-    """A router between neighbours that keep the rules keeps them, and what goes in comes out."""
+    """A router between neighbours that keep the rules keeps them, and what goes in comes out.
+
+    Two flits are marked: any two that come in by one input, on one virtual channel; or, where a class has several,
+    on two, but then as the order of flows allows it: the last of a packet, and the first of another to the same
+    node, that comes when the former has left the buffer. What of this the router requires of its inputs, it
+    promises at its outputs.
+    """
 
     def rules(self, m, block):
-        marks, outs, freed = {FIRST: [], SECOND: []}, {FIRST: [], SECOND: []}, []
         self.require("it is somewhere", (block.x == self.some(4, "x")) & (block.y == self.some(4, "y")))
         self.require("the error is not cleared", ~block.clear)
-        entry = self.some(3, "entry")
-        lane = self.some(max(block.vcs - 1, 1).bit_length(), "lane")
-        way = {FIRST: Signal(5, name="way1"), SECOND: Signal(5, name="way2")}
-        for port in block.ports:
-            link = block.link(port, "i")
-            self.require(f"one valid flit at {port.name}", _none_or_one(link.valid))
-            for vc, (each, _) in enumerate(block.channels):
-                name = f"{port.name}{vc}"
-                flow = _Flow(self, link, vc, block.depth, f"i_{name}")
-                legal = [out for out in TURNS[each.order][port] if out in block.ports]
-                mask = sum(1 << out for out in legal)
-                route = link.flit.route
-                self.require(f"framed, {name}", flow.framed)
-                self.require(f"of even parity, {name}", flow.sound)
-                self.require(f"with a credit, {name}", flow.credited)
-                self.require(f"a way that exists, {name}",
-                             ~flow.sent | Mux(link.flit.head, _one(route & mask) & ((route & ~mask) == 0), route == 0))
-                self.promise(f"credits are for flits received, {name}", flow.owed)
-                asked = (block.probe.port == port) & (block.probe.vc == vc)
-                held = sum((block.state.buffered[n] for n in range(block.depth)), link.credit[vc])
-                self.promise(f"each slot is a flit or a credit, {name}", ~asked | (held == flow.level))
-                current = Signal(5, name=f"way_{name}")
-                with m.If(flow.sent & link.flit.head):
-                    m.d.sync += current.eq(route)
-                for mark, found in marks.items():
-                    marked = flow.sent & link.flit.data[mark]
-                    found.append(marked)
-                    self.require(f"marks are at one input, {name}, {mark}",
-                                 ~marked | (entry == port) & (lane == vc))
-                    ahead = Signal.like(flow.level, name=f"ahead_{name}_{mark}")
-                    there = Signal(name=f"there_{name}_{mark}")
-                    with m.If(marked):
-                        m.d.sync += way[mark].eq(Mux(link.flit.head, route, current))
-                        m.d.sync += ahead.eq(flow.level - link.credit[vc]), there.eq(1)
-                    with m.Elif(link.credit[vc]):
-                        m.d.sync += ahead.eq(ahead - 1), there.eq(there & (ahead != 0))
-                    freed.append((mark, name, there & link.credit[vc] & (ahead == 0)))
+        self.entry, self.home = self.some(3, "entry"), self.some(8, "home")
+        self.lanes = {mark: self.some(range(max(block.vcs, 2)), f"lane{mark}") for mark in MARKS}
+        self.require("marks are of one class", Cat(
+            (self.lanes[FIRST] == a) & (self.lanes[SECOND] == b)
+            for a, (_, numbers) in enumerate(block.channels) for b in numbers).any())
+        way, flows, came, gone, left, out = ({mark: Signal(width, name=f"{name}{mark}") for mark in MARKS}
+                                             for name, width in (("way", 5), ("flow", 1), ("came", 1), ("gone", 1),
+                                                                 ("left", 5), ("out", 5)))
+        inputs = [self._input(m, block, port, vc, way, flows) for port in block.ports for vc in range(block.vcs)]
+        outputs = [self._output(m, block, port, vc) for port in block.ports for vc in range(block.vcs)]
 
+        for mark, name in (FIRST, "flit"), (SECOND, "later flit"):
+            comes = Cat(flow.marked(mark) for flow in inputs).any()
+            goes = Cat(flow.follow(m, mark)[1] for flow in inputs).any()
+            m.d.comb += [left[mark][port].eq(Cat(flow.marked(mark) for flow in outputs if flow.port == port).any())
+                         for port in block.ports]
+            m.d.sync += [
+                came[mark].eq(came[mark] | comes), gone[mark].eq(gone[mark] | goes),
+                out[mark].eq(out[mark] | left[mark]),
+            ]
+            self.require(f"there is one {name}", ~comes | ~came[mark])
+            if mark == SECOND:
+                with_it = (self.lanes[FIRST] == self.lanes[SECOND]) | gone[FIRST] | Cat(
+                    flow.follow(m, FIRST)[1] for flow in inputs).any()
+                self.require("the later one comes later", ~comes | came[FIRST] & with_it)
+            self.promise(f"no {name} comes from nothing", (left[mark] == 0) | came[mark])
+            self.promise(f"no {name} leaves twice by an output", (left[mark] & out[mark]) == 0)
+            self.promise(f"no {name} leaves where it must not", (left[mark] & ~way[mark]) == 0)
+            self.promise(f"no {name} is lost", ~goes | ((left[mark] | out[mark]) == way[mark]))
+        self.promise("no flit overtakes another on its way", (left[SECOND] & way[FIRST] & ~out[FIRST]) == 0)
+        for flow in outputs:
+            if len(flow.numbers) > 1 and flow.port != Port.L:       # nodes see to the order by themselves
+                stays, _ = flow.follow(m, FIRST)
+                self.promise(f"a flow is behind one virtual channel at a time, {flow.name}",
+                             ~(stays & left[SECOND][flow.port] & ~flow.sent & flows[FIRST] & flows[SECOND]))
+        self.promise("nothing is dropped", block.error.code == Error.NONE)
+
+        # When packets are there as far as they have begun, and all buffers behind are empty, something goes.
+        limit = len(block.ports) + 1 if any(each.multicast for each in block.traffic) else 1
+        standing = Signal(range(limit + 2))
+        late = Cat(flow.inside & (flow.buffered == 0) for flow in inputs).any()
+        ready = Cat(flow.buffered != 0 for flow in inputs).any() & ~late
+        stands = ready & Cat((flow.level == 0) & ~flow.sent for flow in outputs).all()
+        m.d.sync += standing.eq(Mux(stands, standing + (standing <= limit), 0))
+        self.promise("packets do not wait for each other", standing <= limit)
+        self.reach("both through", (out[FIRST] == way[FIRST]) & (left[SECOND] == way[SECOND]) & (
+            way[FIRST] == way[SECOND]) & left[SECOND].any())
+        self.reach("through the switch", out[FIRST].any() & left[SECOND].any() & (way[FIRST] != way[SECOND]))
+        if any(each.multicast for each in block.traffic):
+            self.reach("by one output, then by another", self.after((left[FIRST] != 0) & (left[FIRST] != way[FIRST]))
+                       & (out[FIRST] == way[FIRST]))
+        if any(each.vcs > 1 for each in block.traffic):
+            self.reach("from one virtual channel to another", (self.lanes[FIRST] != self.lanes[SECOND])
+                       & (left[SECOND] & way[FIRST]).any())
+
+    def _input(self, m, block, port, vc, way, flows):
+        """A virtual channel of an input."""
+        each, numbers = block.channels[vc]
+        name, link = f"{port.name}{vc}", block.link(port, "i")
+        flow = _Flow(self, link, vc, block.depth, f"i_{name}")
+        flow.buffered = flow.level - flow.credit
+        legal = sum(1 << out for out in TURNS[each.order][port] if out in block.ports)
+        route, header = link.flit.route, data.View(HEADER, link.flit.data[:64])
+        exists = ((route & ~legal) == 0) & (route.any() if each.multicast else _one(route))
+        if vc == 0:
+            self.require(f"one valid flit at {port.name}", _none_or_one(link.valid))
+        self.require(f"framed, {name}", flow.framed)
+        self.require(f"of even parity, {name}", flow.sound)
+        self.require(f"with a credit, {name}", flow.credited)
+        self.require(f"a way that exists, {name}", ~flow.sent | Mux(link.flit.head, exists, route == 0))
+        if each.multicast:
+            self.require(f"no longer than a buffer, {name}",
+                         ~(flow.sent & link.flit.head) | (header.length < block.depth))
+        self.promise(f"credits are for flits received, {name}", flow.owed)
+        asked = (block.probe.port == port) & (block.probe.vc == vc)
+        self.promise(f"each slot is a flit or a credit, {name}", ~asked | (
+            sum(block.state.buffered, Const(0)) == flow.buffered))
+
+        kept, homely = Signal(5, name=f"way_{name}"), Signal(name=f"home_{name}")
+        head = link.flit.head
+        current, home = Mux(head, route, kept), Mux(head, Cat(header.dst_x, header.dst_y) == self.home, homely)
+        with m.If(flow.sent):
+            m.d.sync += kept.eq(current), homely.eq(home)
+        for mark in MARKS:
+            marked = flow.marked(mark)
+            self.require(f"marks are at one input, {name}, {mark}",
+                         ~marked | (self.entry == port) & (self.lanes[mark] == vc))
+            if len(numbers) > 1:
+                end = link.flit.tail if mark == FIRST else head
+                self.require(f"a flow changes between packets, {name}, {mark}",
+                             ~marked | (self.lanes[FIRST] == self.lanes[SECOND]) | end & home)
+            with m.If(marked):
+                m.d.sync += way[mark].eq(current), flows[mark].eq(home)
+        return flow
+
+    def _output(self, m, block, port, vc):
+        """A virtual channel of an output."""
+        each, numbers = block.channels[vc]
+        name, link = f"{port.name}{vc}", block.link(port, "o")
+        flow = _Flow(self, link, vc, block.depth, f"o_{name}")
+        flow.port, flow.numbers = port, numbers
+        if vc == 0:
+            self.promise(f"one valid flit at {port.name}", _none_or_one(link.valid))
+        self.require(f"credits are for flits sent, {name}", flow.owed)
+        self.promise(f"sent packets are not mixed, {name}", flow.framed)
+        self.promise(f"sent flits are of even parity, {name}", flow.sound)
+        self.promise(f"sent with a credit, {name}", flow.credited)
+        if each.multicast:
+            length = data.View(HEADER, link.flit.data[:64]).length
+            self.promise(f"a multicast begins with room for all of it, {name}",
+                         ~flow.sent | ~link.flit.head | (flow.level - flow.credit + length < block.depth))
+        return flow
+
+
+class SumsRules(Contract):
+    """Reductions of one group in a router: each flit that leaves is made of one of each input, in their order.
+
+    All packets are of one length, and come by the inputs of the group alone. As in `ReduceRules` an operand of odd
+    parity, at most one, tells which result it is part of.
+    """
+
+    def rules(self, m, block):
+        place, vc = [1 << port for port in block.ports], block.sums
+        age, entry = Signal(2), self.some(len(Value.cast(block.write.entry)), "entry")
+        group, length = GROUP(entry), self.some(2, "length")
+        m.d.sync += age.eq(age + (age < 2))
+        self.require("it is somewhere", (block.x == self.some(4, "x")) & (block.y == self.some(4, "y")))
+        self.require("the error is not cleared", ~block.clear)
+        self.require("the group is known", (block.write.en == (age == 0)) & (Value.cast(block.write.entry) == entry)
+                     & (block.write.group == 0))
+        self.require("it is one that may be", group.inputs.any() & ((group.inputs & ~sum(place)) == 0)
+                     & Cat(group.output == port for port in block.ports).any())
+        sound = ~self.after(block.error.code != Error.NONE) & (block.error.code == Error.NONE)
+
+        origin, outputs = self.some(5, "origin"), []
         for port in block.ports:
             link = block.link(port, "o")
-            self.promise(f"one valid flit at {port.name}", _none_or_one(link.valid))
-            for vc in range(block.vcs):
-                name = f"{port.name}{vc}"
-                flow = _Flow(self, link, vc, block.depth, f"o_{name}")
-                self.require(f"credits are for flits sent, {name}", flow.owed)
-                self.promise(f"sent packets are not mixed, {name}", flow.framed)
-                self.promise(f"sent flits are of even parity, {name}", flow.sound)
-                self.promise(f"sent with a credit, {name}", flow.credited)
-                for mark, found in outs.items():
-                    marked = flow.sent & link.flit.data[mark]
-                    found.append(marked)
-                    self.promise(f"it leaves where it must, {name}, {mark}",
-                                 ~marked | (way[mark][port] & _one(way[mark])))
+            flow = _Flow(self, link, vc, block.depth, f"o_{port.name}")
+            flow.here = group.output == port
+            outputs.append(flow)
+            self.require(f"credits are for flits sent, {port.name}", flow.owed)
+            self.promise(f"sent packets are not mixed, {port.name}", flow.framed)
+            self.promise(f"sent with a credit, {port.name}", flow.credited)
+            self.promise(f"to where the group says, {port.name}", ~(sound & flow.sent) | flow.here)
+            self.promise(f"the next router asks its own group, {port.name}", ~flow.sent | (link.flit.route == 0))
+        left = Signal()
+        m.d.comb += left.eq(Cat(flow.sent for flow in outputs).any())
 
-        came, left = {}, {}
-        for mark in marks:
-            came[mark], left[mark] = Signal(name=f"came{mark}"), Signal(name=f"left{mark}")
-            m.d.comb += [came[mark].eq(Cat(marks[mark]).any()), left[mark].eq(Cat(outs[mark]).any())]
-        in_, out = ({mark: self.after(events[mark]) for mark in marks} for events in (came, left))
-        self.require("the mark is one", ~(in_[FIRST] & came[FIRST]) & ~(in_[SECOND] & came[SECOND]))
-        self.require("the second comes later", ~came[SECOND] | in_[FIRST])
-        for mark, name in (FIRST, "flit"), (SECOND, "later flit"):
-            self.promise(f"no {name} from nothing", ~left[mark] | in_[mark])
-            self.promise(f"no {name} twice", ~(left[mark] & out[mark]))
-        for mark, name, now in freed:
-            self.promise(f"no flit is lost, {name}, {mark}", ~now | out[mark])
-        same = way[FIRST] == way[SECOND]
-        self.promise("no flit overtakes another on its way", ~(left[SECOND] & same) | out[FIRST])
-        self.promise("nothing is dropped", block.error.code == Error.NONE)
-        self.reach("both through", out[FIRST] & left[SECOND] & same)
-        self.reach("through the switch", out[FIRST] & left[SECOND] & ~same)
+        ahead, followed, done = Signal(4), Signal(), Signal()
+        expected = followed & (ahead == 0)
+        with m.If(left):
+            m.d.sync += ahead.eq(ahead - 1)
+            with m.If(expected):
+                m.d.sync += followed.eq(0), done.eq(1)
+        ready = []
+        for port in block.ports:
+            link, mine, name = block.link(port, "i"), group.inputs[port], port.name
+            flow = _Flow(self, link, vc, block.depth, f"i_{name}")
+            inside, due = Signal(4, name=f"inside_{name}"), Signal(2, name=f"due_{name}")
+            header, odd = data.View(HEADER, link.flit.data[:64]), Signal(name=f"odd_{name}")
+            m.d.comb += odd.eq(flow.sent & ~flow.sound)
+            with m.If(flow.sent):
+                m.d.sync += due.eq(Mux(link.flit.head, length, due - 1))
+            with m.If(mine):
+                m.d.sync += inside.eq(inside + flow.sent - left)
+            self.require(f"framed, {name}", flow.framed & (~flow.sent | (link.flit.tail == Mux(
+                link.flit.head, length == 0, due == 1))))
+            self.require(f"with a credit, {name}", flow.credited)
+            self.require(f"of the group, {name}", ~flow.sent | mine & age[1] & (link.flit.route == 0) & (
+                ~link.flit.head | (header.tag == 0) & (header.length == length)))
+            self.require(f"one body is odd, {name}", ~odd | (origin == 1 << port) & ~link.flit.head & ~followed & ~done)
+            with m.If(odd):
+                m.d.sync += ahead.eq(inside - left), followed.eq(1)
+            self.promise(f"credits are for flits received, {name}", flow.owed)
+            asked = (block.probe.port == port) & (block.probe.vc == vc)
+            self.promise(f"each slot is a flit or a credit, {name}", ~asked | (
+                sum(block.state.buffered, Const(0)) == flow.level - flow.credit))
+            watched, most = sound & mine, 2 * (len(block.ports) - 1)
+            self.promise(f"no result without its operand, {name}", ~(watched & left) | (inside != 0))
+            self.promise(f"no operand is lost, {name}", ~watched | (inside >= flow.level - flow.credit))
+            self.promise(f"no operand is forgotten, {name}", ~watched | (inside <= flow.level - flow.credit + most))
+            ready.append(~mine | (flow.level != flow.credit))
+        found = Cat(flow.sent & ~flow.sound for flow in outputs).any()
+        self.promise("an operand is part of its own result and of no other", ~(sound & left) | (found == expected))
+
+        limit = 2 * len(block.ports) + 1
+        standing, ready = Signal(range(limit + 2)), sound & Cat(ready).all() & Cat(
+            flow.level == 0 for flow in outputs).all()
+        m.d.sync += standing.eq(Mux(ready & ~left, standing + (standing <= limit), 0))
+        self.promise("what is there is added and goes", standing <= limit)
+        self.reach("a result of all inputs", sound & left & (group.inputs == sum(place)))
+        self.reach("the odd one leaves", sound & done)
 
 
 def _one(bits):
@@ -257,16 +530,38 @@ def _none_or_one(bits):
     return (bits == 0) | _one(bits)
 
 
+CAST, SUM, TWO = Traffic(multicast=True), Traffic(reduce=True), Traffic(2)
+PLAIN = thin()
+CASTS = thin((40, 41), range(42, 48))                                   # length
+SUMS = thin((32, 33, 40, 41), (*range(34, 40), *range(42, 48)))         # tag and length
+FLOWS = thin((0, 1, 2, 4, 5, 6))                                        # destination
+
 QUICK = [
     Task(Arbiter(4), ArbiterRules),
-    Task(Slots(flit(1), 2), SlotsRules),
-    Task(Slots(flit(1), 4), SlotsRules),
+    Task(Slots(flit(1), 2), SlotsRules, label="buffer of 2"),
+    Task(Slots(flit(1), 4), SlotsRules, label="buffer of 4"),
     Task(Credits(4, ordered=True), CreditsRules),
     Task(Fork("xy"), ForkRules),
     Task(Fork("yx"), ForkRules),
+    Task(Output((TWO,), 2, ((0, 1), (0, 1)), True), OutputRules, label="output, a class of 2 VCs"),
+    Task(Output((Traffic(), CAST), 3, ((0, 1), (0, 1), (1,)), True), OutputRules, label="output, one of multicasts"),
+    Task(Router("ES", 64, 2, (Traffic(),)), RouterRules, instead=PLAIN, label="router ES, 1 VC"),
 ]
 
 TASKS = [
-    Task(Router("ES", 64, 2, (Traffic(),)), RouterRules, depth=12),
-    Task(Router("ES", 64, 2, (Traffic(2),)), RouterRules, depth=10),
+    Task(Output((TWO, CAST), 4, ((0, 1, 2), (0, 1, 2), (0, 1)), True), OutputRules, depth=12, patience=120,
+         label="output, 3 VCs in 2 classes"),
+    Task(Router("ES", 64, 2, (Traffic(),), registered=True), RouterRules, instead=PLAIN,
+         label="router ES, 1 VC, registered"),
+    Task(Router("NESW", 64, 2, (Traffic(),)), RouterRules, depth=10, patience=300, cover=0, instead=PLAIN,
+         label="router NESW, 1 VC"),
+    Task(Router("ES", 64, 2, (TWO,)), RouterRules, depth=10, patience=120, instead=FLOWS,
+         label="router ES, a class of 2 VCs"),
+    Task(Router("ES", 64, 2, (CAST,)), RouterRules, instead=CASTS, label="router ES, multicasts"),
+    Task(Router("ES", 64, 3, (Traffic(order="yx"), CAST)), RouterRules, depth=10, patience=300, cover=0,
+         instead=CASTS, label="router ES, 1 VC and multicasts"),
+    Task(Router("NESW", 64, 2, (CAST,)), RouterRules, depth=12, patience=600, cover=0, instead=CASTS,
+         label="router NESW, multicasts"),
+    Task(Router("W", 64, 2, (SUM,), groups=2, patience=64), SumsRules, depth=12, patience=300, cut=("combine",),
+         instead=SUMS, label="router W, reductions"),
 ]

@@ -49,6 +49,10 @@ class Task:
         Blocks inside and their contracts, asserted both ways.
     cut : tuple of str
         Patterns of modules whose outputs may be anything.
+    instead : dict of type to callable
+        Stand-ins for blocks inside, which may do all that these do.
+    label : str
+        What a table calls the block, if not by its name.
     """
 
     block: object
@@ -58,6 +62,8 @@ class Task:
     cover: int = 20
     watched: dict = None
     cut: tuple = ()
+    instead: dict = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ def prove(task, *, timeout=None, folder=ROOT / "build" / "formal"):
 
 def design(task, bench=Bench):
     """RTLIL of a bench, each check named after its property; and the properties by these names."""
-    library, names = Watched(task.watched or {}), {}
+    library, names = Watched(task.watched or {}, task.instead or {}), {}
     library.add(bench(task.block, task.contract))
 
     def named(match):

@@ -330,7 +330,7 @@ QUICK = [
 ]
 
 TASKS = [       # parities are beyond `pdr`: what rests on them is shown for a number of cycles
-    *(Task(Sender(MESH, each.name), SenderRules, depth=12, patience=100, label=f"sender, {each.name}")
+    *(Task(Sender(MESH, each.name), SenderRules, depth=12, patience=40, label=f"sender, {each.name}")
       for each in MESH.classes),
     Task(Receiver(64, 2, (0,)), ReceiverRules, depth=12, patience=60),
     Task(Receiver(64, 3, (1,)), SoundRules, depth=12, patience=60),

@@ -289,87 +289,91 @@ class _Flow:
         m = contract.m
         self.link, self.vc, self.depth, self.name = link, vc, depth, name
         self.sent, self.credit = Signal(name=f"{name}_sent"), Signal(name=f"{name}_credit")
-        self.level, self.inside = Signal(range(depth + 1), name=f"{name}_level"), Signal(name=f"{name}_inside")
+        self.level, self.left = (Signal(range(depth + 1), name=f"{name}_{what}") for what in ("level", "left"))
+        self.inside = Signal(name=f"{name}_inside")
         m.d.comb += self.sent.eq(link.valid[vc]), self.credit.eq(link.credit[vc])
-        m.d.sync += self.level.eq(self.level + self.sent - self.credit)
+        m.d.comb += self.left.eq(self.level - self.credit)
+        m.d.sync += self.level.eq(self.left + self.sent)
         with m.If(self.sent):
             m.d.sync += self.inside.eq(~link.flit.tail)
+        self.begins = self.sent & link.flit.head
         self.framed = ~self.sent | (link.flit.head == ~self.inside)
         self.sound = ~self.sent | ~(Value.cast(link.flit).xor() ^ (vc.bit_count() & 1))
         self.credited = ~self.sent | (self.level != depth)
         self.owed = ~self.credit | (self.level != 0)
+
+    def to(self, m, home):
+        """Which packets go to node `home`: whether this one does; and whether flits of such are in the buffer."""
+        mine, packet = Signal(self.depth + 1, name=f"{self.name}_mine"), Signal(name=f"{self.name}_packet")
+        now, stays = Signal(name=f"{self.name}_now"), Signal(self.depth, name=f"{self.name}_stays")
+        m.d.comb += now.eq(Mux(self.link.flit.head, self.link.flit.data[:len(home)] == home, packet))
+        m.d.comb += stays.eq(Mux(self.credit, mine >> 1, mine))
+        with m.If(self.sent):
+            m.d.sync += packet.eq(now)
+        m.d.sync += mine.eq(stays | Mux(self.sent & now, 1 << self.left, 0))
+        return now, stays.any()
 
     def marked(self, mark):
         """Whether the marked flit passes."""
         return self.sent & self.link.flit.data[mark]
 
     def follow(self, m, mark):
-        """Whether the marked flit stays in the buffer behind the link; and whether it leaves it now."""
+        """Whether the marked flit leaves the buffer behind the link now."""
         name = f"{self.name}_{mark}"
         there, ahead, goes = Signal(name=f"{name}_there"), Signal.like(self.level, name=f"{name}_ahead"), Signal(
             name=f"{name}_goes")
         m.d.comb += goes.eq(there & self.credit & (ahead == 0))
         with m.If(self.marked(mark)):
-            m.d.sync += there.eq(1), ahead.eq(self.level - self.credit)
+            m.d.sync += there.eq(1), ahead.eq(self.left)
         with m.Elif(self.credit):
             m.d.sync += there.eq(there & ~goes), ahead.eq(ahead - 1)
-        return there & ~goes, goes
+        return goes
 
 
 class RouterRules(Contract):
     """A router between neighbours that keep the rules keeps them, and what goes in comes out.
 
-    Two flits are marked: any two that come in by one input, on one virtual channel; or, where a class has several,
-    on two, but then as the order of flows allows it: the last of a packet, and the first of another to the same
-    node, that comes when the former has left the buffer. What of this the router requires of its inputs, it
-    promises at its outputs.
+    Two flits are marked: any two that come in by one virtual channel. In classes of several, flows keep their order:
+    for while there are packets to `home`, any node, in the buffer behind one channel, none begins on another. So one
+    that comes finds those before it in its own buffer, or gone; and what is gone has left.
     """
 
     def rules(self, m, block):
         self.require("it is somewhere", (block.x == self.some(4, "x")) & (block.y == self.some(4, "y")))
         self.require("the error is not cleared", ~block.clear)
-        self.entry, self.home = self.some(3, "entry"), self.some(8, "home")
-        self.lanes = {mark: self.some(range(max(block.vcs, 2)), f"lane{mark}") for mark in MARKS}
-        self.require("marks are of one class", Cat(
-            (self.lanes[FIRST] == a) & (self.lanes[SECOND] == b)
-            for a, (_, numbers) in enumerate(block.channels) for b in numbers).any())
-        way, flows, came, gone, left, out = ({mark: Signal(width, name=f"{name}{mark}") for mark in MARKS}
-                                             for name, width in (("way", 5), ("flow", 1), ("came", 1), ("gone", 1),
-                                                                 ("left", 5), ("out", 5)))
-        inputs = [self._input(m, block, port, vc, way, flows) for port in block.ports for vc in range(block.vcs)]
+        self.entry, self.lane, self.home = self.some(3, "entry"), self.some(2, "lane"), self.some(8, "home")
+        way, came, left, out = ({mark: Signal(width, name=f"{name}{mark}") for mark in MARKS} for name, width in (
+            ("way", 5), ("came", 1), ("left", 5), ("out", 5)))
+        inputs = [self._input(m, block, port, vc, way) for port in block.ports for vc in range(block.vcs)]
         outputs = [self._output(m, block, port, vc) for port in block.ports for vc in range(block.vcs)]
+        for flow in outputs:
+            if len(flow.numbers) > 1 and flow.port != Port.L:       # nodes see to the order by themselves
+                others = [other.homes for other in outputs
+                          if other.port == flow.port and other.vc != flow.vc and other.vc in flow.numbers]
+                self.promise(f"a flow is on one virtual channel at a time, {flow.name}",
+                             ~(flow.begins & flow.home) | ~Cat(others).any())
 
         for mark, name in (FIRST, "flit"), (SECOND, "later flit"):
             comes = Cat(flow.marked(mark) for flow in inputs).any()
-            goes = Cat(flow.follow(m, mark)[1] for flow in inputs).any()
+            goes = Cat(flow.follow(m, mark) for flow in inputs).any()
             m.d.comb += [left[mark][port].eq(Cat(flow.marked(mark) for flow in outputs if flow.port == port).any())
                          for port in block.ports]
-            m.d.sync += [
-                came[mark].eq(came[mark] | comes), gone[mark].eq(gone[mark] | goes),
-                out[mark].eq(out[mark] | left[mark]),
-            ]
+            m.d.sync += came[mark].eq(came[mark] | comes), out[mark].eq(out[mark] | left[mark])
             self.require(f"there is one {name}", ~comes | ~came[mark])
             if mark == SECOND:
-                with_it = (self.lanes[FIRST] == self.lanes[SECOND]) | gone[FIRST] | Cat(
-                    flow.follow(m, FIRST)[1] for flow in inputs).any()
-                self.require("the later one comes later", ~comes | came[FIRST] & with_it)
+                self.require("the later one comes later", ~comes | came[FIRST])
             self.promise(f"no {name} comes from nothing", (left[mark] == 0) | came[mark])
             self.promise(f"no {name} leaves twice by an output", (left[mark] & out[mark]) == 0)
             self.promise(f"no {name} leaves where it must not", (left[mark] & ~way[mark]) == 0)
             self.promise(f"no {name} is lost", ~goes | ((left[mark] | out[mark]) == way[mark]))
         self.promise("no flit overtakes another on its way", (left[SECOND] & way[FIRST] & ~out[FIRST]) == 0)
-        for flow in outputs:
-            if len(flow.numbers) > 1 and flow.port != Port.L:       # nodes see to the order by themselves
-                stays, _ = flow.follow(m, FIRST)
-                self.promise(f"a flow is behind one virtual channel at a time, {flow.name}",
-                             ~(stays & left[SECOND][flow.port] & ~flow.sent & flows[FIRST] & flows[SECOND]))
         self.promise("nothing is dropped", block.error.code == Error.NONE)
 
         # When packets are there as far as they have begun, and all buffers behind are empty, something goes.
         limit = len(block.ports) + 1 if any(each.multicast for each in block.traffic) else 1
         standing = Signal(range(limit + 2))
-        late = Cat(flow.inside & (flow.buffered == 0) for flow in inputs).any()
-        ready = Cat(flow.buffered != 0 for flow in inputs).any() & ~late
+        late = Cat(flow.inside & (flow.left == 0) for flow in inputs).any()
+        ready = Cat(flow.left != 0 for flow in inputs).any() & ~late
         stands = ready & Cat((flow.level == 0) & ~flow.sent for flow in outputs).all()
         m.d.sync += standing.eq(Mux(stands, standing + (standing <= limit), 0))
         self.promise("packets do not wait for each other", standing <= limit)
@@ -379,16 +383,12 @@ class RouterRules(Contract):
         if any(each.multicast for each in block.traffic):
             self.reach("by one output, then by another", self.after((left[FIRST] != 0) & (left[FIRST] != way[FIRST]))
                        & (out[FIRST] == way[FIRST]))
-        if any(each.vcs > 1 for each in block.traffic):
-            self.reach("from one virtual channel to another", (self.lanes[FIRST] != self.lanes[SECOND])
-                       & (left[SECOND] & way[FIRST]).any())
 
-    def _input(self, m, block, port, vc, way, flows):
+    def _input(self, m, block, port, vc, way):
         """A virtual channel of an input."""
         each, numbers = block.channels[vc]
         name, link = f"{port.name}{vc}", block.link(port, "i")
         flow = _Flow(self, link, vc, block.depth, f"i_{name}")
-        flow.buffered = flow.level - flow.credit
         legal = sum(1 << out for out in TURNS[each.order][port] if out in block.ports)
         route, header = link.flit.route, data.View(HEADER, link.flit.data[:64])
         exists = ((route & ~legal) == 0) & (route.any() if each.multicast else _one(route))
@@ -404,23 +404,18 @@ class RouterRules(Contract):
         self.promise(f"credits are for flits received, {name}", flow.owed)
         asked = (block.probe.port == port) & (block.probe.vc == vc)
         self.promise(f"each slot is a flit or a credit, {name}", ~asked | (
-            sum(block.state.buffered, Const(0)) == flow.buffered))
+            sum(block.state.buffered, Const(0)) == flow.left))
 
-        kept, homely = Signal(5, name=f"way_{name}"), Signal(name=f"home_{name}")
-        head = link.flit.head
-        current, home = Mux(head, route, kept), Mux(head, Cat(header.dst_x, header.dst_y) == self.home, homely)
+        kept = Signal(5, name=f"way_{name}")
+        current = Mux(link.flit.head, route, kept)
         with m.If(flow.sent):
-            m.d.sync += kept.eq(current), homely.eq(home)
+            m.d.sync += kept.eq(current)
         for mark in MARKS:
             marked = flow.marked(mark)
             self.require(f"marks are at one input, {name}, {mark}",
-                         ~marked | (self.entry == port) & (self.lanes[mark] == vc))
-            if len(numbers) > 1:
-                end = link.flit.tail if mark == FIRST else head
-                self.require(f"a flow changes between packets, {name}, {mark}",
-                             ~marked | (self.lanes[FIRST] == self.lanes[SECOND]) | end & home)
+                         ~marked | (self.entry == port) & (self.lane == vc))
             with m.If(marked):
-                m.d.sync += way[mark].eq(current), flows[mark].eq(home)
+                m.d.sync += way[mark].eq(current)
         return flow
 
     def _output(self, m, block, port, vc):
@@ -429,6 +424,7 @@ class RouterRules(Contract):
         name, link = f"{port.name}{vc}", block.link(port, "o")
         flow = _Flow(self, link, vc, block.depth, f"o_{name}")
         flow.port, flow.numbers = port, numbers
+        flow.home, flow.homes = flow.to(m, self.home)
         if vc == 0:
             self.promise(f"one valid flit at {port.name}", _none_or_one(link.valid))
         self.require(f"credits are for flits sent, {name}", flow.owed)
@@ -438,7 +434,7 @@ class RouterRules(Contract):
         if each.multicast:
             length = data.View(HEADER, link.flit.data[:64]).length
             self.promise(f"a multicast begins with room for all of it, {name}",
-                         ~flow.sent | ~link.flit.head | (flow.level - flow.credit + length < block.depth))
+                         ~flow.sent | ~link.flit.head | (flow.left + length < block.depth))
         return flow
 
 
@@ -504,12 +500,12 @@ class SumsRules(Contract):
             self.promise(f"credits are for flits received, {name}", flow.owed)
             asked = (block.probe.port == port) & (block.probe.vc == vc)
             self.promise(f"each slot is a flit or a credit, {name}", ~asked | (
-                sum(block.state.buffered, Const(0)) == flow.level - flow.credit))
+                sum(block.state.buffered, Const(0)) == flow.left))
             watched, most = sound & mine, 2 * (len(block.ports) - 1)
             self.promise(f"no result without its operand, {name}", ~(watched & left) | (inside != 0))
-            self.promise(f"no operand is lost, {name}", ~watched | (inside >= flow.level - flow.credit))
-            self.promise(f"no operand is forgotten, {name}", ~watched | (inside <= flow.level - flow.credit + most))
-            ready.append(~mine | (flow.level != flow.credit))
+            self.promise(f"no operand is lost, {name}", ~watched | (inside >= flow.left))
+            self.promise(f"no operand is forgotten, {name}", ~watched | (inside <= flow.left + most))
+            ready.append(~mine | (flow.left != 0))
         found = Cat(flow.sent & ~flow.sound for flow in outputs).any()
         self.promise("an operand is part of its own result and of no other", ~(sound & left) | (found == expected))
 
@@ -560,7 +556,7 @@ TASKS = [
     Task(Router("ES", 64, 2, (CAST,)), RouterRules, instead=CASTS, label="router ES, multicasts"),
     Task(Router("ES", 64, 3, (Traffic(order="yx"), CAST)), RouterRules, depth=10, patience=300, cover=0,
          instead=CASTS, label="router ES, 1 VC and multicasts"),
-    Task(Router("NESW", 64, 2, (CAST,)), RouterRules, depth=12, patience=600, cover=0, instead=CASTS,
+    Task(Router("NESW", 64, 2, (CAST,)), RouterRules, depth=12, patience=450, cover=0, instead=CASTS,
          label="router NESW, multicasts"),
     Task(Router("W", 64, 2, (SUM,), groups=2, patience=64), SumsRules, depth=12, patience=300, cut=("combine",),
          instead=SUMS, label="router W, reductions"),

@@ -139,4 +139,13 @@ REASONS = [
      "how many segments follow: none for the reader; the copier's tags are another module"),
     ("kvstore_bf16_tags", r"^const1 at `\$55\.B\[0\]`", "is 1 anyway"),
     ("kvstore_bf16_tags", r"^const0 at `\$procmux\$128\.A", "is 0 anyway, or not written"),
+    ("interface_sender", r"\$87\.B\[12\]|\$155\.B\[8\]", "bit 8 or 12 of a length: no message is that long here"),
+    ("interface_receiver", r"^const0 at `\$procmux\$(79|81|83|85)\.Y\[[123]\]|^const0 at .*\(`source`\)",
+     "a coordinate's bit, of a node that is not on a mesh of 3 x 3"),
+    ("interface_receiver", r"\(`full`\)", "a flit without a credit, which does not come"),
+    ("interface_receiver", r"\(`coming`\)|\$180\.A\[0\]|\$137\.Y\[0\]",
+     "the order of packets while several heads in a row are damaged"),
+    ("interface", r"`(ask_sender|output)\.bucket|\(`bucket__[01]`\)",
+     "the bucket of a class of one virtual channel, at which nobody looks"),
+    ("interface", r"^const0 at .*\(`bucket_122`\)", "fewer buckets: the same order, fewer choices"),
 ]

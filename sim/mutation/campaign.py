@@ -105,7 +105,7 @@ def judged(name, inside, jobs, bench, folder, progress, label):
     """Judge the mutants of the blocks whose label begins so; return a list of `Verdict`.
 
     All are simulated, what passes is put to its contract, if there is one, and the rest is compared with the block:
-    for ever, or step by step if it is not `compared`.
+    step by step and, if it is to be `compared`, for ever.
 
     Parameters
     ----------
@@ -133,7 +133,9 @@ def judged(name, inside, jobs, bench, folder, progress, label):
         progress(f"{target.label}: {len(left)} left")
         broken = {} if target.task.contract is Unwatched else breaches(pool, target, left, timeout=20)
         left = [mutant for mutant in left if mutant.number not in broken]
-        equal = (same if target.compared else matching)(pool, target, left)
+        equal = matching(pool, target, left) if left else set()
+        if target.compared:
+            equal |= same(pool, target, [mutant for mutant in left if mutant.number not in equal])
         verdicts += [verdict(mutant, broken, failed, equal) for mutant in pool.of(target)]
     return verdicts
 

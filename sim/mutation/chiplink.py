@@ -57,9 +57,14 @@ def jobs():
         Job(40, loss=60, late=100, seed=7, **line, events={
             600: {"reset_left": 1, "epoch_left": 1, "resume_left": 1}, 605: {"reset_left": 0}}),
         Job(60, seed=8, ideal=1, **line, events={
-            400: {"cut_right": 1}, 3_600: {"cut_right": 0}, 4_500: {"clear_left": 1, "clear_right": 1},
-            4_505: {"clear_left": 0, "clear_right": 0}}),
+            400: {"cut_right": 1}, **{cycle: {} for cycle in range(2_000, 2_800, 20)}, 3_600: {"cut_right": 0},
+            4_500: {"clear_left": 1, "clear_right": 1}, 4_505: {"clear_left": 0, "clear_right": 0}}),
         Job(40, seed=9, **{**line, "cycles": 3_000}, events={
             700: {"flood_left": 1}, 800: {"flood_left": 0}, 1_600: {"clear_left": 1}, 1_605: {"clear_left": 0}}),
         Job(40, errors=12, loss=20, seed=10, **{**line, "burst": 1, "timeout": 100}),
+        Job(150, idle=900, ideal=1, seed=11, **line),
+        Job(15, ideal=1, seed=12, **line, events={80: {"ideal": 0, "stall": 10}}),      # the line's buffers are full
+        Job(20, idle=960, ideal=1, seed=13, **{**line, "timeout": 4_000}),
+        *(Job(10, ideal=1, seed=cycle, **line, events={cycle: {"reset_left": 1}, cycle + 2: {"reset_left": 0}})
+          for cycle in (4, 7, 10, 13)),                         # in the greeting
     ]

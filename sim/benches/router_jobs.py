@@ -10,15 +10,14 @@ from cocotb.triggers import RisingEdge
 from golden.packet import HEADER, Port, flit
 from golden.paging import unpack
 from sim.link import Receiver, Sender
-from sim.mutation.router import CONFIG, jobs
+from sim.mutation.replay import Replay
+from sim.mutation.router import CONFIG, TOP, jobs
 from sim.stream import reset
 
-__all__ = ["INPUTS", "eyes", "record"]
+__all__ = ["record"]
 
 JOBS = jobs()
 NAMES = [port.name.lower() for port in Port]
-INPUTS = ["rst", "x", "y", "write", "clear", "probe",
-          *(f"{name}_{each}" for name in NAMES for each in ("i__flit", "i__valid", "o__credit"))]
 QUIET = 20          # cycles after which nothing more comes
 
 
@@ -30,11 +29,11 @@ async def played(dut, number):
 
 async def record(dut, job):
     """Play a job; return inputs and what is seen in each cycle, once that is as golden says."""
-    for name in INPUTS:
-        getattr(dut, name).value = 0
+    replay, run, rng = Replay(dut, TOP), [], random.Random(job.seed)
+    for handle in replay.inputs.values():
+        handle.value = 0
     dut.x.value, dut.y.value = job.here
-    run, rng = [], random.Random(job.seed)
-    watching = cocotb.start_soon(watch(dut, run))
+    recording = cocotb.start_soon(replay.record(run))
     await reset(dut)
     for word in job.writes:
         dut.write.value = word
@@ -55,7 +54,7 @@ async def record(dut, job):
             break
         dut.clear.value = rng.random() < job.clear
         dut.probe.value = rng.randrange(1 << len(dut.probe))
-    watching.cancel()
+    recording.cancel()
     if job.leaves is not None:
         assert quiet == QUIET, "it does not end"
         for port, receiver in receivers.items():
@@ -83,9 +82,8 @@ def follow(port, run):
         for vc, flits in enumerate(behind):
             if inputs[f"{name}_o__credit"] >> vc & 1:
                 flits.popleft()
-        if seen[f"{name}_o"]:
-            valid, word = seen[f"{name}_o"]
-            vc, fields = valid.bit_length() - 1, unpack(layout, word)
+        if valid := seen[f"{name}_o__valid"]:
+            vc, fields = valid.bit_length() - 1, unpack(layout, seen[f"{name}_o__flit"])
             if fields["head"]:
                 header = unpack(HEADER, fields["data"])
                 node = header["dst_x"], header["dst_y"]
@@ -95,25 +93,3 @@ def follow(port, run):
                     "a multicast begins without room")
                 nodes[vc] = node
             behind[vc].append(nodes[vc])
-
-
-async def watch(dut, run):
-    """Record inputs and what is seen."""
-    inputs, look = {name: getattr(dut, name) for name in INPUTS}, eyes(dut)
-    while True:
-        await RisingEdge(dut.clk)
-        run.append(({name: int(handle.value) for name, handle in inputs.items()}, look()))
-
-
-def eyes(dut):
-    """A function that returns all that is seen of the router in a cycle."""
-    others = {name: getattr(dut, name) for name in ("error", "state", *(f"{name}_i__credit" for name in NAMES))}
-    links = {f"{name}_o": [getattr(dut, f"{name}_o__{each}") for each in ("valid", "flit")] for name in NAMES}
-
-    def look():
-        found = {name: int(handle.value) for name, handle in others.items()}
-        for name, (valid, sends) in links.items():
-            sent = int(valid.value)
-            found[name] = sent and (sent, int(sends.value))
-        return found
-    return look

@@ -11,7 +11,7 @@ from sim.interface import Pair
 from sim.mutation.campaign import Unwatched, judged
 from sim.mutation.mutants import Target
 
-__all__ = ["BENCH", "BENCHES", "CONFIG", "JOBS", "inside", "run"]
+__all__ = ["BENCH", "BENCHES", "CONFIG", "JOBS", "TOP", "inside", "run"]
 
 BENCH = "sim.benches.interface_mutants"
 CONFIG = Noc(width=3, height=3, depth=3, memory="north", reply_buffer=7, classes=(
@@ -32,7 +32,8 @@ JOBS = [
 ]
 """Names of `sim.pair` and what they are called with, in the order in which they are tried."""
 
-BENCHES = [(Pair(CONFIG), "sim.benches.interface", {"NOC": CONFIG.model_dump_json()})]
+TOP = Pair(CONFIG)
+BENCHES = [(TOP, "sim.benches.interface", {"NOC": CONFIG.model_dump_json()})]
 """Block, bench and its environment, for bugs by hand."""
 
 
@@ -40,7 +41,7 @@ def inside():
     """Two interfaces, and what of them is mutated."""
     names = [each.name for each in CONFIG.classes]
     vcs = tuple(CONFIG.channels("data"))
-    return Pair(CONFIG), [
+    return TOP, [
         Target("interface_sender", Task(Sender(CONFIG, names[0]), SenderRules, depth=8)),
         Target("interface_receiver", Task(Receiver(CONFIG.data, CONFIG.depth, vcs), ReceiverRules, depth=8)),
         Target("interface_replies", Task(Replies(word(CONFIG.data), CONFIG.reply_buffer, 1), RepliesRules, depth=12)),

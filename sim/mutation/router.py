@@ -9,9 +9,9 @@ from functools import cache
 from amaranth.lib import data
 
 from golden.config import Noc, NocClass
-from golden.noc import Message, flits, outputs, packets, step
-from golden.packet import ORDER, Port, bucket, flit
-from golden.paging import unpack
+from golden.noc import Message, Packet, flits, outputs, packets, step
+from golden.packet import HEADER, LENGTH, ORDER, Port, bucket, flit
+from golden.paging import pack, unpack
 from hw.noc import link
 from hw.noc.arbiter import Arbiter
 from hw.noc.lane import Lane, Slots
@@ -24,16 +24,17 @@ from sim.mutation.campaign import Unwatched, judged
 from sim.mutation.mutants import Target
 from sim.reduce import allowed, order, reductions, some_join
 
-__all__ = ["BENCH", "BENCHES", "CONFIG", "Job", "inside", "jobs", "run"]
+__all__ = ["BENCH", "BENCHES", "CONFIG", "TOP", "Job", "inside", "jobs", "run"]
 
 BENCH = "sim.benches.router_mutants"
-CONFIG = Noc(width=16, height=16, depth=3, groups=2, patience=300, classes=(
+CONFIG = Noc(width=16, height=16, depth=3, groups=2, patience=5000, classes=(
     NocClass(name="data", vcs=2), NocClass(name="cast", order="yx", multicast=True),
     NocClass(name="sums", reduce=True)))
 """A choice of virtual channels, both orders, multicasts and reductions."""
 SMALL = Noc(width=4, height=4, depth=3, classes=CONFIG.classes[:2])
-BENCHES = [(router(CONFIG), "sim.benches.router_jobs", {}),
-           (router(SMALL), "sim.benches.router", {"CONFIG": SMALL.model_dump_json(), "SIDES": "NESW"})]
+TOP = router(CONFIG)
+BENCHES = [(router(SMALL), "sim.benches.router", {"CONFIG": SMALL.model_dump_json(), "SIDES": "NESW"}),
+           (TOP, "sim.benches.router_jobs", {})]
 """Block, bench and its environment, for bugs by hand."""
 SUMS = CONFIG.channels("sums")[0]
 
@@ -71,16 +72,16 @@ class Job:
     stall: float = 0.0
     depth: int = CONFIG.depth
     clear: float = 0.0
-    cycles: int = 1500
+    cycles: int = 5000
     seed: int = 0
 
 
 def inside():
     """A router with all neighbours, and what of it is mutated."""
-    top, (_, cast, _) = router(CONFIG), CONFIG.classes
+    cast = CONFIG.classes[1]
     kept = data.StructLayout({**link.flit(CONFIG.data).members, "route": 4})
     sizes = CONFIG.data, CONFIG.depth
-    return top, [
+    return TOP, [
         Target("router_arbiter", Task(Arbiter(5), ArbiterRules, depth=8)),
         Target("router_slots", Task(Slots(kept, CONFIG.depth), SlotsRules, depth=8)),
         Target("router_credits", Task(Credits(CONFIG.depth, ordered=True), CreditsRules, depth=10)),
@@ -89,8 +90,8 @@ def inside():
         Target("router_cast_lane", Task(Lane(*sizes, "yx", "NEWL", multicast=True), Unwatched)),
         Target("router_sums_lane", Task(Lane(*sizes, "xy", ""), Unwatched)),
         Target("router_output", Task(Output(
-            top.traffic, CONFIG.depth, ((0, 1), (0, 1, 2), (0, 1), (0, 1, 2), (SUMS,)), True), Unwatched), 150),
-        Target("router", Task(top, Unwatched), 220, compared=False),
+            TOP.traffic, CONFIG.depth, ((0, 1), (0, 1, 2), (0, 1), (0, 1, 2), (SUMS,)), True), Unwatched), 150),
+        Target("router", Task(TOP, Unwatched), 220, compared=False),
     ]
 
 
@@ -108,18 +109,28 @@ def jobs():
         found.append(mixed(seed, 40 if seed % 4 else 80, idle=idle, stall=stall))
     for seed in range(20, 30):
         found.append(mixed(seed, 100, Port(seed % 5), stall=0 if seed % 2 else 0.7))
-    for seed in range(30, 60):
+    for seed in range(30, 42):
+        through = Port(seed // 2 % 4) if seed % 2 else Port.N
+        found.append(mixed(seed, 150, through, ("data",), (0, 0, 0, 1, 3), stall=(0.4, 0.6, 0.8)[seed % 3]))
+    for seed in range(42, 52):
+        found.append(mixed(seed, 60, Port(seed % 5), ("cast",), (0, 1, 2), stall=0.7 if seed % 2 else 0.3))
+    found.append(mixed(52, 8, kinds=("data",), sizes=(100, 150)))
+    for seed in range(60, 90):
         found.append(harmed(seed, random.Random(seed)))
+    for seed in range(90, 96):      # nothing but too many
+        found.append(replace(mixed(seed, 80), leaves=None, stall=0.8, clear=0.5, depth=CONFIG.depth + 1, cycles=200))
     return found
 
 
-def mixed(seed, count, through=None, **options):
-    """Packets of all classes from all sides, most of them through one output, and reductions in two groups."""
+def mixed(seed, count, through=None, kinds=("data", "data", "cast"), sizes=(0, 0, 0, 1, 2, 6), **options):
+    """Packets of some classes from all sides, most of them through one output, and reductions in two groups."""
     rng = random.Random(seed)
-    here, sent, leaves = (rng.randrange(16), rng.randrange(16)), defaultdict(list), defaultdict(
+    here, sent, leaves = (rng.randint(1, 14), rng.randint(1, 14)), defaultdict(list), defaultdict(
         lambda: defaultdict(list))
     for number in range(count):
-        kind, entry, packet, dst, ext, outs = passing(rng, here, number, through if rng.random() < 0.9 else None)
+        kind = rng.choice(kinds)
+        entry, packet, dst, ext, outs = passing(
+            rng, here, number, kind, rng.choice(sizes), through if rng.random() < 0.9 else None)
         order_, vcs = CONFIG.order(kind), list(CONFIG.channels(kind))
         sent[entry].append(({vc: list(flits(packet, vc, outs)) for vc in vcs}, vcs, bucket(*dst)))
         for out in outs:
@@ -138,21 +149,21 @@ def mixed(seed, count, through=None, **options):
     return Job(here, writes, dict(sent), {out: dict(flows) for out, flows in leaves.items()}, **options, seed=seed)
 
 
-def passing(rng, here, number, through=None):
-    """A packet that comes by: class, input, packet, dst, ext, outputs."""
+def passing(rng, here, number, kind, size, through=None):
+    """A packet that comes by: input, packet, dst, ext, outputs."""
     outs = ()
     while not outs or through not in (None, *outs):
-        kind, entry = rng.choice(("data", "data", "cast")), rng.choice(list(Port))
-        near = rng.random() < 0.7
-        dst = tuple(min(max(each + rng.randint(-1, 1), 0), 15) if near else rng.randrange(16) for each in here)
+        entry, far = rng.choice(list(Port)), rng.choice((1, 1, 4, 15))
+        dst = tuple(min(max(each + rng.randint(-far, far), 0), 15) for each in here)
         ext = tuple(rng.randrange(16 - each) if kind == "cast" and rng.random() < 0.5 else 0 for each in dst)
         outs = outputs(CONFIG.order(kind), entry, here, dst, ext)
-    size = rng.choice((0, 0, 0, 1, 2, 6))
-    words = tuple(rng.getrandbits(CONFIG.data) for _ in range(min(size, CONFIG.segment(kind))))
+    longest = CONFIG.depth - 1 if kind == "cast" else 255
+    words = tuple(rng.getrandbits(CONFIG.data) for _ in range(min(size, longest)))
     [packet] = packets(CONFIG, Message(
-        tuple(rng.randrange(16) for _ in range(2)), kind, dst, ext, words, rng.getrandbits(4), number & 255,
-        number >> 8, rng.getrandbits(4), rng.getrandbits(8)))
-    return kind, entry, packet, dst, ext, outs
+        tuple(rng.randrange(16) for _ in range(2)), kind, dst, ext, (), rng.getrandbits(4), number & 255, number >> 8,
+        rng.getrandbits(4), rng.getrandbits(8)))
+    packet = Packet(packet.header | {"length": len(words)}, payload=words)
+    return entry, packet, dst, ext, outs
 
 
 def harmed(seed, rng):
@@ -161,7 +172,7 @@ def harmed(seed, rng):
     share = rng.choice((0.2, 0.6, 0.9))
     return replace(
         job, leaves=None, idle=rng.choice((0, 0.4)), stall=rng.choice((0, 0.4)), clear=rng.choice((0.05, 0.3, 0.8)),
-        depth=CONFIG.depth + (seed % 4 == 0), cycles=300,
+        depth=CONFIG.depth + (seed % 4 == 0), cycles=250,
         sent={port: [damaged(rng, *each) if rng.random() < share else each for each in mine]
               for port, mine in job.sent.items()})
 
@@ -194,9 +205,13 @@ def spread(rng, *lists):
 
 
 def damaged(rng, by_vc, vcs, number):
-    """A packet with some bit of some flit turned over."""
-    name, index = rng.choice(list(flit(CONFIG.data))), rng.randrange(len(by_vc[vcs[0]]))
-    index = rng.choice((0, index))
-    bit = 1 << rng.randrange(flit(CONFIG.data)[name])
-    return {vc: [each | {name: each[name] ^ bit} if n == index else each for n, each in enumerate(list_)]
-            for vc, list_ in by_vc.items()}, vcs, number
+    """A packet with some bit of some flit turned over; and its parity, at times."""
+    name, index = rng.choice([*flit(CONFIG.data), "route", "route"]), rng.randrange(len(by_vc[vcs[0]]))
+    index = rng.choice((0, 0, index))
+    bits = {name: 1 << rng.randrange(flit(CONFIG.data)[name])}
+    if rng.random() < 0.2:
+        bits = {"data": pack(HEADER, {"length": 1 << rng.randrange(LENGTH)})}
+    if rng.random() < 0.5:
+        bits.setdefault("parity", 1)
+    return {vc: [each | {name: each[name] ^ bit for name, bit in bits.items()} if n == index else each
+                 for n, each in enumerate(list_)] for vc, list_ in by_vc.items()}, vcs, number

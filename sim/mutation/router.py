@@ -109,15 +109,15 @@ def jobs():
         found.append(mixed(seed, 40 if seed % 4 else 80, idle=idle, stall=stall))
     for seed in range(20, 30):
         found.append(mixed(seed, 100, Port(seed % 5), stall=0 if seed % 2 else 0.7))
-    for seed in range(30, 42):
-        through = Port(seed // 2 % 4) if seed % 2 else Port.N
-        found.append(mixed(seed, 150, through, ("data",), (0, 0, 0, 1, 3), stall=(0.4, 0.6, 0.8)[seed % 3]))
-    for seed in range(42, 52):
+    for seed in range(30, 48):
+        through, stall = Port(seed // 2 % 4) if seed % 2 else Port.N, (0, 0.2, 0.4, 0.6, 0.8)[seed % 5]
+        found.append(mixed(seed, 150, through, ("data",), (0, 0, 0, 0, 0, 1, 3), stall=stall))
+    for seed in range(50, 60):
         found.append(mixed(seed, 60, Port(seed % 5), ("cast",), (0, 1, 2), stall=0.7 if seed % 2 else 0.3))
-    found.append(mixed(52, 8, kinds=("data",), sizes=(100, 150)))
-    for seed in range(60, 90):
+    found.append(mixed(60, 8, kinds=("data",), sizes=(100, 150)))
+    for seed in range(70, 100):
         found.append(harmed(seed, random.Random(seed)))
-    for seed in range(90, 96):      # nothing but too many
+    for seed in range(100, 106):        # nothing but too many
         found.append(replace(mixed(seed, 80), leaves=None, stall=0.8, clear=0.5, depth=CONFIG.depth + 1, cycles=200))
     return found
 
@@ -168,7 +168,7 @@ def passing(rng, here, number, kind, size, through=None):
 
 def harmed(seed, rng):
     """Traffic with damaged flits; in some, senders count on more slots than there are."""
-    job = mixed(seed, 60)
+    job = mixed(seed, 60, kinds=("data", "cast") if seed % 3 else ("cast",))
     share = rng.choice((0.2, 0.6, 0.9))
     return replace(
         job, leaves=None, idle=rng.choice((0, 0.4)), stall=rng.choice((0, 0.4)), clear=rng.choice((0.05, 0.3, 0.8)),

@@ -29,6 +29,7 @@ JOBS = [
     ("damage", {"kind": "reply", "words": 0}),
     ("random_traffic", {"idle": 0.0, "stall": 0.8, "count": 40}),
     ("reset_in_traffic", {}),
+    ("damage", {"kind": "ask", "words": 0}),
 ]
 """Names of `sim.pair` and what they are called with, in the order in which they are tried."""
 

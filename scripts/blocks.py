@@ -11,10 +11,12 @@ from hw.emit import Block
 __all__ = ["HELP", "add_arguments", "block_from"]
 
 HELP = """\
---block is engine, array, pe, kvcache, mesh or router of a configuration, or module:Class with the class's parameters
-after --with: Python literals, plain words, or module:name for a named object."""
+--block is engine, array, pe, kvcache, network, mesh, router or interface of a configuration, or module:Class with the
+class's parameters after --with: Python literals, plain words, or module:name for a named object."""
 
-PARTS = ("engine", "array", "pe", "kvcache", "mesh", "router")
+PARTS = ("engine", "array", "pe", "kvcache", "network", "mesh", "router", "interface")
+NOC = {"network": "hw.noc.network:Network", "mesh": "hw.noc.mesh:Mesh", "router": "hw.noc.mesh:router",
+       "interface": "hw.noc.interface:Interface"}
 
 
 def add_arguments(parser, **block):
@@ -39,8 +41,8 @@ def block_from(arguments):
         chip = config.load(arguments.config)
         if arguments.block == "kvcache":
             return _named("hw.kvcache.controller:Controller")(chip.kvcache)
-        if arguments.block in ("mesh", "router"):
-            return _named(f"hw.noc.mesh:{arguments.block.replace('mesh', 'Mesh')}")(chip.noc)
+        if arguments.block in NOC:
+            return _named(NOC[arguments.block])(chip.noc)
         return _part(arguments.block, chip.matmul)
     if ":" not in arguments.block:
         raise ValueError(f"--block must be {', '.join(PARTS)} or module:Class, not {arguments.block!r}")

@@ -43,7 +43,7 @@ def _recipes(options):
     if options.recipe != "both":
         chosen = [asic.RECIPES[options.recipe]]
     else:
-        chosen = asic.RECIPES.values() if options.liberty else [asic.AREA]
+        chosen = [asic.AREA, asic.SPEED] if options.liberty else [asic.AREA]
     return [recipe.at(options.period) if recipe.period and options.period else recipe for recipe in chosen]
 
 
@@ -59,8 +59,8 @@ def main(argv=None):
     option("--liberty", nargs="+", default=[], metavar="FILE", help="cell library, .lib or .lib.gz files")
     option("--dont-use", nargs="+", default=[], metavar="CELL", help="cells to avoid (shell patterns)")
     option("--target", choices=["generic", "ecp5"], help="gates without a library, or a Lattice ECP5 85F")
-    option("--recipe", choices=[*asic.RECIPES, "both"], default="area")
-    option("--period", type=float, metavar="PS", help=f"of the speed recipe (default {asic.SPEED.period})")
+    option("--recipe", choices=[*asic.RECIPES, "both"], default="area", help="both: area and speed")
+    option("--period", type=float, metavar="PS", help=f"of the recipes with one (default {asic.SPEED.period})")
     option("--keep", nargs="+", default=[], metavar="MODULE", help="report these apart (shell patterns)")
     option("--whole", action="store_true", help="all as one unit: better, but slow when much is there twice")
     option("--flat", action="store_true", help="time paths across modules, not module by module")

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interfaces under test: two of them back to back, or a mesh of them, and what nodes do with them."""
+"""Two interfaces back to back, and what nodes do with interfaces."""
 
 from collections import defaultdict
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib import stream
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from golden import packet
@@ -12,31 +11,11 @@ from golden.noc import Message, Packet, flits, packets, tree
 from golden.packet import EXTRA, bucket
 from golden.paging import pack
 from hw.emit import Block
-from hw.noc.interface import ERROR, Interface
-from hw.noc.mesh import Mesh
-from hw.noc.receiver import word
-from hw.noc.reduce import order
+from hw.noc.interface import ERROR, Interface, streams
 from hw.noc.sender import command
 from sim.stream import Sink, Source
 
-__all__ = ["Network", "Pair", "Tile", "Wire", "draw", "openers", "place", "reply_words", "served"]
-
-WAYS = {"command": (In, command), "i": (In, int), "o": (Out, word)}
-
-
-def streams(config, node):
-    """Members of a node's streams, `n<node>_<class>_<way>`."""
-    return {f"n{node}_{each.name}_{way}": flow(stream.Signature(shape(config.data)))
-            for each in config.classes for way, (flow, shape) in WAYS.items()}
-
-
-def join(m, top, node, interface):
-    """Connect an interface's streams to those of `top`."""
-    for each in interface.config.classes:
-        for way, (flow, _) in WAYS.items():
-            inner, outer = interface.port(each.name, way), flipped(getattr(top, f"n{node}_{each.name}_{way}"))
-            connect(m, *((outer, inner) if flow is In else (inner, outer)))
-
+__all__ = ["Pair", "Tile", "Wire", "draw", "openers", "place", "reply_words", "served"]
 
 class Pair(Block):
     """Two interfaces whose links lead to each other: each takes the other for its router.
@@ -61,7 +40,8 @@ class Pair(Block):
         self.config, self.places = config, places
         width = sum(packet.flit(config.data).values())
         super().__init__({
-            **streams(config, 0), **streams(config, 1), "n0_error": Out(ERROR), "n1_error": Out(ERROR), "clear": In(1),
+            **{f"n{n}_{name}": member for n in range(2) for name, member in streams(config).items()},
+            "n0_error": Out(ERROR), "n1_error": Out(ERROR), "clear": In(1),
             "strike": In(16), "flip": In(width), "flit": Out(width), "valid": Out(config.vcs),
             "credit": Out(config.vcs),
         })
@@ -70,7 +50,8 @@ class Pair(Block):
         m = Module()
         m.submodules.n0, m.submodules.n1 = near, far = Interface(self.config), Interface(self.config)
         for n, each in enumerate((near, far)):
-            join(m, self, n, each)
+            for name in streams(self.config):
+                connect(m, flipped(getattr(self, f"n{n}_{name}")), getattr(each, name))
             m.d.comb += [each.x.eq(self.places[n][0]), each.y.eq(self.places[n][1]), each.clear.eq(self.clear),
                          getattr(self, f"n{n}_error").eq(each.error)]
         connect(m, far.o, near.i)
@@ -82,50 +63,6 @@ class Pair(Block):
             Value.cast(far.i.flit).eq(Value.cast(near.o.flit) ^ Mux(hit, self.flip, 0)),
             far.i.valid.eq(near.o.valid), near.o.credit.eq(far.i.credit),
         ]
-        return m
-
-
-class Network(Block):
-    """A mesh with an interface at each node. Node (x, y) is number y * width + x.
-
-    Parameters
-    ----------
-    config : golden.config.Noc
-
-    Members
-    -------
-    n0_..., n1_... :
-        Streams of the interfaces, and `error` each.
-    write : In(...), if there is a class of reductions
-        As of `Mesh`.
-    dropped : Out(1)
-        Some router has dropped something.
-    """
-
-    def __init__(self, config):
-        self.config, self.nodes = config, config.width * config.height
-        ports = {"clear": In(1), "dropped": Out(1)}
-        if any(each.reduce for each in config.classes):
-            ports["write"] = In(order(config.groups, x=4, y=4))
-        for n in range(self.nodes):
-            ports |= streams(config, n) | {f"n{n}_error": Out(ERROR)}
-        super().__init__(ports)
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.mesh = mesh = Mesh(self.config)
-        m.d.comb += [mesh.clear.eq(self.clear), self.dropped.eq(Cat(each.code != 0 for each in mesh.error).any())]
-        if mesh.sums:
-            m.d.comb += mesh.write.eq(self.write)
-        for n in range(self.nodes):
-            m.submodules[f"n{n}"] = each = Interface(self.config)
-            join(m, self, n, each)
-            connect(m, each.o, mesh.i[n])
-            connect(m, mesh.o[n], each.i)
-            m.d.comb += [
-                each.x.eq(n % self.config.width), each.y.eq(n // self.config.width), each.clear.eq(self.clear),
-                getattr(self, f"n{n}_error").eq(each.error),
-            ]
         return m
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from golden.config import Noc, NocClass
 from hw.noc.interface import Interface
+from hw.noc.network import Network
 from sim.formal import interface as formal
 from sim.formal.prove import prove
-from sim.interface import Network, Pair, reply_words
+from sim.interface import Pair, reply_words
 from sim.run import simulate
 
 DEEP = "DEEP" in os.environ

@@ -2,9 +2,10 @@
 """Synthesis to standard cells, hierarchical: a big array costs one processing element.
 
 Each unit of the hierarchy (see `hw.flow.hierarchy`) is mapped once and counted as often as it is
-used. Two recipes serve the same Verilog. `area` puts the library's full-adder cells wherever a row
+used. Three recipes serve the same Verilog. `area` puts the library's full-adder cells wherever a row
 of full adders or a carry chain appears and lets abc save the rest; `speed` leaves all to abc, which
-is told the period. Both replace enables by clock gates where the library has them.
+is told the period; `balanced` maps for area, then buffers and sizes for the period. All replace
+enables by clock gates where the library has them.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from hw.flow import sta, yosys
 from hw.flow.cache import remember
 from hw.flow.hierarchy import Hierarchy
 
-__all__ = ["AREA", "RECIPES", "SPEED", "Attempt", "Recipe", "Report", "Unit", "synthesize"]
+__all__ = ["AREA", "BALANCED", "RECIPES", "SPEED", "Attempt", "Recipe", "Report", "Unit", "synthesize"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,11 @@ SPEED = Recipe("speed", (
     Attempt("strash; dch; map -B 0.9 {D}" + _SIZE),
     Attempt("strash; dch; map -B 0.9 {D}" + _SIZE, effort=0.8),
 ), period=1400)
-RECIPES = {recipe.name: recipe for recipe in (AREA, SPEED)}
+BALANCED = Recipe("balanced", (
+    Attempt(_TIDY + "map -a" + _SIZE),
+    Attempt("strash; &get -n; &dch -f; &nf; &put" + _SIZE),
+), period=1400)
+RECIPES = {recipe.name: recipe for recipe in (AREA, SPEED, BALANCED)}
 
 
 @dataclass

@@ -16,10 +16,22 @@ from hw.noc.output import BUCKETS, Output
 from hw.noc.receiver import Receiver, Replies, word
 from hw.noc.sender import FAULT, Sender, command
 
-__all__ = ["ERROR", "Interface"]
+__all__ = ["ERROR", "Interface", "streams"]
 
 ERROR = data.StructLayout({**FAULT.members, "kind": 2})
 """A fault, and in which class."""
+
+
+def streams(config):
+    """Members of a node, by class: its `command`s, the words in, `i`, and out, `o`."""
+    found = {}
+    for each in config.classes:
+        found |= {
+            f"{each.name}_command": In(stream.Signature(command(config.data))),
+            f"{each.name}_i": In(stream.Signature(config.data)),
+            f"{each.name}_o": Out(stream.Signature(word(config.data))),
+        }
+    return found
 
 
 class Interface(Block):
@@ -57,15 +69,8 @@ class Interface(Block):
         served = [each.replies_to for each in config.classes if each.replies_to]
         if twice := next((name for name in served if served.count(name) > 1), None):
             raise ValueError(f"Interface: requests of class {twice!r} must have replies in one class")
-        ports = {}
-        for each in config.classes:
-            ports |= {
-                f"{each.name}_command": In(stream.Signature(command(config.data))),
-                f"{each.name}_i": In(stream.Signature(config.data)),
-                f"{each.name}_o": Out(stream.Signature(word(config.data))),
-            }
         super().__init__({
-            "x": In(4), "y": In(4), **ports,
+            "x": In(4), "y": In(4), **streams(config),
             "i": In(Link(config.data, config.vcs)), "o": Out(Link(config.data, config.vcs)),
             "error": Out(ERROR), "clear": In(1),
         })

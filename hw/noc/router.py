@@ -9,7 +9,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from golden.packet import Port
+from golden.packet import Error, Port
 from hw.emit import Block
 from hw.noc.lane import FAULTS, Lane, outputs
 from hw.noc.link import HEADER, Link, channels, flit
@@ -215,9 +215,11 @@ class Router(Block):
                     m.d.comb += self.error.code.eq(code)
         if self.sums is not None:
             error = self.reduce.error
-            with m.Else():
-                m.d.comb += self.error.code.eq(error.code), self.error.port.eq(error.port)
-                m.d.comb += self.error.vc.eq(self.sums), self.error.source.eq(error.tag)
+            with m.Elif(error.code != Error.NONE):
+                m.d.comb += [
+                    self.error.code.eq(error.code), self.error.port.eq(error.port), self.error.vc.eq(self.sums),
+                    self.error.source.eq(error.tag),
+                ]
 
         seen = []
         for (port, vc), lane in self.lanes.items():

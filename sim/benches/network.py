@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bench of `sim.interface.Network`: what arrives in a mesh is what golden says. `NOC` is the configuration, as JSON,
+"""Bench of `hw.noc.network.Network`: what arrives in a mesh is what golden says. `NOC` is the configuration, as JSON,
 `COUNT` the messages that each node sends of each class.
 
 Nodes answer as slowly as they may: they take no request while a reply of theirs has not left, and take no
@@ -116,5 +116,7 @@ async def traffic(dut, near):
     assert found.keys() == expected.keys()
     for flow, each in expected.items():
         assert found[flow] == each, f"{flow} differs"
-    assert not int(dut.dropped.value) and not any(int(getattr(dut, f"n{n}_error").value) for n in range(len(tiles)))
+    errors = {f"{part}_error__{n}": int(getattr(dut, f"{part}_error__{n}").value)
+              for part in ("router", "interface") for n in range(len(tiles))}
+    assert not any(errors.values()), errors
     dut._log.info(f"{len(sent)} messages, {sum(map(len, found.values()))} packets in {cycle} cycles")

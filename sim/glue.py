@@ -29,9 +29,12 @@ def build(block, boxes, program, glue):
     verilog = Verilog(block)
     control = "`verilator_config\n" + "".join(
         f'hier_block -module "{name}"\n' for name in verilog.modules if name.startswith(boxes))
-    return make(block.name, {
+    folder = make(block.name, {
         "boxes.vlt": control, f"{block.name}.sv": verilog.text, "glue.h": "\n".join(glue) + "\n",
-        f"{program}.cpp": (ROOT / "sim" / f"{program}.cpp").read_text()}, OPTIONS) / block.name
+        f"{program}.cpp": (ROOT / "sim" / f"{program}.cpp").read_text()}, OPTIONS)
+    for each in folder.rglob("*.gch"):      # precompiled headers of each box: a gigabyte and more, of no more use
+        each.unlink(missing_ok=True)
+    return folder / block.name
 
 
 def constants(noc):

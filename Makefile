@@ -30,7 +30,7 @@ lint: .venv/stamp       ## ruff, and who may import whom
 formal: .venv/stamp     ## prove the control logic
 	$(BIN)/python scripts/formal.py
 
-mutate: .venv/stamp     ## three thousand mutants of the control logic, found or explained
+mutate: .venv/stamp     ## five thousand mutants of the control logic, found or explained
 	$(BIN)/python scripts/mutate.py
 
 clean:                  ## remove build/ and .venv

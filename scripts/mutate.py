@@ -2,7 +2,8 @@
 """Mutate the control logic and see whether contracts (`sim/formal`) and simulation notice.
 
     scripts/mutate.py                   # all blocks, all bugs by hand
-    scripts/mutate.py --block kvcache   # blocks whose label begins so
+    scripts/mutate.py --block kvcache   # blocks whose label begins so, such as kvstore, router, reduce, interface,
+                                        # chiplink, or router_fork; the engine's parts have labels of their own
     scripts/mutate.py --bugs            # only the bugs by hand
     scripts/mutate.py --write           # the results of the last full run into docs/mutation.md
 
@@ -17,13 +18,14 @@ import time
 from dataclasses import asdict
 
 from hw.flow.figures import dump, figure
-from sim.mutation import chiplink, kvcache, kvstore, noc_reduce
+from sim.mutation import campaign, chiplink, interface, kvcache, kvstore, noc_reduce, router
 from sim.mutation.bugs import BUGS, caught
-from sim.mutation.campaign import Verdict, run
+from sim.mutation.campaign import Verdict
 from sim.mutation.mutants import SEED
 from sim.mutation.reasons import REASONS
 from sim.run import ROOT
 
+CAMPAIGNS = [each.run for each in (campaign, kvcache, kvstore, router, noc_reduce, interface, chiplink)]
 FOLDER, PAGE = ROOT / "build" / "mutation", ROOT / "docs" / "mutation.md"
 
 
@@ -45,10 +47,7 @@ def main(argv=None):
     if not arguments.write:
         FOLDER.mkdir(parents=True, exist_ok=True)
         if not arguments.bugs:
-            campaigns = [run, kvcache.run, kvstore.run]
-            if arguments.block:     # the network's survivors are not explained yet: it is mutated when asked for
-                campaigns += [noc_reduce.run, chiplink.run]
-            fresh = [asdict(verdict) for each in campaigns for verdict in each(FOLDER, progress, arguments.block)]
+            fresh = [asdict(verdict) for each in CAMPAIGNS for verdict in each(FOLDER, progress, arguments.block)]
             labels = {fields["label"] for fields in fresh}
             others = [fields for fields in known()["mutants"] if fields["label"] not in labels]
             mutants = sorted(others + fresh, key=place)

@@ -2,9 +2,9 @@
 // Synthetic traffic on a mesh: every node sends and receives at its local link, and all that arrives is checked.
 //
 // glue.h, which sim/noc.py writes, describes the mesh: its sizes and classes, where the fields of flits and headers
-// are, the links of the nodes, the first routes of their packets. Options are words of the form name=value, and
-// those named by the number of a class, class=pattern,load,shortest,longest,source, say what it sends; sim/noc.py
-// says what they mean. Ends with one JSON object.
+// are, the links of the nodes. Options are words of the form name=value, and those named by the number of a class,
+// class=pattern,load,shortest,longest,source, say what it sends; sim/noc.py says what they mean. Ends with one JSON
+// object.
 
 #include <algorithm>
 #include <array>
@@ -23,7 +23,7 @@
 
 using std::array, std::deque, std::string, std::vector;
 
-constexpr int ALL = NODES;              // as a destination
+constexpr int ALL = NODES;              // as a source
 constexpr int PATIENCE = 10000;         // cycles without arrivals, after which what is missing is lost
 
 // Flits
@@ -50,17 +50,44 @@ static bool odd(const Flit& flit, int vc) {
     return ones & 1;
 }
 
+// The nodes from (x, y) to (x + right, y + down).
+struct Area {
+    int x = 0, y = 0, right = 0, down = 0;
+
+    Area() = default;
+    Area(int node) : x(node % WIDTH), y(node / WIDTH) {}
+    Area(int x, int y, int right, int down) : x(x), y(y), right(right), down(down) {}
+
+    bool has(int node) const {
+        return unsigned(node % WIDTH - x) <= unsigned(right) && unsigned(node / WIDTH - y) <= unsigned(down);
+    }
+    bool others(int node) const { return right || down || !has(node); }
+    int corner() const { return y * WIDTH + x; }
+
+    // Outputs of the router of a node that sends there.
+    int route(int kind, int node) const {
+        int here = node % WIDTH, there = node / WIDTH;
+        bool column = CLASSES[kind].yx || (x <= here && here <= x + right);
+        bool row = !CLASSES[kind].yx || (y <= there && there <= y + down);
+        return (y < there && column) << N | (there < y + down && column) << S
+             | (x < here && row) << W | (here < x + right && row) << E;
+    }
+};
+
 struct Packet {
-    int kind, src, dst, length;         // class; flits with the head
+    int kind, src;                      // class
+    Area to;
+    int length;                         // flits with the head
     long born;
-    uint32_t number = 0;                // among those from src to dst, modulo what the header has room for
+    uint32_t number = 0;                // among those of its class from src, modulo what the header has room for
     bool overtaken = false;             // by one that left after it
     bool ghost = false;                 // nobody waits for it
 
     // Data that both ends know.
     uint64_t noise(int index, int lane) const {
-        uint64_t x = uint64_t(number) << 32 | src << 22 | dst << 12 | kind << 10 | index << 2;
-        x = (x + lane) * 0x9e3779b97f4a7c15;
+        uint64_t x = uint64_t(number) << 40 | uint64_t(src) << 32 | uint64_t(to.corner()) << 24
+                   | to.down << 20 | to.right << 16 | kind << 12 | index << 3 | lane;
+        x *= 0x9e3779b97f4a7c15;
         x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
         return x ^ x >> 29;
     }
@@ -70,9 +97,8 @@ struct Packet {
         Flit made{};
         for (int lane = index == 0; lane < DATA.bits / 64; lane++) put(made, {64 * lane, 64}, noise(index, lane));
         if (index == 0) {
-            int corner = dst == ALL ? 0 : dst;
-            put(made, header::dst_x, corner % WIDTH), put(made, header::dst_y, corner / WIDTH);
-            if (dst == ALL) put(made, header::ext_x, WIDTH - 1), put(made, header::ext_y, HEIGHT - 1);
+            put(made, header::dst_x, to.x), put(made, header::dst_y, to.y);
+            put(made, header::ext_x, to.right), put(made, header::ext_y, to.down);
             put(made, header::src_x, src % WIDTH), put(made, header::src_y, src / WIDTH);
             put(made, header::tag, number), put(made, header::user, number >> header::tag.bits);
             put(made, header::length, length - 1), put(made, header::last, 1);
@@ -139,6 +165,7 @@ struct Node {
     struct Sending {
         deque<Packet> queue;
         int index = 0, vc = 0;                      // of the flit that is next
+        uint32_t sent = 0;
     };
     array<Sending, KINDS> sending;
     array<deque<int>, VCS> ahead;                   // buckets of the flits that may be in the router's buffers
@@ -157,18 +184,18 @@ struct Node {
     void generate();
     void drive();
     void depart(Packet& packet);
-    void damage(int kind, Flit& head);
+    void damage(const Packet& packet, Flit& head);
     void sample();
     void arrive(int vc, const Flit& flit);
 
-    void make(int kind, int dst);
-    int destination(const string& pattern);
-    int choose(int kind, int dst);
+    void make(int kind, Area to);
+    Area destination(const string& pattern);
+    Area rectangle();
+    int choose(const Packet& packet);
     bool identify(const Flit& head, int kind, Packet& packet);
 };
 
 struct Flow {
-    uint32_t sent = 0;
     long flits = 0;                                 // arrived within the measured cycles
     deque<Packet> under_way;
 };
@@ -178,11 +205,11 @@ struct Simulation {
     VerilatedContext context;
     Vtop top{&context};
     std::mt19937_64 random{options.seed};
-    vector<Flow> flows = vector<Flow>(KINDS * NODES * (NODES + 1));
+    vector<Flow> flows = vector<Flow>(KINDS * NODES * NODES);
     vector<Node> nodes;
 
-    long now = 0, last = 0, made = 0, taken = 0, delivered = 0, under_way = 0;
-    long flipped = 0, reported = 0, seen = -1;      // cycle in which a router reported damage, if one does
+    long now = 0, last = 0, made = 0, taken = 0, copies = 0, delivered = 0, under_way = 0;
+    long flipped = 0, spoiled = 0, reported = 0, seen = -1;     // cycle in which a router reported damage, if one does
     struct { long lost, duplicated, misrouted, reordered, corrupted, credits; } faults{};
     struct Measured { long flits, packets, latency, worst; };
     array<Measured, KINDS> measured{};
@@ -192,7 +219,7 @@ struct Simulation {
         for (int node = 0; node < NODES; node++) nodes.emplace_back(*this, node);
     }
 
-    Flow& flow(int kind, int src, int dst) { return flows[(kind * NODES + src) * (NODES + 1) + dst]; }
+    Flow& flow(int kind, int src, int dst) { return flows[(kind * NODES + src) * NODES + dst]; }
     bool chance(double probability) { return random() * 0x1p-64 < probability; }
     int below(int bound) { return random() % bound; }
     bool measuring() const { return options.warmup <= now && now < options.cycles; }
@@ -220,21 +247,22 @@ void Node::generate() {
         const Traffic& traffic = sim.options.traffic[kind];
         if (traffic.source != ALL && traffic.source != me) continue;
         if (sim.chance(traffic.load * 2 / (traffic.shortest + traffic.longest)))
-            if (int dst = destination(traffic.pattern); dst != me) make(kind, dst);
+            if (Area to = destination(traffic.pattern); to.others(me)) make(kind, to);
     }
 }
 
-void Node::make(int kind, int dst) {
+void Node::make(int kind, Area to) {
     if (!sim.making && !sim.options.packets) return;
     const Traffic& traffic = sim.options.traffic[kind];
     int length = traffic.shortest + sim.below(traffic.longest - traffic.shortest + 1);
-    sending[kind].queue.push_back({kind, me, dst, length, sim.now});
+    sending[kind].queue.push_back({kind, me, to, length, sim.now});
     sim.made++;
 }
 
 // By a pattern; this node itself stands for nobody.
-int Node::destination(const string& pattern) {
-    if (pattern == "broadcast") return ALL;
+Area Node::destination(const string& pattern) {
+    if (pattern == "broadcast") return {0, 0, WIDTH - 1, HEIGHT - 1};
+    if (pattern == "rectangle") return rectangle();
     if (pattern == "transpose") return me % WIDTH * WIDTH + me / WIDTH;
     if (pattern == "memory") {
         bool mine = std::find(std::begin(MEMORIES), std::end(MEMORIES), me) != std::end(MEMORIES);
@@ -245,14 +273,25 @@ int Node::destination(const string& pattern) {
     return me;
 }
 
+Area Node::rectangle() {
+    auto [left, right] = std::minmax({sim.below(WIDTH), sim.below(WIDTH)});
+    auto [top, bottom] = std::minmax({sim.below(HEIGHT), sim.below(HEIGHT)});
+    Area found{left, top, right - left, bottom - top};
+    return found.others(me) ? found : rectangle();
+}
+
 // The freest virtual channel of the class; but while a packet of the same bucket is behind one, no other. Or none: -1.
-int Node::choose(int kind, int dst) {
-    int chosen = -1, first = CLASSES[kind].first;
-    for (int vc = first; vc < first + CLASSES[kind].vcs; vc++) {
+int Node::choose(const Packet& packet) {
+    const Class& kind = CLASSES[packet.kind];
+    int chosen = -1;
+    for (int vc = kind.first; vc < kind.first + kind.vcs; vc++) {
         const deque<int>& there = ahead[vc];
-        bool must = std::find(there.begin(), there.end(), BUCKET[dst]) != there.end();
-        if (must) return there.size() < DEPTH ? vc : -1;
-        if (there.size() < DEPTH && (chosen < 0 || there.size() < ahead[chosen].size())) chosen = vc;
+        bool must = std::find(there.begin(), there.end(), BUCKET[packet.to.corner()]) != there.end();
+        // A multicast begins when there is room for all of it, with the credit that comes now.
+        bool room = kind.multicast ? there.size() + packet.length <= DEPTH + (*send.credit >> vc & 1)
+                                   : there.size() < DEPTH;
+        if (must) return room ? vc : -1;
+        if (room && (chosen < 0 || there.size() < ahead[chosen].size())) chosen = vc;
     }
     return chosen;
 }
@@ -265,15 +304,15 @@ void Node::drive() {
         Sending& one = sending[kind];
         if (one.queue.empty()) continue;
         Packet& packet = one.queue.front();
-        if (one.index == 0) one.vc = choose(kind, packet.dst);
+        if (one.index == 0) one.vc = choose(packet);
         if (one.vc < 0 || ahead[one.vc].size() == DEPTH) continue;
 
         if (one.index == 0 && !packet.ghost) depart(packet);
-        Flit flit = packet.flit(one.index, one.vc, FIRST[kind][me][packet.dst]);
-        if (one.index == 0) damage(kind, flit);
+        Flit flit = packet.flit(one.index, one.vc, packet.to.route(kind, me));
+        if (one.index == 0) damage(packet, flit);
         std::copy(flit.begin(), flit.end(), send.flit);
         *send.valid = 1 << one.vc;
-        ahead[one.vc].push_back(BUCKET[packet.dst]);
+        ahead[one.vc].push_back(BUCKET[packet.to.corner()]);
         turn = (kind + 1) % KINDS;
         if (++one.index < packet.length) continue;
         one.index = 0;
@@ -285,24 +324,23 @@ void Node::drive() {
 // The head leaves: who gets the packet waits for it from now on.
 void Node::depart(Packet& packet) {
     sim.taken++;
-    packet.number = sim.flow(packet.kind, me, packet.dst).sent++ % Packet::NUMBERS;
+    packet.number = sending[packet.kind].sent++ % Packet::NUMBERS;
     for (int dst = 0; dst < NODES; dst++) {
-        if (packet.dst == ALL ? dst == me : dst != packet.dst) continue;
+        if (dst == me || !packet.to.has(dst)) continue;
         deque<Packet>& before = sim.flow(packet.kind, me, dst).under_way;
         before.insert(before.end() - sim.strike("reordered", !before.empty()), packet);
-        sim.under_way++;
+        sim.copies++, sim.under_way++;
     }
 }
 
-// Flip a bit of some heads, each in turn; the router drops them, and has said so before the next. A route has no
-// bits for neighbours that a node does not have, and none that leads back.
-void Node::damage(int kind, Flit& head) {
+// Flip a bit of some heads, each in turn, when the router has said so of the one before. A bit of the route for a
+// neighbour that the node does not have, or that leads back, spoils nothing.
+void Node::damage(const Packet& packet, Flit& head) {
     if (!sim.making || sim.flipped == sim.options.flips || sim.flipped > sim.reported || !sim.chance(0.01)) return;
-    int bit = sim.flipped % (FLIT - 1), ways = 0;
-    for (int dst = 0; dst < NODES; dst++) ways |= dst == me ? 0 : FIRST[kind][me][dst];
-    if (bit >= ROUTE.first && bit < ROUTE.first + 4 && !(ways >> (bit - ROUTE.first) & 1)) return;
-    flip(head, bit < ROUTE.first + 4 ? bit : bit + 1);
-    sim.flipped++;
+    int bit = sim.flipped++ % FLIT, ways = Area(0, 0, WIDTH - 1, HEIGHT - 1).route(packet.kind, me);
+    flip(head, bit);
+    if (bit >= ROUTE.first && bit < ROUTE.first + ROUTE.bits && !(ways >> (bit - ROUTE.first) & 1)) return;
+    for (int dst = 0; dst < NODES; dst++) sim.spoiled += dst != me && packet.to.has(dst);
 }
 
 // Receiving
@@ -419,7 +457,7 @@ void Simulation::run() {
         if (making && (done || (options.flips && reported == options.flips))) stop();
     }
     for (int n = 0; n < 200; n++) cycle();
-    faults.lost = under_way;
+    faults.lost = under_way + made - taken;
     for (Node& node : nodes)
         for (deque<int>& there : node.ahead) faults.credits += there.size();
 }
@@ -434,8 +472,9 @@ void Simulation::stop() {
 }
 
 void Simulation::print() {
-    printf("{\"cycles\": %ld, \"last\": %ld, \"sent\": %ld, \"delivered\": %ld, ", now, last, taken, delivered);
-    printf("\"flipped\": %ld, \"reported\": %ld,\n", flipped, reported);
+    printf("{\"cycles\": %ld, \"last\": %ld, \"sent\": %ld, \"copies\": %ld, ", now, last, taken, copies);
+    printf("\"delivered\": %ld, ", delivered);
+    printf("\"flipped\": %ld, \"reported\": %ld, \"spoiled\": %ld,\n", flipped, reported, spoiled);
     printf("\"faults\": {\"lost\": %ld, \"duplicated\": %ld, ", faults.lost, faults.duplicated);
     printf("\"misrouted\": %ld, \"reordered\": %ld, ", faults.misrouted, faults.reordered);
     printf("\"corrupted\": %ld, \"credits\": %ld},\n\"classes\": [", faults.corrupted, faults.credits);

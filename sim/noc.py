@@ -14,22 +14,17 @@ from functools import lru_cache
 
 import numpy as np
 
-from golden.noc import outputs, tree
-from golden.packet import HEADER, Port, bucket, flit
-from hw.emit import Verilog
+from golden.noc import tree
+from golden.packet import Port, bucket, flit
 from hw.noc.mesh import Mesh
 from hw.noc.router import ERROR
-from sim.run import ROOT, make
+from sim import glue
 
 __all__ = ["FAULTS", "PATTERNS", "Result", "Traffic", "bound", "build", "hops", "links", "run", "shares"]
 
-PATTERNS = ("uniform", "transpose", "hotspot", "memory", "reply", "broadcast")
+MULTICASTS = ("broadcast", "rectangle")
+PATTERNS = ("uniform", "transpose", "hotspot", "memory", "reply", *MULTICASTS)
 FAULTS = ("lost", "duplicated", "misrouted", "reordered", "corrupted")
-
-# Each kind of router is compiled once, whatever the size of the mesh; to the mesh it is a box all of whose outputs
-# may depend on all inputs, hence the waiver.
-OPTIONS = ["--hierarchical", "-Wno-UNOPTFLAT", "-O3", "--x-assign", "fast", "--x-initial", "fast",
-           "-CFLAGS", "-std=c++20"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +36,10 @@ class Traffic:
     pattern : str
         Destinations: `uniform`, all others alike; `transpose`, (y, x) of (x, y); `hotspot`, uniform, but one
         in ten to the middle; `memory`, of the nodes without memories those with them, alike; `reply`, one for
-        each packet of the class that this replies to, to where it came from; `broadcast`, all others at once.
+        each packet of the class that this replies to, to where it came from; and in classes with multicast
+        `broadcast`, all others at once, and `rectangle`, any of them in a rectangle.
     load : float
-        Flits that each source makes in a cycle; they wait as long as they must.
+        Flits that each source makes in a cycle, on average; they wait as long as they must.
     length : int or (int, int)
         Flits of a packet, or the least and the most.
     source : (int, int)
@@ -62,13 +58,14 @@ class Result:
 
     Attributes
     ----------
-    cycles, last, sent, delivered : int
-        Of the whole run: how long it took, the cycle in which the last flit arrived, packets.
+    cycles, last, sent, copies, delivered : int
+        Of the whole run: how long it took, the cycle in which the last flit arrived, packets, how often they
+        should arrive, and how often they did.
     faults : dict of str to int
         What went wrong: packets `lost`, `duplicated`, `misrouted` and `reordered`, flits `corrupted`, `credits`
         lost or too many.
-    flipped, reported : int
-        Heads that were damaged and damage that routers reported.
+    flipped, reported, spoiled : int
+        Heads that were damaged, damage that routers reported, and copies that therefore should be lost.
     accepted : dict of str to float
         By class: flits that arrived, per node and measured cycle.
     latency, worst : dict of str to float
@@ -81,10 +78,12 @@ class Result:
     cycles: int
     last: int
     sent: int
+    copies: int
     delivered: int
     faults: dict
     flipped: int
     reported: int
+    spoiled: int
     accepted: dict
     latency: dict
     worst: dict
@@ -166,7 +165,8 @@ def run(noc, traffic, *, cycles=10_000, warmup=2_000, packets=0, stall=0.0, flip
     stall : float
         Probability with which a node does not take a flit in a cycle.
     flips : int
-        Heads to damage, each in another bit; routers should drop them and say so.
+        Heads to damage, one after the other in all their bits; routers should say so, and drop them unless it is
+        a bit of the route that nothing there can follow.
     fault : str
         One of `FAULTS` to be made once behind the mesh's back, so that the checks have something to find.
     seed : int
@@ -176,22 +176,19 @@ def run(noc, traffic, *, cycles=10_000, warmup=2_000, packets=0, stall=0.0, flip
     Result
     """
     for name, each in traffic.items():
-        if each.pattern not in PATTERNS:
-            raise ValueError(f"{name}: pattern must be one of {', '.join(PATTERNS)}, not {each.pattern!r}")
-        if each.pattern == "transpose" and noc.width != noc.height:
-            raise ValueError(f"{name}: only a square is transposed, not {noc.width} x {noc.height}")
+        _check(noc, name, each)
     if fault and fault not in FAULTS:
         raise ValueError(f"fault must be one of {', '.join(FAULTS)}, not {fault!r}")
-    model, name = build(noc), Mesh(noc).name
+    program = build(noc)
     words = {"cycles": cycles, "warmup": warmup, "packets": packets, "stall": stall, "flips": flips, "fault": fault,
              "seed": seed}
     for number, each in enumerate(noc.classes):
         if each.name in traffic:
             words[number] = _words(noc, traffic[each.name])
-    done = subprocess.run([model / name, *(f"{name}={value}" for name, value in words.items())], text=True,
+    done = subprocess.run([program, *(f"{name}={value}" for name, value in words.items())], text=True,
                           capture_output=True)
     if done.returncode:
-        raise RuntimeError(f"{model / name} failed:\n{done.stderr}")
+        raise RuntimeError(f"{program} failed:\n{done.stderr}")
     found, nodes, measured = json.loads(done.stdout), noc.width * noc.height, cycles - warmup
     classes = dict(zip((each.name for each in noc.classes), found.pop("classes"), strict=True))
     for each in classes.values():
@@ -204,14 +201,8 @@ def run(noc, traffic, *, cycles=10_000, warmup=2_000, packets=0, stall=0.0, flip
 
 @lru_cache
 def build(noc):
-    """Have the simulation of a mesh ready; return its folder."""
-    mesh = Mesh(noc)
-    verilog = Verilog(mesh)
-    control = "`verilator_config\n" + "".join(
-        f'hier_block -module "{name}"\n' for name in verilog.modules if name.startswith("router_"))
-    return make(mesh.name, {
-        "boxes.vlt": control, f"{mesh.name}.sv": verilog.text, "glue.h": "\n".join(_glue(noc)) + "\n",
-        "noc.cpp": (ROOT / "sim" / "noc.cpp").read_text()}, OPTIONS)
+    """Have the simulation of a mesh ready; return its program."""
+    return glue.build(Mesh(noc), ("router_",), "noc", _glue(noc))
 
 
 def _nodes(noc):
@@ -235,67 +226,55 @@ def _way(order, source, dst):
     return (source, None), *((here, port) for here, (_, (port,)) in tree(order, source, dst).items())
 
 
+def _check(noc, name, traffic):
+    """Refuse what a class cannot send."""
+    if traffic.pattern not in PATTERNS:
+        raise ValueError(f"{name}: pattern must be one of {', '.join(PATTERNS)}, not {traffic.pattern!r}")
+    if traffic.pattern == "transpose" and noc.width != noc.height:
+        raise ValueError(f"{name}: only a square is transposed, not {noc.width} x {noc.height}")
+    if noc[name].reduce:
+        raise ValueError(f"{name}: reductions are for sim.collectives")
+    if traffic.pattern in MULTICASTS and not noc[name].multicast:
+        raise ValueError(f"{name}: {traffic.pattern} needs a class with multicast")
+    if noc[name].multicast and _lengths(traffic)[1] > noc.depth:
+        raise ValueError(f"{name}: multicasts have at most {noc.depth} flits, not {_lengths(traffic)[1]}")
+
+
+def _lengths(traffic):
+    return (traffic.length,) * 2 if isinstance(traffic.length, int) else traffic.length
+
+
 def _words(noc, traffic):
-    low, high = (traffic.length,) * 2 if isinstance(traffic.length, int) else traffic.length
+    low, high = _lengths(traffic)
     source = _nodes(noc).index(traffic.source) if traffic.source else noc.width * noc.height
     return f"{traffic.pattern},{traffic.load},{low},{high},{source}"
 
 
 def _glue(noc):
     """The mesh, for C++."""
-    nodes, end = _nodes(noc), (noc.width - 1, noc.height - 1)
-
-    def fields(sizes):
-        first = 0
-        for name, bits in sizes.items():
-            yield name, f"{{{first}, {bits}}}"
-            first += bits
-
-    def table(values):
-        return f"{{{', '.join(map(table, values))}}}" if isinstance(values, list | tuple) else str(int(values))
-
-    def first(kind, source, dst):
-        ports = outputs(noc.order(kind.name), Port.L, source, *((((0, 0), end)) if dst is None else (dst,)))
-        return sum(1 << port for port in ports)
-
-    names = [each.name for each in noc.classes]
-    yield "#pragma once"
-    yield '#include "Vtop.h"'
-    yield "struct Field { int first, bits; };"
-    yield "struct Class { int first, vcs, replies_to; };"
+    nodes, names = _nodes(noc), [each.name for each in noc.classes]
+    yield from glue.constants(noc)
+    yield "struct Class { int first, vcs, replies_to; bool yx, multicast; };"
     yield "struct Link { uint32_t* flit; CData* valid; CData* credit; };"
-    for name, value in (("WIDTH", noc.width), ("HEIGHT", noc.height), ("NODES", len(nodes)), ("VCS", noc.vcs),
-                        ("DEPTH", noc.depth), ("KINDS", len(noc.classes)), ("FLIT", sum(flit(noc.data).values())),
-                        ("HOTSPOT", _hotspot(noc))):
+    for name, value in ("FLIT", sum(flit(noc.data).values())), ("HOTSPOT", _hotspot(noc)):
         yield f"constexpr int {name} = {value};"
-    for name, value in fields(flit(noc.data)):
-        yield f"constexpr Field {name.upper()}{value};"
-    yield "namespace header {"
-    for name, value in fields(HEADER):
-        yield f"constexpr Field {name}{value};"
-    yield "}"
-    yield "constexpr Class CLASSES[]" + table([
-        (noc.channels(each.name)[0], each.vcs, names.index(each.replies_to) if each.replies_to else -1)
-        for each in noc.classes]) + ";"
-    yield "constexpr int MEMORIES[]" + table(_memories(noc)) + ";"
-    yield "constexpr int BUCKET[]" + table([bucket(*node) for node in nodes] + [0]) + ";"
-    yield "constexpr unsigned char FIRST[KINDS][NODES][NODES + 1]" + table(
-        [[[first(kind, source, dst) for dst in [*nodes, None]] for source in nodes] for kind in noc.classes]) + ";"
+    yield from glue.fields({name.upper(): bits for name, bits in flit(noc.data).items()})
+    yield f"enum Port {{ {', '.join(port.name for port in Port)} }};"
+    yield "constexpr Class CLASSES[]" + glue.table([
+        (noc.channels(each.name)[0], each.vcs, names.index(each.replies_to) if each.replies_to else -1,
+         noc.order(each.name) == "yx", each.multicast) for each in noc.classes]) + ";"
+    yield "constexpr int MEMORIES[]" + glue.table(_memories(noc)) + ";"
+    yield "constexpr int BUCKET[]" + glue.table([bucket(*node) for node in nodes]) + ";"
     for name, way in ("send", "i"), ("receive", "o"):
         yield f"inline Link {name}(Vtop& top, int node) {{"
         yield "    switch (node) {"
         for n in range(len(nodes)):
-            flit_, valid, credit = (_port(f"{way}__{n}__{member}") for member in ("flit", "valid", "credit"))
+            flit_, valid, credit = (glue.port(f"{way}__{n}__{member}") for member in ("flit", "valid", "credit"))
             yield f"    case {n}: return {{top.{flit_}.data(), &top.{valid}, &top.{credit}}};"
         yield "    }\n    __builtin_unreachable();\n}"
     yield "inline int error(Vtop& top, int node) {"
     yield "    switch (node) {"
     for n in range(len(nodes)):
         code = ERROR["code"]
-        yield f"    case {n}: return top.{_port(f'error__{n}')} >> {code.offset} & {(1 << code.width) - 1};"
+        yield f"    case {n}: return top.{glue.port(f'error__{n}')} >> {code.offset} & {(1 << code.width) - 1};"
     yield "    }\n    __builtin_unreachable();\n}"
-
-
-def _port(name):
-    """A port's name as Verilator has it."""
-    return name.replace("__", "___05F")

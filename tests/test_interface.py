@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interfaces of the network. With `DEEP` in the environment: more configurations, a bigger mesh, all bugs by hand."""
+"""Interfaces of the network. With `DEEP` in the environment: more configurations, a bigger mesh."""
 
-import importlib.util
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +11,7 @@ from hw.noc.network import Network
 from sim.formal import interface as formal
 from sim.formal.prove import prove
 from sim.interface import Pair, reply_words
-from sim.mutation.interface_bugs import BUGS
-from sim.run import ROOT, simulate
+from sim.run import simulate
 
 DEEP = "DEEP" in os.environ
 REQUEST, REPLY = NocClass(name="request"), NocClass(name="reply", replies_to="request")
@@ -58,15 +53,3 @@ def test_replies_fill_what_is_reserved():
         words = reply_words(reserve)
         assert words + max(-(-words // 255), 1) == reserve
     assert reply_words(0) is None
-
-
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_bugs_can_be_planted(bug):
-    assert Path(importlib.util.find_spec(bug.module).origin).read_text().count(bug.old) == 1
-
-
-@pytest.mark.parametrize("number", range(len(BUGS)) if DEEP else [0])
-def test_bugs_are_caught(number):
-    done = subprocess.run([sys.executable, "-m", "sim.mutation.interface_bugs", str(number)], cwd=ROOT, text=True,
-                          capture_output=True, check=True)
-    assert done.stdout.splitlines()[-1] != "null"

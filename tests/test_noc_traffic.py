@@ -2,6 +2,7 @@
 """Traffic on the simulated mesh: all of it arrives, and the checks see what does not."""
 
 import os
+from itertools import product
 
 import pytest
 
@@ -11,19 +12,44 @@ from scripts.report import network
 from sim.noc import FAULTS, Traffic, bound, hops, links, run, shares
 
 DEEP = "DEEP" in os.environ
-NOC = Noc(width=4, height=4, memory="west", classes=(
+NOC = Noc(width=3, height=2, classes=(NocClass(name="data"), NocClass(name="cast", multicast=True)))
+ALL = {"data": Traffic("uniform", 0.8, (1, 8)), "cast": Traffic("rectangle", 0.3, (1, 4))}
+
+SERVED = Noc(width=4, height=4, memory="west", classes=(
     NocClass(name="data", vcs=2), NocClass(name="requests"), NocClass(name="replies", replies_to="requests")))
-ALL = {"data": Traffic("uniform", 0.8, (1, 8)), "requests": Traffic("memory", 0.3, (1, 4)),
-       "replies": Traffic("reply", length=(1, 8))}
+SERVING = {"data": Traffic("uniform", 0.8, (1, 8)), "requests": Traffic("memory", 0.3, (1, 4)),
+           "replies": Traffic("reply", length=(1, 8))}
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.4, 0.9])
-def test_all_arrives(stall):
+@pytest.mark.parametrize("noc, traffic", [(NOC, ALL), *[(SERVED, SERVING)] * DEEP], ids=["casts", *["served"] * DEEP])
+def test_all_arrives(noc, traffic, stall):
     """Classes side by side, whatever the nodes' buffers do."""
     packets = 400_000 if DEEP else 3_000
-    found = run(NOC, ALL, packets=packets, warmup=0, stall=stall, seed=7)
-    assert found.sound and found.delivered == found.sent >= packets and found.reported == 0
+    found = run(noc, traffic, packets=packets, warmup=0, stall=stall, seed=7)
+    assert found.sound and found.delivered == found.copies >= found.sent >= packets and found.reported == 0
     assert all(flits > 0 for flits in found.accepted.values())
+
+
+@pytest.mark.skipif(not DEEP, reason="DEEP: a mesh for each")
+@pytest.mark.parametrize("depth, order", list(product((2, 3, 4, 8), ("xy", "yx"))))
+def test_multicasts_do_not_deadlock(depth, order):
+    """All nodes send all they can to all others, to rectangles, and beside packets of another class."""
+    noc = Noc(width=4, height=4, depth=depth, classes=(
+        NocClass(name="data"), NocClass(name="cast", multicast=True, order=order)))
+    data = Traffic("uniform", 1.0, (1, 8))
+    for pattern, stall in product(("broadcast", "rectangle"), (0.0, 0.3, 0.9)):
+        cast = Traffic(pattern, 1.0, (1, depth))
+        found = run(noc, {"data": data, "cast": cast}, packets=100_000, warmup=0, stall=stall, seed=depth)
+        assert found.sound and found.delivered == found.copies
+        found = run(noc, {"cast": cast}, packets=30_000, warmup=0, stall=stall, seed=depth)
+        assert found.sound and found.delivered == found.copies
+
+
+def test_multicasts_follow_each_other():
+    """Without a pause on any link, if they leave a slot of the buffers free."""
+    found = run(NOC, {"cast": Traffic("broadcast", 2.0, 3, source=(0, 0))}, cycles=3000, warmup=500)
+    assert found.accepted["cast"] == 5 / 6
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -41,17 +67,20 @@ def test_latency_without_load():
 
 def test_throughput():
     found = run(NOC, {"data": Traffic()}, cycles=4000, warmup=1000)
-    assert 0.78 < found.accepted["data"] < 0.9375
+    assert 0.7 < found.accepted["data"] / bound(NOC, "data", "uniform") < 1
     use = links(NOC, found.flows)
-    assert max(use.values()) <= 1 and sum(flits for (_, port), flits in use.items() if port is Port.L) / 16 == \
+    assert max(use.values()) <= 1 and sum(flits for (_, port), flits in use.items() if port is Port.L) / 6 == \
         pytest.approx(found.accepted["data"])
 
 
-def test_damaged_heads_are_dropped():
-    """Each bit in turn, but for the route's L, is wrong in some head: a router says so, all else arrives."""
-    bits = sum(flit(NOC.data).values()) - 1
-    found = run(NOC, {"data": Traffic(load=0.3, length=(1, 4))}, cycles=1000 * bits, flips=bits)
-    assert found.flipped == found.reported == found.faults.pop("lost") == bits
+@pytest.mark.parametrize("traffic", [{"data": Traffic(load=0.3, length=(1, 4))},
+                                     {"cast": Traffic("rectangle", 0.1, (1, 4))}], ids=["data", "cast"])
+def test_damaged_heads_are_dropped(traffic):
+    """Each bit in turn is wrong in some head: a router says so, and nobody gets it unless that does no harm."""
+    bits = sum(flit(NOC.data).values())
+    found = run(NOC, traffic, cycles=1000 * bits, flips=bits)
+    assert found.flipped == found.reported == bits
+    assert found.faults.pop("lost") == found.spoiled > 0
     assert not any(found.faults.values())
 
 
@@ -64,7 +93,7 @@ def test_bounds():
         assert bound(noc, "data", "transpose") == pytest.approx((count - size) / (size - 1) / count)
         assert bound(noc, "data", "hotspot") == pytest.approx(1 / (0.9 + 0.1 * (count - 1)))
         assert hops(noc, "data", {"data": shares(noc, "uniform")}) == pytest.approx(2 * size / 3)
-    noc = Noc(width=8, height=8, memory="west", classes=NOC.classes)
+    noc = Noc(width=8, height=8, memory="west", classes=SERVED.classes)
     assert bound(noc, "requests", "memory") == pytest.approx(1 / 8)
 
 
@@ -73,6 +102,12 @@ def test_refusals():
         run(NOC, {"data": Traffic("random")})
     with pytest.raises(ValueError, match="^data: only a square is transposed, not 4 x 3$"):
         run(Noc(width=4, height=3), {"data": Traffic("transpose")})
+    with pytest.raises(ValueError, match="^data: rectangle needs a class with multicast$"):
+        run(NOC, {"data": Traffic("rectangle")})
+    with pytest.raises(ValueError, match="^cast: multicasts have at most 4 flits, not 5$"):
+        run(NOC, {"cast": Traffic("rectangle", length=(1, 5))})
+    with pytest.raises(ValueError, match="^sums: reductions are for sim.collectives$"):
+        run(Noc(classes=(NocClass(name="sums", reduce=True),)), {"sums": Traffic()})
     with pytest.raises(ValueError, match="^fault must be one of lost, .*, not 'fire'$"):
         run(NOC, {"data": Traffic()}, fault="fire")
 

@@ -2,6 +2,7 @@
 """Figures of the network: latency and throughput of the simulated mesh, area and longest path of its routers."""
 
 from functools import lru_cache
+from math import ceil
 
 from golden.config import Noc, NocClass
 from hw.emit import Verilog
@@ -10,6 +11,7 @@ from hw.flow.figures import figure
 from hw.flow.report import critical
 from hw.noc.mesh import router
 from scripts.report import network
+from sim import collectives
 from sim import noc as mesh
 from sim.noc import Traffic
 
@@ -20,15 +22,34 @@ LENGTHS = 1, 4              # flits of a packet
 LATENCY = {4: 3.68, 8: 6.34}
 ACCEPTED = {(4, 1): 0.78, (4, 4): 0.66, (8, 1): 0.42, (8, 4): 0.37}
 AREA = {1: (13_100, 700), 2: (30_000, 800)}                 # GE and ps, by virtual channels
+REGISTERS = 130             # ps of clk-q and setup, which the peers' figures leave out
 
 PAIR = (NocClass(name="requests"), NocClass(name="replies", replies_to="requests"))
 MEMORY = Noc(width=8, height=8, memory="west", classes=PAIR)
 MIXED = Noc(width=4, height=4, memory="west", classes=(NocClass(name="data", vcs=2), *PAIR))
 
+DEPTHS = 4, 8
+WORDS = 2, 8, 32, 128       # of a broadcast
+VECTORS = 1, 4, 8, 16, 64   # flits of an all-reduce
+CURVE = *range(1, 17), *range(20, 65, 4)
+
+DATA, CAST, SUMS = NocClass(name="data"), NocClass(name="cast", multicast=True), NocClass(name="sums", reduce=True)
+CASTS = Noc(width=4, height=4, classes=(DATA, CAST))
+ROUTERS = {
+    "plain": ((DATA, NocClass(name="other")), "no multicasts, no reductions"),
+    "multicast": ((DATA, CAST), "one with multicasts"),
+    "collectives": ((CAST, SUMS), "one with multicasts, one with reductions, without their adders"),
+}
+
 
 def plain(size):
     """A square mesh with one class on two virtual channels."""
     return Noc(width=size, height=size, classes=(NocClass(name="data", vcs=2),))
+
+
+def tiles(size, depth):
+    """A square mesh with reductions and multicasts."""
+    return Noc(width=size, height=size, depth=depth, classes=(SUMS, CAST))
 
 
 def measure(quick, library):
@@ -37,7 +58,7 @@ def measure(quick, library):
     Parameters
     ----------
     quick : bool
-        Without loads of saturation, areas, and most of the random packets.
+        Without loads of saturation, multicasts and reductions, areas, and most of the random packets.
     library : list of path
         Liberty files, or none.
     """
@@ -47,6 +68,10 @@ def measure(quick, library):
     yield from _memory()
     yield from _random(100_000 if quick else 1_000_000)
     if not quick:
+        yield from _multicasts()
+        for size in SIZES:
+            yield from _broadcasts(size)
+            yield from _reductions(size)
         yield from _areas(library)
 
 
@@ -61,7 +86,10 @@ def report(path, figures):
                   f"{MEMORY.order('replies')}, at the same time.", MEMORY, memory()))
     maps = [network.Map(title, about, noc.width, noc.height, mesh.links(noc, found.flows))
             for title, about, noc, found in shown]
-    return network.write(path, curves, maps, figures)
+    sums, casts = ([network.Times(size, depth, [(count, what(size, depth, count)) for count in CURVE], goal(size))
+                    for size in SIZES for depth in DEPTHS]
+                   for what, goal in ((reduction, reducing), (broadcast, casting)))
+    return network.write(path, curves, maps, sums, casts, figures)
 
 
 # Runs; equal ones once
@@ -118,6 +146,28 @@ def memory(length=1):
     return run(MEMORY, ("requests", Traffic("memory", 0.14, length)), ("replies", Traffic("reply", 0, length)))
 
 
+def casting(size):
+    """Cycles beside its flits that a broadcast may take: hops, and 4 for the interfaces and both ends."""
+    return 2 * (size - 1) + 4
+
+
+def reducing(size):
+    """Cycles beside its flits that an all-reduce may take."""
+    return 4 * (size - 1) + 20
+
+
+@lru_cache
+def broadcast(size, depth, count):
+    """Cycles that so many words take from a corner to all nodes."""
+    return collectives.broadcast(tiles(size, depth), (0, 0), count).cycles
+
+
+@lru_cache
+def reduction(size, depth, count):
+    """Cycles that the sum of all nodes' vectors takes, and its way to all of them."""
+    return collectives.all_reduce(tiles(size, depth), count).cycles
+
+
 # Figures
 
 def _uniform(size, quick):
@@ -167,21 +217,69 @@ def _random(packets):
     yield figure("noc.random.packets", found.delivered, "packet", how, packets, ">=")
     for fault, count in found.faults.items():
         yield figure(f"noc.random.{fault}", count, "", how, 0, "==")
-    flips = 10 * (sum(mesh.flit(64).values()) - 1)
+    flips = 10 * sum(mesh.flit(64).values())
     found = mesh.run(plain(4), {"data": Traffic("uniform", 0.3, (1, 4))}, cycles=1000 * flips,
                      flips=flips)
     yield figure("noc.flips.reported", found.reported, "", f"RTL, 4x4, {flips} heads with one bit wrong", flips, "==")
-    yield figure("noc.flips.dropped", found.faults.pop("lost"), "", "the same", flips, "==")
+    yield figure("noc.flips.dropped", found.faults.pop("lost"), "",
+                 "the same; the others go where they should: a bit of the route that nothing there can follow",
+                 found.spoiled, "==")
     yield figure("noc.flips.else", sum(found.faults.values()), "", "the same, anything else wrong", 0, "==")
+
+
+def _multicasts():
+    found = mesh.run(CASTS, {"data": Traffic("uniform", 1.0, (1, 8)), "cast": Traffic("rectangle", 1.0, (1, 4))},
+                     packets=300_000, stall=0.3)
+    how = "RTL, 4x4, packets of 1 to 8 to nodes, of 1 to 4 to rectangles, load 1, nodes stall in 3 cycles of 10"
+    yield figure("noc.multicast.random.packets", found.sent, "packet", how, 300_000, ">=")
+    yield figure("noc.multicast.random.wrong", sum(found.faults.values()), "",
+                 f"the same, {found.delivered} copies that were to arrive: what was lost, twice, astray, out of order "
+                 "or damaged", 0, "==")
+    how = "RTL, 4x4, packets of 3 flits to all nodes, buffers of 4, load 1"
+    nodes = CASTS.width * CASTS.height
+    found = run(CASTS, ("cast", Traffic("broadcast", 2.0, 3, (0, 0))))
+    yield figure("noc.multicast.sustained.4x4", round(found.accepted["cast"] * nodes / (nodes - 1), 4), "flit/cycle",
+                 f"{how} of one node; what each of the others gets", 0.999, ">=")
+    found = run(CASTS, ("cast", Traffic("broadcast", 1.0, 3)))
+    yield figure("noc.accepted.broadcast.4x4.l3", round(found.accepted["cast"], 4), "flit/node/cycle",
+                 f"{how} of every node; what each gets")
+
+
+def _broadcasts(size):
+    for depth in DEPTHS:
+        for count in WORDS:
+            flits = count + ceil(count / tiles(size, depth).segment("cast"))
+            how = (f"RTL with interfaces, {count} words, with heads {flits} flits, from a corner to all, buffers of "
+                   f"{depth}, first command to last word; goal flits + {2 * size - 2} hops + 4")
+            yield figure(f"noc.broadcast.{size}x{size}.depth{depth}.w{count}", broadcast(size, depth, count), "cycle",
+                         how, flits + casting(size), "<=")
+
+
+def _reductions(size):
+    goal = reducing(size)
+    for depth in DEPTHS:
+        name = f"noc.allreduce.{size}x{size}.depth{depth}"
+        how = (f"RTL with interfaces, buffers of {depth}, FP32 sums as golden's at all nodes, first command to last "
+               "word")
+        for count in VECTORS:
+            yield figure(f"{name}.d{count}", reduction(size, depth, count), "cycle", f"{how}; goal D + {goal}",
+                         count + goal, "<=")
+        longest = max(count for count in range(1, 65) if reduction(size, depth, count) <= count + goal)
+        yield figure(f"{name}.longest", longest, "flit", f"the most that takes no more than D + {goal} cycles")
+    rounds = 1000 // size ** 2
+    collectives.all_reduce(tiles(size, 4), 20, rounds=rounds, stall=0.3)
+    yield figure(f"noc.allreduce.{size}x{size}.exact", rounds * size ** 2, "",
+                 "vectors of 20 flits one after the other, tiles stall in 3 cycles of 10: those as golden's",
+                 rounds * size ** 2, ">=")
 
 
 def _areas(library):
     cells = liberty.read(library) if library else None
+    how = f"synthesis, 5 ports, 64 bits, 4 flits a VC, {cells.name if cells else 'generic cells, no library'}"
     for vcs, (ge, ps) in AREA.items():
         block = router(Noc(classes=(NocClass(name="data", vcs=vcs),)))
         text, name = Verilog(block).text, f"router.vc{vcs}"
         report = asic.synthesize(text, block.name, cells, asic.AREA, whole=True)
-        how = f"synthesis, 5 ports, 64 bits, 4 flits a VC, {cells.name if cells else 'generic cells, no library'}"
         yield figure(f"noc.ge.{name}" if cells else f"noc.cells.{name}.generic",
                      round(report.ge if cells else report.cells), "GE" if cells else "cells", f"{how}, area recipe",
                      ge if cells else None, "<=")
@@ -190,3 +288,25 @@ def _areas(library):
             yield figure(f"noc.path_ps.{name}", round(critical(fast)[0].length), "ps",
                          f"{how}, speed recipe, clk-q and setup included, no wires", ps, "<=")
             yield figure(f"noc.ge.{name}.speed", round(fast.ge), "GE", f"{how}, speed recipe")
+            both = asic.synthesize(text, block.name, cells, asic.BALANCED.at(ps + REGISTERS), whole=True)
+            yield figure(f"noc.ge.{name}.balanced", round(both.ge), "GE", f"{how}, balanced recipe")
+            yield figure(f"noc.path_ps.{name}.balanced", round(critical(both)[0].length), "ps",
+                         f"{how}, the same netlist, clk-q and setup included, no wires")
+    if cells:
+        yield from _additions(cells, f"{how}, two classes of one VC, area recipe")
+
+
+def _additions(cells, how):
+    """What multicasts and reductions add to a router, the adders apart."""
+    sizes = {}
+    for name, (classes, what) in ROUTERS.items():
+        block = router(Noc(classes=classes))
+        report = asic.synthesize(Verilog(block).text, block.name, cells, asic.AREA, ("combine",), whole=True)
+        adders = sum(unit.area * unit.count for unit in report.units if unit.name == "combine")
+        sizes[name] = cells.ge(report.total("area") - adders)
+        yield figure(f"noc.ge.router.{name}", round(sizes[name]), "GE", f"{how}; {what}")
+    yield figure("noc.ge.router.adders", round(cells.ge(adders)), "GE",
+                 f"{how}; the blocks `combine` of the router with reductions, which are mapped by themselves")
+    for name, goal in ("multicast", 8), ("collectives", 15):
+        yield figure(f"noc.area.{name}", round(100 * (sizes[name] / sizes["plain"] - 1), 1), "%",
+                     f"{how}: what it adds to the plain router", goal, "<=")

@@ -11,7 +11,7 @@ from golden.packet import DIRECTIONS, Port
 from scripts.report import page
 from scripts.report.plots import COLORS, INK, STYLE, inline
 
-__all__ = ["Curve", "Map", "heat", "latency", "throughput", "write"]
+__all__ = ["Curve", "Map", "Times", "heat", "latency", "throughput", "times", "write"]
 
 PITCH, NODE, GAP, WIDE = 74, 30, 6, 7        # from node to node; a node; between the links of a pair; a link
 SCALE = ((0.0, (227, 232, 228)), (0.45, (127, 181, 143)), (0.75, (227, 200, 120)), (1.0, (176, 65, 62)))
@@ -60,14 +60,34 @@ class Map:
     links: dict
 
 
-def write(path, curves, maps, figures):
-    """Write the report to `path`; return `path`."""
+@dataclass(frozen=True)
+class Times:
+    """What a collective takes with vectors of rising length.
+
+    Attributes
+    ----------
+    size, depth : int
+        Nodes on a side, flits of a buffer.
+    points : list of (int, int)
+        Flits of data, cycles.
+    goal : int
+        Cycles beside the flits.
+    """
+
+    size: int
+    depth: int
+    points: list
+    goal: int
+
+
+def write(path, curves, maps, sums, casts, figures):
+    """Write the report to `path`; return `path`. `sums` and `casts` are `Times` of all-reduces and broadcasts."""
     values = {each["name"]: each["value"] for each in figures}
     wrong = sum(value for name, value in values.items()
-                if name.startswith("noc.random.") and name != "noc.random.packets")
+                if name.startswith(("noc.random.", "noc.multicast.random.")) and not name.endswith(".packets"))
     return page(Path(path), "network.html", figures=figures, values=values, wrong=wrong,
                 maps=[(each, heat(each)) for each in maps], scale=scale(),
-                latency=latency(curves), throughput=throughput(curves))
+                latency=latency(curves), throughput=throughput(curves), sums=times(sums), casts=times(casts))
 
 
 def latency(curves):
@@ -102,11 +122,26 @@ def throughput(curves):
         return inline(figure)
 
 
-def _styled(curves):
-    """Each curve, a colour for its size, a line for its length."""
-    sizes, lengths = (sorted({getattr(curve, what) for curve in curves}) for what in ("size", "length"))
+def times(curves):
+    """Lines: cycles over the length of a vector; the goals dotted."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 3.8))
+        for curve, style in _styled(curves, "depth"):
+            counts, cycles = np.transpose(curve.points)
+            axes.plot(counts, cycles, label=f"{curve.size} × {curve.size}, buffers of {curve.depth}", **style)
+            axes.plot(counts, counts + curve.goal, color=style["color"], linestyle=":", linewidth=1)
+        axes.set(xlim=(0, counts[-1]), ylim=(0, None), xlabel="flits of data", ylabel="cycles")
+        axes.grid(axis="y")
+        figure.legend(loc="outside upper left", ncols=2, fontsize=9, handlelength=1.6)
+        return inline(figure)
+
+
+def _styled(curves, kind="length"):
+    """Each curve, a colour for its size, a line for its length or depth."""
+    sizes, kinds = (sorted({getattr(curve, what) for curve in curves}) for what in ("size", kind))
     for curve in curves:
-        yield curve, {"color": COLORS[sizes.index(curve.size)], "linestyle": ("-", "--")[lengths.index(curve.length)],
+        yield curve, {"color": COLORS[sizes.index(curve.size)],
+                      "linestyle": ("-", "--")[kinds.index(getattr(curve, kind))],
                       "marker": "o", "markersize": 2.5, "linewidth": 1.6}
 
 

@@ -62,4 +62,5 @@ async def play(dut, job, due=None):
         ready = rng.random() >= job.stall
         dut.o__ready.value = ready
         dut.clear.value = rng.random() < 0.01
+        dut.write.value = job.later.get(cycle, 0)
     return None if due else seen

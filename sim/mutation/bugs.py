@@ -139,6 +139,71 @@ BUGS = [
         "Cat(flit.head & ~step.first, step.first)", "Cat(flit.head & ~step.first, flit.head & step.first)"),
     Bug("numbers whose exponents differ by one do not cancel", "hw.arith.combine",
         "opposite & ~places[1:].any()", "opposite & ~places.any()"),
+    Bug("a packet of the size that just fits is cut", "hw.noc.sender",
+        "more.eq(given.length > size)", "more.eq(given.length >= size)", "interface_sender"),
+    Bug("the words of what is refused stay", "hw.noc.sender",
+        "refused.eq(given.length != 0)", "refused.eq(0)", "interface_sender"),
+    Bug("a request leaves when there is nearly place for its reply", "hw.noc.sender",
+        "reserve <= self.room if", "reserve <= self.room + 1 if", "interface_sender"),
+    Bug("the order of heads is forgotten", "hw.noc.receiver",
+        "before[u, n] = ~since[len(stamp) - 1]", "before[u, n] = since[len(stamp) - 1]"),
+    Bug("a packet's mark comes off before its end", "hw.noc.receiver",
+        "spoiled & begun | damaged | wrong", "damaged | wrong", "interface_receiver"),
+    Bug("what is dropped gives no credit", "hw.noc.receiver",
+        "self.credit[n].eq(queue.o.valid & queue.o.ready)",
+        "self.credit[n].eq(queue.o.valid & queue.o.ready & ~drops[n])", "interface_receiver"),
+    Bug("replies that leave make no place", "hw.noc.receiver",
+        "self.dropped + (self.o.valid & self.o.ready)", "self.dropped", "interface_replies"),
+    Bug("a packet that goes on takes the virtual channel of the next", "hw.noc.interface",
+        "output.owns[n].eq(~sender.flit.head)", "output.owns[n].eq(0)"),
+    Bug("a credit goes back as the flit comes", "hw.noc.lane",
+        "self.credit.eq(slots.pop)", "self.credit.eq(slots.push)"),
+    Bug("what a router drops gives no credit", "hw.noc.lane",
+        "self.credit.eq(slots.pop)", "self.credit.eq(self.taken)"),
+    Bug("a credit counts twice", "hw.noc.output",
+        "Mux(self.credit, self.used >> 1, self.used)", "Mux(self.credit, self.used >> 2, self.used)", "router_credits"),
+    Bug("a credit is lost if a flit leaves at that time", "hw.noc.output",
+        "Mux(self.send, Cat(1, self.left), self.left)", "Mux(self.send, Cat(1, self.used), self.left)",
+        "router_credits"),
+    Bug("a body goes without a credit", "hw.noc.output",
+        "self.channel[n][w] & ~credits[w].used[-1] for w", "self.channel[n][w] for w"),
+    Bug("a packet is given a virtual channel that another is on", "hw.noc.output",
+        "one.busy | one.left[-1])", "one.left[-1])"),
+    Bug("a virtual channel that is claimed is given to another", "hw.noc.output",
+        "m.d.sync += self.busy.eq(1)", "m.d.sync += self.busy.eq(self.busy)", "router_credits"),
+    Bug("packets of a bucket take two virtual channels", "hw.noc.output",
+        "Mux(closed, 0, ~reduce(or_, taken))", "Mux(closed, 0, (1 << BUCKETS) - 1)"),
+    Bug("of the packet that leaves now the bucket is forgotten", "hw.noc.output",
+        "credits[u].buckets | credits[u].bucket | credits[u].youngest", "credits[u].buckets"),
+    Bug("a multicast begins without room for all of it", "hw.noc.output",
+        "begins = begins & ~(credits[vc].left & self.need[n]).any()", "begins = begins & 1"),
+    Bug("who was served stays first", "hw.noc.arbiter",
+        "m.d.sync += bit.eq(self.grant[a])", "m.d.sync += bit.eq(bit)", "router_arbiter"),
+    Bug("a fork sends by one output twice", "hw.noc.multicast",
+        "self.route & asks & ~sent & self.there.replicate(5)", "self.route & asks & self.there.replicate(5)",
+        "router_fork"),
+    Bug("a fork forgets an output", "hw.noc.multicast",
+        "((self.route & ~(sent | goes)) == 0)", "goes.any()", "router_fork"),
+    Bug("a fork goes ahead before it has all outputs", "hw.noc.multicast",
+        "goes = self.grant & whole.replicate(5)", "goes = self.grant & kept", "router_fork"),
+    Bug("a fork takes outputs in any order", "hw.noc.multicast",
+        "kept[port].eq(self.route[port] & has & whole)", "kept[port].eq(self.route[port] & has)", "router_fork"),
+    Bug("a rectangle is one node too wide", "hw.noc.multicast", "high: there < last", "high: there <= last"),
+    Bug("a packet turns one router late", "hw.noc.lane",
+        "target[way] == (here[way] + step[way])[:len(here[way])]", "target[way] == here[way]"),
+    Bug("a packet turns the wrong way", "hw.noc.lane",
+        "low: reached & below, high: reached & above", "low: reached & above, high: reached & below"),
+    Bug("the parity is that of the old route", "hw.noc.lane",
+        "front.parity ^ front.head & (inside | change)", "front.parity ^ front.head & inside"),
+    Bug("a head of odd parity goes on", "hw.noc.lane", "head & (odd | astray)", "head & astray"),
+    Bug("the rest of a packet that was dropped goes on", "hw.noc.lane",
+        "lost.eq(~front.head & ~inside)", "lost.eq(0)"),
+    Bug("a flit comes to the front ahead of one that waits", "hw.noc.lane",
+        "past.eq(~self.used[0] | self.pop & ~self.used[1])", "past.eq(~self.used[0] | self.pop)", "router_slots"),
+    Bug("a result goes by any output that is free", "hw.noc.router",
+        "unit.wants[n].eq(o.valid & o.payload.outputs[out])", "unit.wants[n].eq(o.valid)"),
+    Bug("a packet's virtual channel is that of the one before", "hw.noc.router",
+        "with m.If(lane.taken & ~lane.inside):", "with m.If(lane.taken & lane.o.tail):"),
 ]
 
 
@@ -177,25 +242,30 @@ def _judge(bug):
 
         return _simulated(check, jobs())
     if bug.module in ("hw.noc.reduce", "hw.arith.combine"):
-        from sim.mutation.noc_reduce import benched
+        from sim.mutation.noc_reduce import BENCHES
+    elif bug.module in ("hw.noc.sender", "hw.noc.receiver", "hw.noc.interface"):
+        from sim.mutation.interface import BENCHES
+    elif bug.module.startswith("hw.noc"):
+        from sim.mutation.router import BENCHES
+    else:
+        from sim.matmul import run
+        from sim.mutation.campaign import jobs
 
-        return _simulated(lambda bench: bench(), [benched])
-    from sim.matmul import run
-    from sim.mutation.campaign import jobs
+        return _simulated(run, jobs())
+    from sim.run import simulate
 
-    return _simulated(run, jobs())
+    return _simulated(lambda bench: simulate(*bench[:2], seed=1, env=bench[2]), BENCHES)
 
 
 def _asked(bug):
     """What of its contract the block breaks."""
-    from sim.mutation import noc_reduce
-    from sim.mutation.campaign import inside
+    from sim.mutation import campaign, interface, noc_reduce, router
     from sim.mutation.judge import breach
 
-    targets = [*inside()[1], noc_reduce.target()]
+    targets = [target for each in (campaign, interface, noc_reduce, router) for target in each.inside()[1]]
     task = next(target.task for target in targets if target.label == bug.judge)
     with tempfile.TemporaryDirectory() as folder:
-        found = breach(replace(task, depth=task.depth + 6), Path(folder))
+        found = breach(replace(task, depth=task.depth + 6), Path(folder), timeout=200)
     return found and f"contract, cycle {found[1]}: {found[0]}"
 
 

@@ -26,11 +26,11 @@ from sim.formal.sequencer import LoaderRules, SequencerRules
 from sim.formal.stream import DeepFifo, Fifo
 from sim.formal.walker import WalkerRules
 from sim.matmul import Job
-from sim.mutation.judge import breaches, same
+from sim.mutation.judge import breaches, matching, same
 from sim.mutation.mutants import Pool, Target
 from sim.mutation.simulation import failures
 
-__all__ = ["CONFIG", "Unwatched", "Verdict", "inside", "jobs", "queues", "run", "verdict"]
+__all__ = ["CONFIG", "Unwatched", "Verdict", "inside", "jobs", "judged", "queues", "run", "verdict"]
 
 CONFIG = Matmul(family="fp8", lanes=1, rows=2, cols=4, acc_rows=8, drain=2, m_max=24, n_max=12, k_max=8)
 
@@ -98,6 +98,45 @@ def run(folder, progress, label="", config=CONFIG):
                 progress(f"{target.label}: contract, with more patience, of {len(left)}")
                 broken |= breaches(pool, target, left, timeout=30)
             verdicts += [verdict(mutant, broken, failed, equal) for mutant in pool.of(target)]
+    return verdicts
+
+
+def judged(name, inside, jobs, bench, folder, progress, label):
+    """Judge the mutants of the blocks whose label begins so; return a list of `Verdict`.
+
+    All are simulated, what passes is put to its contract, if there is one, and the rest is compared with the block:
+    step by step and, if it is to be `compared`, for ever.
+
+    Parameters
+    ----------
+    name : str
+        Of what is simulated.
+    inside : (Block, list of Target)
+        That, and what of it is mutated.
+    jobs, bench
+        As of `failures`. What is not mutated is mutant 0.
+    folder, progress, label
+        As of `run`.
+    """
+    top, targets = inside
+    chosen, verdicts = [target for target in targets if target.label.startswith(label)], []
+    if not chosen:
+        return []
+    pool = Pool(top, targets, folder / name)
+    mutants = [mutant for target in chosen for mutant in pool.of(target)]
+    progress(f"{name}: {len(mutants)} mutants in one simulation")
+    failed = failures(pool, jobs, mutants, bench)
+    if 0 in failed:
+        raise RuntimeError(f"{name} itself fails job {failed[0]}")
+    for target in chosen:
+        left = [mutant for mutant in pool.of(target) if mutant.number not in failed]
+        progress(f"{target.label}: {len(left)} left")
+        broken = {} if target.task.contract is Unwatched else breaches(pool, target, left, timeout=20)
+        left = [mutant for mutant in left if mutant.number not in broken]
+        equal = matching(pool, target, left) if left else set()
+        if target.compared:
+            equal |= same(pool, target, [mutant for mutant in left if mutant.number not in equal])
+        verdicts += [verdict(mutant, broken, failed, equal) for mutant in pool.of(target)]
     return verdicts
 
 

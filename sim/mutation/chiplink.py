@@ -8,10 +8,8 @@ from hw.noc.framing import Deframer, Enframer
 from sim.chiplink import SIDES, WIDTH, Job, Pair, play
 from sim.formal.chiplink import ArrivalsRules, ReplayRules, SessionRules
 from sim.formal.prove import Task
-from sim.mutation.campaign import Unwatched, Verdict
-from sim.mutation.judge import breaches, same
-from sim.mutation.mutants import Pool, Target
-from sim.mutation.simulation import failures
+from sim.mutation.campaign import Unwatched, judged
+from sim.mutation.mutants import Target
 
 __all__ = ["BENCH", "check", "inside", "jobs", "run"]
 
@@ -20,28 +18,8 @@ VCS, DEPTH, SLOTS, BURST, SETTLE, PATIENCE = 2, 2, 4, 3, 6, 2_000
 
 
 def run(folder, progress, label=""):
-    """Judge all mutants of the blocks whose label begins so; return a list of `campaign.Verdict`.
-
-    What survives all jobs is put to its contract, if it has one, and then compared with the block.
-    """
-    top, targets = inside()
-    chosen = [target for target in targets if target.label.startswith(label)]
-    if not chosen:
-        return []
-    pool = Pool(top, chosen, folder / "chiplink")
-    progress(f"chiplink: {len(pool.mutants)} mutants in one simulation")
-    failed, verdicts = failures(pool, jobs(), pool.mutants, BENCH), []
-    for target in chosen:
-        left = [mutant for mutant in pool.of(target) if mutant.number not in failed]
-        progress(f"{target.label}: {len(left)} left")
-        broken = {} if target.task.contract is Unwatched else breaches(pool, target, left, timeout=20)
-        equal = same(pool, target, [mutant for mutant in left if mutant.number not in broken])
-        for mutant in pool.of(target):
-            breach, failure = broken.get(mutant.number), failed.get(mutant.number)
-            verdicts.append(Verdict(
-                target.label, mutant.name, str(mutant), breach and f"cycle {breach[1]}: {breach[0]}" or "",
-                failure and f"job {failure[0]}: {failure[1]}" or "", mutant.number in equal))
-    return verdicts
+    """Judge the mutants of the blocks whose label begins so; return a list of `campaign.Verdict`."""
+    return judged("chiplink", inside(), jobs(), BENCH, folder, progress, label)
 
 
 def inside():
@@ -49,13 +27,13 @@ def inside():
     top = Pair(VCS, DEPTH, slots=SLOTS, burst=BURST, settle=SETTLE, patience=PATIENCE)
     link, sizes = top.link, (WIDTH, VCS, DEPTH, SLOTS)
     return top, [
-        Target("replay", Task(Replay(*sizes), ReplayRules, depth=12)),
-        Target("arrivals", Task(Arrivals(*sizes), ArrivalsRules, depth=12)),
-        Target("session", Task(Session(SETTLE), SessionRules, depth=24)),
-        Target("framer", Task(Framer(WIDTH, VCS, SLOTS, BURST), Unwatched)),
-        Target("parser", Task(Parser(WIDTH, VCS, SLOTS), Unwatched)),
-        Target("enframer", Task(Enframer(), Unwatched)),
-        Target("deframer", Task(Deframer(), Unwatched)),
+        Target("chiplink_replay", Task(Replay(*sizes), ReplayRules, depth=12)),
+        Target("chiplink_arrivals", Task(Arrivals(*sizes), ArrivalsRules, depth=12)),
+        Target("chiplink_session", Task(Session(SETTLE), SessionRules, depth=24)),
+        Target("chiplink_framer", Task(Framer(WIDTH, VCS, SLOTS, BURST), Unwatched)),
+        Target("chiplink_parser", Task(Parser(WIDTH, VCS, SLOTS), Unwatched)),
+        Target("chiplink_enframer", Task(Enframer(), Unwatched)),
+        Target("chiplink_deframer", Task(Deframer(), Unwatched)),
         Target("chiplink", Task(link, Unwatched)),
     ]
 
@@ -79,9 +57,14 @@ def jobs():
         Job(40, loss=60, late=100, seed=7, **line, events={
             600: {"reset_left": 1, "epoch_left": 1, "resume_left": 1}, 605: {"reset_left": 0}}),
         Job(60, seed=8, ideal=1, **line, events={
-            400: {"cut_right": 1}, 3_600: {"cut_right": 0}, 4_500: {"clear_left": 1, "clear_right": 1},
-            4_505: {"clear_left": 0, "clear_right": 0}}),
+            400: {"cut_right": 1}, **{cycle: {} for cycle in range(2_000, 2_800, 20)}, 3_600: {"cut_right": 0},
+            4_500: {"clear_left": 1, "clear_right": 1}, 4_505: {"clear_left": 0, "clear_right": 0}}),
         Job(40, seed=9, **{**line, "cycles": 3_000}, events={
             700: {"flood_left": 1}, 800: {"flood_left": 0}, 1_600: {"clear_left": 1}, 1_605: {"clear_left": 0}}),
         Job(40, errors=12, loss=20, seed=10, **{**line, "burst": 1, "timeout": 100}),
+        Job(150, idle=900, ideal=1, seed=11, **line),
+        Job(15, ideal=1, seed=12, **line, events={80: {"ideal": 0, "stall": 10}}),      # the line's buffers are full
+        Job(20, idle=960, ideal=1, seed=13, **{**line, "timeout": 4_000}),
+        *(Job(10, ideal=1, seed=cycle, **line, events={cycle: {"reset_left": 1}, cycle + 2: {"reset_left": 0}})
+          for cycle in (4, 7, 10, 13)),                         # in the greeting
     ]

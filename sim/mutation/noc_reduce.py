@@ -2,26 +2,27 @@
 """The mutants of reductions, and what they are put to."""
 
 import random
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from functools import cache
 
 from golden.noc import Join
-from golden.packet import ORDER, Port, Reduction
+from golden.packet import GROUP, ORDER, Port, Reduction
 from hw.noc.reduce import Reduce
 from sim.formal.prove import Task
 from sim.formal.reduce import CUT, ReduceRules
-from sim.mutation.campaign import Verdict
-from sim.mutation.judge import breaches
-from sim.mutation.mutants import Pool, Target
-from sim.mutation.simulation import failures
-from sim.reduce import allowed, order, packet, reductions, some_join
-from sim.run import simulate
+from sim.mutation.campaign import judged
+from sim.mutation.mutants import Target
+from sim.reduce import SHAPES, allowed, order, packet, reductions, some_join
 
-__all__ = ["Job", "benched", "jobs", "run", "target"]
+__all__ = ["BENCHES", "Job", "inside", "jobs", "run"]
 
 BENCH = "sim.benches.reduce_mutants"
 GROUPS, PATIENCE, BITS = 3, 120, 64
 MUTANTS = 250
+BENCHES = [(Reduce("NESW", BITS, GROUPS, 100), "sim.benches.reduce",
+            {"SIDES": "NESW", "GROUPS": GROUPS, "PATIENCE": 100})]
+"""Block, bench and its environment, for bugs by hand."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Job:
     ----------
     writes : tuple of int
         To the registers, one a cycle, before anything comes.
+    later : dict of int to int
+        Further ones, by cycle.
     sent : dict of Port to list of int
         Flits of each input.
     leaves : list of int or None
@@ -49,40 +52,18 @@ class Job:
     stall: float = 0.0
     cycles: int = 250
     seed: int = 0
+    later: dict = field(default_factory=dict)
 
 
 def run(folder, progress, label=""):
-    """Judge the mutants, if their label begins so; return a list of `campaign.Verdict`.
-
-    None is compared with the block: its adders are too much for that.
-    """
-    reduce = target()
-    if not reduce.label.startswith(label):
-        return []
-    pool = Pool(reduce.block, [reduce], folder / reduce.label)
-    progress(f"{reduce.label}: {len(pool.mutants)} mutants in one simulation")
-    failed = failures(pool, jobs(), pool.mutants, BENCH)
-    left = [mutant for mutant in pool.mutants if mutant.number not in failed]
-    progress(f"{reduce.label}: contract of {len(left)}")
-    broken = breaches(pool, reduce, left, timeout=20)
-    return [Verdict(mutant.label, mutant.name, str(mutant), said(broken, mutant, "cycle {1}: {0}"),
-                    said(failed, mutant, "job {0}: {1}"), False) for mutant in pool.mutants]
+    """Judge the mutants, if their label begins so; return a list of `campaign.Verdict`."""
+    return judged("reduce", inside(), jobs(), BENCH, folder, progress, label)
 
 
-def target():
+def inside():
     """Reductions in a router with all neighbours."""
-    task = Task(Reduce("NESW", BITS, GROUPS, PATIENCE), ReduceRules, depth=10, cut=CUT)
-    return Target("reduce", task, MUTANTS, compared=False)
-
-
-def benched():
-    """Run the bench of reductions."""
-    return simulate(Reduce("NESW", BITS, GROUPS, 100), "sim.benches.reduce",
-                    env={"SIDES": "NESW", "GROUPS": GROUPS, "PATIENCE": 100})
-
-
-def said(found, mutant, text):
-    return text.format(*found[mutant.number]) if mutant.number in found else ""
+    reduce = Reduce("NESW", BITS, GROUPS, PATIENCE)
+    return reduce, [Target("reduce", Task(reduce, ReduceRules, depth=10, cut=CUT), MUTANTS, compared=False)]
 
 
 @cache
@@ -124,4 +105,22 @@ def jobs():
     found.append(Job(writes, sent, None, stall=1.0, cycles=3 * PATIENCE))
 
     sent, leaves = reductions(rng, {1: join}, 3, BITS)
-    return [*found, Job((order(1, join, GROUPS),), sent, leaves, stall=0.98, cycles=900)]
+    return [*found, Job((order(1, join, GROUPS),), sent, leaves, stall=0.98, cycles=900), *map(disorder, range(60))]
+
+
+def disorder(seed):
+    """Packets of all groups, known or not, and registers that are written at any time; or never, since the reset."""
+    rng, width = random.Random(seed), sum(GROUP.values())
+    joins = {number: some_join(rng, shape=rng.choice(SHAPES[5:])) for number in range(GROUPS)}
+    writes = tuple(order(n, join, GROUPS) for n, join in joins.items()) if seed % 10 else ()
+    sent = defaultdict(list)
+    for _ in range(10):
+        number = rng.randrange(GROUPS)
+        length = rng.choice([0, 1, 2, 3])
+        for port in joins[number].inputs:
+            sent[port] += packet(rng, number, length if rng.random() < 0.97 else length + 4, BITS)
+            if rng.random() < 0.2:      # of a group that there is not, or not here
+                sent[port] += packet(rng, rng.choice([rng.randrange(4), rng.randrange(256)]), rng.choice([0, 2]), BITS)
+    later = {rng.randrange(30, 300): 1 | rng.randrange(4) << 1 | rng.choice([0, rng.getrandbits(width)]) << 3
+             for _ in range(rng.choice([0, 2, 4]))}
+    return Job(writes, sent, None, rng.choice([0, 0.4]), rng.choice([0, 0.4]), 500, seed, later)

@@ -554,7 +554,7 @@ TASKS = [
     Task(Router("ES", 64, 2, (TWO,)), RouterRules, depth=10, patience=120, instead=FLOWS,
          label="router ES, a class of 2 VCs"),
     Task(Router("ES", 64, 2, (CAST,)), RouterRules, instead=CASTS, label="router ES, multicasts"),
-    Task(Router("ES", 64, 3, (Traffic(order="yx"), CAST)), RouterRules, depth=10, patience=300, cover=0,
+    Task(Router("ES", 64, 3, (Traffic(order="yx"), CAST)), RouterRules, depth=10, patience=120, cover=0,
          instead=CASTS, label="router ES, 1 VC and multicasts"),
     Task(Router("NESW", 64, 2, (CAST,)), RouterRules, depth=12, patience=300, cover=0, instead=CASTS,
          label="router NESW, multicasts"),

@@ -172,4 +172,5 @@ TASKS = [
     Task(Reduce("EW", 64, 2, 64), ReduceRules, depth=11, patience=420, cover=14, cut=CUT),
     Task(Reduce("NESW", 64, 2, 64), ReduceRules, depth=12, cover=0, cut=CUT),
     Task(Reduce("W", 64, 2, 2), ReduceEnds, depth=50, patience=60, cover=12, cut=CUT),
+    Task(Reduce("EW", 64, 2, 2), ReduceEnds, depth=50, patience=120, cover=0, cut=CUT),
 ]

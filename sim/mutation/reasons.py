@@ -167,4 +167,11 @@ REASONS = [
     ("reduce", r"^const0 at `\$916\.A",
      "drops a body of a packet that was closed, should one come to the end of the chain"),
     ("reduce", r"^const0 at `\$775\.A\[4\]`", "bit 4 of a length: no packet is that long here"),
+    ("chiplink_replay", r"^const1 at `\$208\.A\[1\]`",
+     "asked of slot 1 only when the window begins at slot 0: then it does not begin behind slot 1"),
+    ("chiplink_framer", r"^const0 at `\$328\.A\[1[01]\]`", "bit 10 or 11 of a flit, which is 0 in all flits here"),
+    ("chiplink_parser", r"^const0 at `.*slice\$675\.SRST",
+     "the last bytes that came, at which nobody looks until a frame has brought as many"),
+    ("chiplink", r"`arrivals\.o__flit\[(10|18)\]|by bit (20|23|69) at `(arrivals\.o__flit|replay\.data)",
+     "a bit of a flit that is 0 in all flits here, or is toggled by such a one"),
 ]

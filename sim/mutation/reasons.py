@@ -174,4 +174,10 @@ REASONS = [
      "the last bytes that came, at which nobody looks until a frame has brought as many"),
     ("chiplink", r"`arrivals\.o__flit\[(10|18)\]|by bit (20|23|69) at `(arrivals\.o__flit|replay\.data)",
      "a bit of a flit that is 0 in all flits here, or is toggled by such a one"),
+    ("chiplink_framer", r"make_patterns_logic\$76[37]\.A\[1\]",
+     "the status is kept while the byte ahead of it waits, too, and again when that goes"),
+    ("chiplink_enframer", r"make_patterns_logic\$797\.A\[1\]",
+     "a byte that waits: the line takes all at once in these jobs; the contract of framing, `Loop`, lets them wait"),
+    ("chiplink", r"^cnot1 by bit 7 at `.*\(`clock`\)",
+     "counts in another order, and comes to multiples of 8, as all long timeouts here are, after as many cycles"),
 ]

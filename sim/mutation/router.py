@@ -119,6 +119,10 @@ def jobs():
         found.append(harmed(seed, random.Random(seed)))
     for seed in range(100, 106):        # nothing but too many
         found.append(replace(mixed(seed, 80), leaves=None, stall=0.8, clear=0.5, depth=CONFIG.depth + 1, cycles=200))
+    for seed in range(110, 118):
+        found.append(mixed(seed, 200, Port.N, ("data",), (0, 0, 0, 1), idle=0.2, stall=(0.1, 0.3, 0.5, 0.7)[seed % 4]))
+    found += map(stray, range(120, 124))
+    found += map(odd, range(130, 132))
     return found
 
 
@@ -177,6 +181,23 @@ def harmed(seed, rng):
               for port, mine in job.sent.items()})
 
 
+def stray(seed):
+    """Heads with a bit of their route turned over, of even parity."""
+    return turned(mixed(seed, 100), lambda n: {"route": 1 << n % 5, "parity": 1}, idle=0.5)
+
+
+def odd(seed):
+    """Heads with some bit turned over, one after the other."""
+    return turned(mixed(seed, 900, sizes=(0,)), lambda n: {"data": 1 << n % CONFIG.data})
+
+
+def turned(job, bits, **options):
+    """The job with some bits of the heads turned over, by the number of their packet at its input."""
+    return replace(job, leaves=None, clear=0.5, cycles=600, **options, sent={
+        port: [(turn(by_vc, 0, bits(n)), vcs, number) for n, (by_vc, vcs, number) in enumerate(mine)]
+        for port, mine in job.sent.items()})
+
+
 OPERAND = {"data": CONFIG.data, "head": 1, "tail": 1, "odd": 1}
 RESULT = {"data": CONFIG.data, "head": 1, "tail": 1, "parity": 1, "outputs": len(Port)}
 
@@ -213,5 +234,10 @@ def damaged(rng, by_vc, vcs, number):
         bits = {"data": pack(HEADER, {"length": 1 << rng.randrange(LENGTH)})}
     if rng.random() < 0.5:
         bits.setdefault("parity", 1)
+    return turn(by_vc, index, bits), vcs, number
+
+
+def turn(by_vc, index, bits):
+    """The flits of a packet, by virtual channel, with some bits of one turned over."""
     return {vc: [each | {name: each[name] ^ bit for name, bit in bits.items()} if n == index else each
-                 for n, each in enumerate(list_)] for vc, list_ in by_vc.items()}, vcs, number
+                 for n, each in enumerate(list_)] for vc, list_ in by_vc.items()}

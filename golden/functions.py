@@ -11,9 +11,10 @@ from golden import fp32
 from golden.formats import FP32
 from golden.tables import PIECES, PLACES, table
 
-__all__ = ["INDEX", "SQUARE", "SQUARED", "exp2", "reciprocal", "rsqrt", "sigmoid", "silu"]
+__all__ = ["INDEX", "SQUARE", "SQUARED", "WHOLE", "exp2", "reciprocal", "rsqrt", "sigmoid", "silu"]
 
 SQUARE, SQUARED = 10, 11            # bits of u that are squared, and that are kept of the square
+WHOLE = 16                          # bits before the point that exp2 looks at
 LIFT = 32                           # powers of two that keep 1 / (1 + e**-x) a normal number
 INDEX = FP32.mantissa - PIECES.bit_length() + 1
 LOG2E = np.uint32(0x3FB8AA3B)       # 1 / ln 2
@@ -22,12 +23,14 @@ LOG2E = np.uint32(0x3FB8AA3B)       # 1 / ln 2
 def exp2(codes, offset=0):
     """2 ** (x + `offset`), the sum exact.
 
-    x counts in units of 2**-23; what is below is cut off. NaN of NaN, 0 below 2**-126, Inf from 2**128 on.
+    x counts in units of 2**-23; what is below is cut off, and from 2**16 on nothing is told apart. NaN of NaN, 0 below
+    2**-126, Inf from 2**128 on.
     """
     x = fp32.flush(codes)
     exponent, significand = _fields(x)
-    places = np.clip(exponent - FP32.bias, -25, 8)          # 2**8 and above is too much, whatever the rest
+    places = np.clip(exponent - FP32.bias, -25, WHOLE)
     fixed = np.where(places >= 0, significand << np.maximum(places, 0), significand >> np.maximum(-places, 0))
+    fixed = np.minimum(fixed, 1 << WHOLE + FP32.mantissa)
     fixed = np.where(x & fp32.SIGN, -fixed, fixed)
     whole, fraction = (fixed >> FP32.mantissa) + offset, fixed & (1 << FP32.mantissa) - 1
     result = _code(_evaluate("exp2", fraction), whole, np.uint32(0))

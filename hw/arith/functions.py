@@ -6,7 +6,7 @@ from amaranth.lib import enum
 from amaranth.lib.wiring import In, Out
 
 from golden.formats import FP32
-from golden.functions import INDEX, SQUARE, SQUARED
+from golden.functions import INDEX, SQUARE, SQUARED, WHOLE
 from golden.tables import PLACES, table
 from hw.arith.formats import Float
 from hw.arith.pipeline import register
@@ -35,7 +35,7 @@ class Functions(Block):
     -------
     i : In(32)
     kind : In(Kind)
-    offset : In(signed(8))
+    offset : In(signed(WHOLE + 1))
         What is added to `i` by exp2.
     o : Out(32)
     """
@@ -43,7 +43,7 @@ class Functions(Block):
     latency = 4
 
     def __init__(self):
-        super().__init__({"i": In(32), "kind": In(Kind), "offset": In(signed(8)), "o": Out(32)})
+        super().__init__({"i": In(32), "kind": In(Kind), "offset": In(signed(WHOLE + 1)), "o": Out(32)})
 
     def elaborate(self, platform):
         m = Module()
@@ -57,7 +57,7 @@ class Functions(Block):
 
         # Stage 1: fraction and exponent of the result; which of the tables.
         fixed, odd = self._fixed(m, x, zero), ~x.exponent[0]
-        whole, inverse, binade = Signal(signed(10)), Signal(signed(9)), Signal(signed(10))
+        whole, inverse, binade = Signal(signed(WHOLE + 3)), Signal(signed(9)), Signal(signed(WHOLE + 3))
         m.d.comb += [
             whole.eq(fixed[23:].as_signed() + self.offset), inverse.eq(FP32.bias - 1 - x.exponent),
             binade.eq(Mux(exp2, whole, Mux(rsqrt, inverse >> 1, inverse))),
@@ -93,7 +93,7 @@ class Functions(Block):
         # Stage 4: the sum, rounded; a little less than 1 is 1.
         total, value = Signal(len(second) + 1), Signal(25)
         drop = PLACES - FP32.mantissa + INDEX
-        exponent = Signal(signed(11))
+        exponent = Signal(signed(WHOLE + 4))
         m.d.comb += [
             total.eq(second + Mux(falls, -first, first) + (1 << drop - 1)),
             value.eq(total[drop:]),
@@ -106,13 +106,14 @@ class Functions(Block):
         return m
 
     def _fixed(self, m, x, zero):
-        """The operand of exp2 in units of 2**-23, rounded towards zero, then negated if need be: 33 bits."""
+        """The operand of exp2 in units of 2**-23, rounded towards zero, then negated if need be."""
         left, right = Signal(signed(9)), Signal(signed(9))
         m.d.comb += left.eq(x.exponent - FP32.bias), right.eq(FP32.bias - x.exponent)
         significand = Cat(x.mantissa, ~zero)
-        up, down, magnitude, fixed = Signal(32), Signal(24), Signal(32), Signal(33)
+        width = WHOLE + 1 + FP32.mantissa
+        up, down, magnitude, fixed = Signal(width), Signal(24), Signal(width), Signal(width + 1)
         m.d.comb += [
-            up.eq(Mux(left[3:].any(), 1 << 31, significand << left[:3])),      # 2**8 and more: too much
+            up.eq(Mux(left >= WHOLE, 1 << width - 1, significand << left[:4])),
             down.eq(Mux(right[5:].any(), 0, significand >> right[:5])),
             magnitude.eq(Mux(left < 0, down, up)),
             fixed.eq(Mux(x.sign, -magnitude, magnitude)),

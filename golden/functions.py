@@ -34,6 +34,7 @@ def exp2(codes, offset=0):
     fixed = np.where(x & fp32.SIGN, -fixed, fixed)
     whole, fraction = (fixed >> FP32.mantissa) + offset, fixed & (1 << FP32.mantissa) - 1
     result = _code(_evaluate("exp2", fraction), whole, np.uint32(0))
+    result = np.where(x & ~fp32.SIGN == fp32.INF, np.where(x == fp32.INF, fp32.INF, np.uint32(0)), result)
     return np.where(_nan(x), fp32.NAN, result)
 
 

@@ -49,12 +49,12 @@ def add(a, b):
     return np.where(_is_nan(a) | _is_nan(b) | (_is_inf(a) & _is_inf(b) & opposite), NAN, result)
 
 
-def mul(a, b):
-    """`a` * `b`: uint32, broadcast."""
+def mul(a, b, scale=0):
+    """`a` * `b` * 2**`scale`, rounded once: uint32, broadcast."""
     a, b = np.broadcast_arrays(flush(a), flush(b))
     sign = (a ^ b) & SIGN
     (a_significand, a_lsb), (b_significand, b_lsb) = _significand(a), _significand(b)
-    result = _round(sign != 0, a_significand * b_significand, a_lsb + b_lsb)
+    result = _round(sign != 0, a_significand * b_significand, a_lsb + b_lsb + scale)
     infinite, zero = _is_inf(a) | _is_inf(b), (a & ~SIGN == 0) | (b & ~SIGN == 0)
     result = np.where(infinite, INF | sign, result)
     return np.where(_is_nan(a) | _is_nan(b) | (infinite & zero), NAN, result)

@@ -68,6 +68,19 @@ def test_maximum_agrees_with_rational_arithmetic():
     assert fp32.maximum(zeros, zeros[::-1]).tolist() == [0] * 4
 
 
+@pytest.mark.parametrize("scale", [-32, -7, 5])
+def test_products_are_scaled_before_rounding(scale):
+    a, b = pairs(2000, np.random.default_rng(4))
+    for x, y, z in zip(a.tolist(), b.tolist(), fp32.mul(a, b, scale).tolist(), strict=True):
+        plain = oracle(fp32.mul, x, y)
+        exact = np.array([x, y], np.uint32).view(np.float32)
+        if plain & 0x7FFFFFFF < 0x7F800000 and np.isfinite(exact).all() and all(fp32.flush([x, y]) & 0x7FFFFFFF):
+            plain = nearest(Fraction(float(exact[0])) * Fraction(float(exact[1])) * Fraction(2) ** scale)
+            assert z == plain
+        elif plain & 0x7FFFFFFF not in (0, 0x7F800000):
+            assert z == plain
+
+
 @pytest.mark.parametrize("op, numpy_op", [(fp32.add, np.add), (fp32.mul, np.multiply)])
 @np.errstate(all="ignore")
 def test_golden_agrees_with_numpy(op, numpy_op):
@@ -118,16 +131,21 @@ def test_to_format():
     assert fp32.to_format(BF16, 0x7F7FFFFF) == 0x7F80 and fp32.to_format(E4M3, 0x7F800000) == 0x7E
 
 
-@pytest.mark.parametrize("block", [Add, Multiply])
-def test_arithmetic(block):
-    env = {"OPERATION": block.__name__}
-    assert simulate(Lanes(block), "sim.benches.fp32", env=env, x_initial="unique") == 2
+@pytest.mark.parametrize("block, scale", [(Add, ()), (Multiply, ()), (Multiply, (-32,))])
+def test_arithmetic(block, scale):
+    env = {"OPERATION": block.__name__, "SCALE": sum(scale)}
+    assert simulate(Lanes(block, scale), "sim.benches.fp32", env=env, x_initial="unique") == 2
 
 
 @pytest.mark.parametrize("width, lsb", [(49, -18), (28, 0), (20, -2), (64, -126), (2, 126)])
 def test_from_fixed(width, lsb):
     env = {"OPERATION": "FromFixed", "WIDTH": width, "LSB": lsb}
     assert simulate(Lanes(FromFixed, (width, lsb)), "sim.benches.fp32", env=env, x_initial="unique") == 2
+
+
+def test_multiply_is_checked():
+    with pytest.raises(ValueError, match="^Multiply: scale must be -32 to 0, not 3$"):
+        Multiply(3)
 
 
 def test_from_fixed_is_checked():

@@ -84,10 +84,15 @@ class FromFixed(Block):
 
 
 class Multiply(Block):
-    """`o = a * b`. Latency 2 cycles.
+    """`o = a * b * 2**scale`, rounded once. Latency 2 cycles.
 
     Radix-4 Booth: two bits of `b` at a time choose 0, 1 or 2 times `a`, of either sign. Thirteen rows
     go through carry-save adders to two, whose sum is the exact product.
+
+    Parameters
+    ----------
+    scale : int
+        -32 to 0.
 
     Members
     -------
@@ -97,7 +102,10 @@ class Multiply(Block):
 
     latency = 2
 
-    def __init__(self):
+    def __init__(self, scale=0):
+        if not -32 <= scale <= 0:
+            raise ValueError(f"Multiply: scale must be -32 to 0, not {scale!r}")
+        self.scale = scale
         super().__init__({"a": In(32), "b": In(32), "o": Out(32)})
 
     def elaborate(self, platform):
@@ -116,7 +124,7 @@ class Multiply(Block):
         zero = register(m, a_zero | b_zero, "zero")
         exponents = Signal(10)                          # one more than the sum: the bias is 128 - 1
         m.d.comb += exponents.eq((Cat(Const(1, 1), a.exponent) + Cat(Const(1, 1), b.exponent))[1:])
-        exponent = register(m, (exponents - (FP32.bias + 1))[:10].as_signed(), "exponent")
+        exponent = register(m, (exponents - (FP32.bias + 1 - self.scale))[:10].as_signed(), "exponent")
         exact = add(m, compress(m, _booth(m, a.mantissa, b.mantissa), width=48), width=48, name="exact")
         product, rest = register(m, exact[22:], "product"), register(m, exact[:22].any(), "rest")
 

@@ -21,7 +21,8 @@ COUNT = 1_000_000 if os.environ.get("DEEP") else 40_000
 @cocotb.test(skip=os.environ["OPERATION"] == "FromFixed")
 async def arithmetic(dut):
     operation = os.environ["OPERATION"]
-    golden = {"Add": fp32.add, "Multiply": fp32.mul}[operation]
+    scale = int(os.environ.get("SCALE", 0))
+    golden = {"Add": fp32.add, "Multiply": lambda a, b: fp32.mul(a, b, scale)}[operation]
     a, b = pairs(COUNT, np.random.default_rng(cocotb.RANDOM_SEED))
     results, = await drive(dut, getattr(blocks, operation).latency, "o", a=a, b=b)
     _compare(results, golden(a, b), a, b)

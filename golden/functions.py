@@ -9,14 +9,11 @@ import numpy as np
 
 from golden import fp32
 from golden.formats import FP32
-from golden.tables import PIECES, PLACES, table
+from golden.tables import INDEX, PLACES, SQUARE, SQUARED, WHOLE, table
 
-__all__ = ["INDEX", "SQUARE", "SQUARED", "WHOLE", "exp2", "reciprocal", "rsqrt", "sigmoid", "silu"]
+__all__ = ["exp2", "reciprocal", "rsqrt", "sigmoid", "silu"]
 
-SQUARE, SQUARED = 10, 11            # bits of u that are squared, and that are kept of the square
-WHOLE = 16                          # bits before the point that exp2 looks at
 LIFT = 32                           # powers of two that keep 1 / (1 + e**-x) a normal number
-INDEX = FP32.mantissa - PIECES.bit_length() + 1
 LOG2E = np.uint32(0x3FB8AA3B)       # 1 / ln 2
 
 

@@ -9,9 +9,14 @@ with 50 digits and rounded once, so they are the same on every machine.
 from decimal import Decimal, localcontext
 from functools import cache
 
-__all__ = ["FUNCTIONS", "PIECES", "PLACES", "table"]
+from golden.formats import FP32
+
+__all__ = ["FUNCTIONS", "INDEX", "PIECES", "PLACES", "SQUARE", "SQUARED", "WHOLE", "table"]
 
 PIECES, PLACES = 64, 26
+INDEX = FP32.mantissa - PIECES.bit_length() + 1     # bits of u
+SQUARE, SQUARED = 10, 11            # bits of u that are squared, and that are kept of the square
+WHOLE = 16                          # bits before the point that exp2 looks at
 
 NODES = Decimal(0), Decimal("0.5"), Decimal(1)
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from golden import formats, fp32, functions
 from golden.formats import FP32
+from golden.tables import WHOLE
 
 __all__ = ["PARTIALS", "code", "quantize_rows", "rms_norm", "rope", "silu_gate", "softmax", "top_k", "total"]
 
 PARTIALS = 4        # as many as an addition takes cycles, and one: a beat a cycle
-LOWEST = 1 - (1 << functions.WHOLE)
+LOWEST = 1 - (1 << WHOLE)
 
 
 def code(value):

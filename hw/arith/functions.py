@@ -6,8 +6,7 @@ from amaranth.lib import enum
 from amaranth.lib.wiring import In, Out
 
 from golden.formats import FP32
-from golden.functions import INDEX, SQUARE, SQUARED, WHOLE
-from golden.tables import PLACES, table
+from golden.tables import INDEX, PLACES, SQUARE, SQUARED, WHOLE, table
 from hw.arith.formats import Float
 from hw.arith.pipeline import register
 from hw.emit import Block

@@ -40,7 +40,7 @@ def test_classes_of_the_network(memory, request_order, reply_order):
     noc = Noc(memory=memory, depth=5, classes=(
         NocClass(name="ask", vcs=2), NocClass(name="tell", replies_to="ask"), NocClass(name="cast", multicast=True)))
     assert [noc.order(name) for name in ("ask", "tell", "cast")] == [request_order, reply_order, "xy"]
-    assert [noc.segment(name) for name in ("ask", "tell", "cast")] == [255, 255, 4]
+    assert [noc.segment(name) for name in ("ask", "tell", "cast")] == [255, 255, 3]
     assert [list(noc.channels(name)) for name in ("ask", "tell", "cast")] == [[0, 1], [2], [3]] and noc.vcs == 4
     assert Noc(memory="west", classes=(NocClass(name="ask", order="xy"),)).order("ask") == "xy"
 

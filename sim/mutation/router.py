@@ -126,6 +126,7 @@ def jobs():
     for seed in range(8):       # three rows, which are three buckets
         rows, stall = [6 + (seed + n) % 8 for n in (0, 1, 4)], 0.2 + 0.1 * (seed % 4)
         found.append(mixed(140 + seed, 150, Port.N, ("data",), (0, 0, 0, 1), (7, 14), rows, stall=stall))
+    found += [stray(seed, ("cast",)) for seed in range(150, 154)]
     return found
 
 
@@ -186,9 +187,9 @@ def harmed(seed, rng):
               for port, mine in job.sent.items()})
 
 
-def stray(seed):
+def stray(seed, kinds=("data", "data", "cast")):
     """Heads with a bit of their route turned over, half of them of even parity."""
-    return turned(mixed(seed, 100), lambda n: {"route": 1 << n % 5, "parity": n // 5 % 2}, idle=0.5)
+    return turned(mixed(seed, 100, kinds=kinds), lambda n: {"route": 1 << n % 5, "parity": n // 5 % 2}, idle=0.5)
 
 
 def odd(seed):

@@ -15,16 +15,18 @@ from golden.paging import pack, unpack
 from hw.noc import link
 from hw.noc.arbiter import Arbiter
 from hw.noc.lane import Lane, Slots
+from hw.noc.link import Traffic
 from hw.noc.mesh import router
 from hw.noc.multicast import Fork
 from hw.noc.output import Credits, Output
-from sim.formal.noc import ArbiterRules, CreditsRules, ForkRules, SlotsRules
+from hw.noc.router import Router
+from sim.formal.noc import ArbiterRules, CreditsRules, ForkRules, RouterRules, SlotsRules
 from sim.formal.prove import Task
 from sim.mutation.campaign import Unwatched, judged
 from sim.mutation.mutants import Target
 from sim.reduce import allowed, order, reductions, some_join
 
-__all__ = ["BENCH", "BENCHES", "CONFIG", "TOP", "Job", "inside", "jobs", "run"]
+__all__ = ["BENCH", "BENCHES", "CONFIG", "CORNER", "TOP", "Job", "inside", "jobs", "run"]
 
 BENCH = "sim.benches.router_mutants"
 CONFIG = Noc(width=16, height=16, depth=3, groups=2, patience=5000, classes=(
@@ -36,6 +38,8 @@ TOP = router(CONFIG)
 BENCHES = [(router(SMALL), "sim.benches.router", {"CONFIG": SMALL.model_dump_json(), "SIDES": "NESW"}),
            (TOP, "sim.benches.router_jobs", {})]
 """Block, bench and its environment, for bugs by hand."""
+CORNER = Target("router_corner", Task(Router("ES", 64, 2, (Traffic(2),)), RouterRules, depth=6))
+"""A whole router that a solver can look at, for bugs by hand."""
 SUMS = CONFIG.channels("sums")[0]
 
 

@@ -157,7 +157,7 @@ BUGS = [
     Bug("a packet that goes on takes the virtual channel of the next", "hw.noc.interface",
         "output.owns[n].eq(~sender.flit.head)", "output.owns[n].eq(0)"),
     Bug("a credit goes back as the flit comes", "hw.noc.lane",
-        "self.credit.eq(slots.pop)", "self.credit.eq(slots.push)"),
+        "self.credit.eq(slots.pop)", "self.credit.eq(slots.push)", "router_corner"),
     Bug("what a router drops gives no credit", "hw.noc.lane",
         "self.credit.eq(slots.pop)", "self.credit.eq(self.taken)"),
     Bug("a credit counts twice", "hw.noc.output",
@@ -166,9 +166,9 @@ BUGS = [
         "Mux(self.send, Cat(1, self.left), self.left)", "Mux(self.send, Cat(1, self.used), self.left)",
         "router_credits"),
     Bug("a body goes without a credit", "hw.noc.output",
-        "self.channel[n][w] & ~credits[w].used[-1] for w", "self.channel[n][w] for w"),
+        "self.channel[n][w] & ~credits[w].used[-1] for w", "self.channel[n][w] for w", "router_corner"),
     Bug("a packet is given a virtual channel that another is on", "hw.noc.output",
-        "one.busy | one.left[-1])", "one.left[-1])"),
+        "one.busy | one.left[-1])", "one.left[-1])", "router_corner"),
     Bug("a virtual channel that is claimed is given to another", "hw.noc.output",
         "m.d.sync += self.busy.eq(1)", "m.d.sync += self.busy.eq(self.busy)", "router_credits"),
     Bug("packets of a bucket take two virtual channels", "hw.noc.output",
@@ -194,7 +194,7 @@ BUGS = [
     Bug("a packet turns the wrong way", "hw.noc.lane",
         "low: reached & below, high: reached & above", "low: reached & above, high: reached & below"),
     Bug("the parity is that of the old route", "hw.noc.lane",
-        "front.parity ^ front.head & (inside | change)", "front.parity ^ front.head & inside"),
+        "front.parity ^ front.head & (inside | change)", "front.parity ^ front.head & inside", "router_corner"),
     Bug("a head of odd parity goes on", "hw.noc.lane", "head & (odd | astray)", "head & astray"),
     Bug("the rest of a packet that was dropped goes on", "hw.noc.lane",
         "lost.eq(~front.head & ~inside)", "lost.eq(0)"),
@@ -262,7 +262,8 @@ def _asked(bug):
     from sim.mutation import campaign, interface, noc_reduce, router
     from sim.mutation.judge import breach
 
-    targets = [target for each in (campaign, interface, noc_reduce, router) for target in each.inside()[1]]
+    targets = [router.CORNER, *(
+        target for each in (campaign, interface, noc_reduce, router) for target in each.inside()[1])]
     task = next(target.task for target in targets if target.label == bug.judge)
     with tempfile.TemporaryDirectory() as folder:
         found = breach(replace(task, depth=task.depth + 6), Path(folder), timeout=200)

@@ -15,16 +15,18 @@ from golden.paging import pack, unpack
 from hw.noc import link
 from hw.noc.arbiter import Arbiter
 from hw.noc.lane import Lane, Slots
+from hw.noc.link import Traffic
 from hw.noc.mesh import router
 from hw.noc.multicast import Fork
 from hw.noc.output import Credits, Output
-from sim.formal.noc import ArbiterRules, CreditsRules, ForkRules, SlotsRules
+from hw.noc.router import Router
+from sim.formal.noc import ArbiterRules, CreditsRules, ForkRules, RouterRules, SlotsRules
 from sim.formal.prove import Task
 from sim.mutation.campaign import Unwatched, judged
 from sim.mutation.mutants import Target
 from sim.reduce import allowed, order, reductions, some_join
 
-__all__ = ["BENCH", "BENCHES", "CONFIG", "TOP", "Job", "inside", "jobs", "run"]
+__all__ = ["BENCH", "BENCHES", "CONFIG", "CORNER", "TOP", "Job", "inside", "jobs", "run"]
 
 BENCH = "sim.benches.router_mutants"
 CONFIG = Noc(width=16, height=16, depth=3, groups=2, patience=5000, classes=(
@@ -36,6 +38,8 @@ TOP = router(CONFIG)
 BENCHES = [(router(SMALL), "sim.benches.router", {"CONFIG": SMALL.model_dump_json(), "SIDES": "NESW"}),
            (TOP, "sim.benches.router_jobs", {})]
 """Block, bench and its environment, for bugs by hand."""
+CORNER = Target("router_corner", Task(Router("ES", 64, 2, (Traffic(2),)), RouterRules, depth=6))
+"""A whole router that a solver can look at, for bugs by hand."""
 SUMS = CONFIG.channels("sums")[0]
 
 
@@ -123,18 +127,23 @@ def jobs():
         found.append(mixed(seed, 200, Port.N, ("data",), (0, 0, 0, 1), idle=0.2, stall=(0.1, 0.3, 0.5, 0.7)[seed % 4]))
     found += map(stray, range(120, 124))
     found += map(odd, range(130, 132))
+    for seed in range(8):       # three rows, which are three buckets
+        rows, stall = [6 + (seed + n) % 8 for n in (0, 1, 4)], 0.2 + 0.1 * (seed % 4)
+        found.append(mixed(140 + seed, 150, Port.N, ("data",), (0, 0, 0, 1), (7, 14), rows, stall=stall))
+    found += [stray(seed, ("cast",)) for seed in range(150, 154)]
     return found
 
 
-def mixed(seed, count, through=None, kinds=("data", "data", "cast"), sizes=(0, 0, 0, 1, 2, 6), **options):
+def mixed(seed, count, through=None, kinds=("data", "data", "cast"), sizes=(0, 0, 0, 1, 2, 6), here=None, rows=None,
+          **options):
     """Packets of some classes from all sides, most of them through one output, and reductions in two groups."""
     rng = random.Random(seed)
-    here, sent, leaves = (rng.randint(1, 14), rng.randint(1, 14)), defaultdict(list), defaultdict(
-        lambda: defaultdict(list))
+    here = here or (rng.randint(1, 14), rng.randint(1, 14))
+    sent, leaves = defaultdict(list), defaultdict(lambda: defaultdict(list))
     for number in range(count):
         kind = rng.choice(kinds)
         entry, packet, dst, ext, outs = passing(
-            rng, here, number, kind, rng.choice(sizes), through if rng.random() < 0.9 else None)
+            rng, here, number, kind, rng.choice(sizes), through if rows or rng.random() < 0.9 else None, rows)
         order_, vcs = CONFIG.order(kind), list(CONFIG.channels(kind))
         sent[entry].append(({vc: list(flits(packet, vc, outs)) for vc in vcs}, vcs, bucket(*dst)))
         for out in outs:
@@ -153,12 +162,13 @@ def mixed(seed, count, through=None, kinds=("data", "data", "cast"), sizes=(0, 0
     return Job(here, writes, dict(sent), {out: dict(flows) for out, flows in leaves.items()}, **options, seed=seed)
 
 
-def passing(rng, here, number, kind, size, through=None):
+def passing(rng, here, number, kind, size, through=None, rows=None):
     """A packet that comes by: input, packet, dst, ext, outputs."""
     outs = ()
     while not outs or through not in (None, *outs):
         entry, far = rng.choice(list(Port)), rng.choice((1, 1, 4, 15))
-        dst = tuple(min(max(each + rng.randint(-far, far), 0), 15) for each in here)
+        dst = (here[0], rng.choice(rows)) if rows else tuple(
+            min(max(each + rng.randint(-far, far), 0), 15) for each in here)
         ext = tuple(rng.randrange(16 - each) if kind == "cast" and rng.random() < 0.5 else 0 for each in dst)
         outs = outputs(CONFIG.order(kind), entry, here, dst, ext)
     longest = CONFIG.depth - 1 if kind == "cast" else 255
@@ -181,9 +191,9 @@ def harmed(seed, rng):
               for port, mine in job.sent.items()})
 
 
-def stray(seed):
-    """Heads with a bit of their route turned over, of even parity."""
-    return turned(mixed(seed, 100), lambda n: {"route": 1 << n % 5, "parity": 1}, idle=0.5)
+def stray(seed, kinds=("data", "data", "cast")):
+    """Heads with a bit of their route turned over, half of them of even parity."""
+    return turned(mixed(seed, 100, kinds=kinds), lambda n: {"route": 1 << n % 5, "parity": n // 5 % 2}, idle=0.5)
 
 
 def odd(seed):

@@ -20,8 +20,8 @@ __all__ = ["BENCHES", "Job", "inside", "jobs", "run"]
 BENCH = "sim.benches.reduce_mutants"
 GROUPS, PATIENCE, BITS = 3, 120, 64
 MUTANTS = 250
-BENCHES = [(Reduce("NESW", BITS, GROUPS, 100), "sim.benches.reduce",
-            {"SIDES": "NESW", "GROUPS": GROUPS, "PATIENCE": 100})]
+BENCHES = [(Reduce("NESW", BITS, GROUPS, 400), "sim.benches.reduce",
+            {"SIDES": "NESW", "GROUPS": GROUPS, "PATIENCE": 400})]
 """Block, bench and its environment, for bugs by hand."""
 
 

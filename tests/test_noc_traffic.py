@@ -31,18 +31,20 @@ def test_all_arrives(noc, traffic, stall):
     assert all(flits > 0 for flits in found.accepted.values())
 
 
-@pytest.mark.skipif(not DEEP, reason="DEEP: a mesh for each")
-@pytest.mark.parametrize("depth, order", list(product((2, 3, 4, 8), ("xy", "yx"))))
-def test_multicasts_do_not_deadlock(depth, order):
+MESHES = [Noc(width=4, height=4, depth=depth, classes=(
+    NocClass(name="data"), NocClass(name="cast", multicast=True, order=order)))
+    for depth, order in product((2, 3, 4, 8), ("xy", "yx"))]
+
+
+@pytest.mark.parametrize("noc", [NOC, *MESHES * DEEP])
+def test_multicasts_do_not_deadlock(noc):
     """All nodes send all they can to all others, to rectangles, and beside packets of another class."""
-    noc = Noc(width=4, height=4, depth=depth, classes=(
-        NocClass(name="data"), NocClass(name="cast", multicast=True, order=order)))
-    data = Traffic("uniform", 1.0, (1, 8))
+    data, packets = Traffic("uniform", 1.0, (1, 8)), 100_000 if DEEP else 3_000
     for pattern, stall in product(("broadcast", "rectangle"), (0.0, 0.3, 0.9)):
-        cast = Traffic(pattern, 1.0, (1, depth))
-        found = run(noc, {"data": data, "cast": cast}, packets=100_000, warmup=0, stall=stall, seed=depth)
+        cast = Traffic(pattern, 1.0, (1, noc.depth))
+        found = run(noc, {"data": data, "cast": cast}, packets=packets, warmup=0, stall=stall, seed=noc.depth)
         assert found.sound and found.delivered == found.copies
-        found = run(noc, {"cast": cast}, packets=30_000, warmup=0, stall=stall, seed=depth)
+        found = run(noc, {"cast": cast}, packets=packets * 3 // 10, warmup=0, stall=stall, seed=noc.depth)
         assert found.sound and found.delivered == found.copies
 
 

@@ -100,9 +100,7 @@ def latency(curves):
         axes.set(xlim=(0, 1), ylim=(0, 60), xlabel="offered load, flits per node and cycle",
                  ylabel="mean latency, cycles")
         _bounds(axes, curves)
-        axes.grid(axis="y")
-        figure.legend(loc="outside upper left", ncols=4, fontsize=9, handlelength=1.6)
-        return inline(figure)
+        return _finished(figure, axes, 4)
 
 
 def throughput(curves):
@@ -117,9 +115,7 @@ def throughput(curves):
         axes.set(xlim=(0, 1.08), ylim=(0, 1), xlabel="offered load, flits per node and cycle",
                  ylabel="accepted, flits per node and cycle")
         _bounds(axes, curves)
-        axes.grid(axis="y")
-        figure.legend(loc="outside upper left", ncols=4, fontsize=9, handlelength=1.6)
-        return inline(figure)
+        return _finished(figure, axes, 4)
 
 
 def times(curves):
@@ -131,9 +127,14 @@ def times(curves):
             axes.plot(counts, cycles, label=f"{curve.size} × {curve.size}, buffers of {curve.depth}", **style)
             axes.plot(counts, counts + curve.goal, color=style["color"], linestyle=":", linewidth=1)
         axes.set(xlim=(0, counts[-1]), ylim=(0, None), xlabel="flits of data", ylabel="cycles")
-        axes.grid(axis="y")
-        figure.legend(loc="outside upper left", ncols=2, fontsize=9, handlelength=1.6)
-        return inline(figure)
+        return _finished(figure, axes, 2)
+
+
+def _finished(figure, axes, columns):
+    """The plot as an image, with a legend above it."""
+    axes.grid(axis="y")
+    figure.legend(loc="outside upper left", ncols=columns, fontsize=9, handlelength=1.6)
+    return inline(figure)
 
 
 def _styled(curves, kind="length"):

@@ -109,8 +109,8 @@ class Bench:
                 assert [packet.words for each, packet in found if each == kind and packet.words in mine] == mine
 
 
-@cocotb.test(timeout_time=50, timeout_unit="us")
-@cocotb.parametrize(idle=[0.0, 0.7], stall=[0.0, 0.7])
+@cocotb.test(timeout_time=200, timeout_unit="us")
+@cocotb.parametrize(idle=[0.0, 0.7], stall=[0.0, 0.9])
 async def random_traffic(dut, idle, stall):
     bench = Bench(dut, idle, stall)
     await reset(dut)

@@ -18,7 +18,7 @@ from golden.noc import check
 from golden.packet import LENGTH
 from golden.paging import LENGTH as TOKENS
 
-__all__ = ["KV_FORMATS", "KV_POLICIES", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "Noc", "NocClass", "load"]
+__all__ = ["KV_FORMATS", "KV_POLICIES", "Attention", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "Noc", "NocClass", "load"]
 
 
 KV_FORMATS = {"bf16": (2, 0), "fp8": (1, 2)}
@@ -299,6 +299,18 @@ class KvCache(Section):
         return self.copy_bytes(self.block_tokens)
 
 
+class Attention(Section):
+    """Attention to one head of the KV cache at a time, whose format and sizes it has.
+
+    Attributes
+    ----------
+    group : int
+        Queries that a stream of keys and values serves: those of a head's group, or of several tokens.
+    """
+
+    group: int = Field(4, ge=1, le=8)
+
+
 class NocClass(Section):
     """A class of messages on the network: they have virtual channels of their own.
 
@@ -537,6 +549,7 @@ class Chip(Section):
         By default that of the file.
     matmul : Matmul
     kvcache : KvCache
+    attention : Attention
     noc : Noc
     dram : Dram
     """
@@ -544,6 +557,7 @@ class Chip(Section):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     matmul: Matmul = Field(default_factory=lambda: Matmul())
     kvcache: KvCache = Field(default_factory=lambda: KvCache())
+    attention: Attention = Field(default_factory=lambda: Attention())
     noc: Noc = Field(default_factory=lambda: Noc())
     dram: Dram = Field(default_factory=lambda: Dram())
 

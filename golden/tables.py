@@ -11,9 +11,10 @@ from functools import cache
 
 from golden.formats import FP32
 
-__all__ = ["FUNCTIONS", "INDEX", "PIECES", "PLACES", "SQUARE", "SQUARED", "WHOLE", "table"]
+__all__ = ["FUNCTIONS", "INDEX", "CHOICE", "PIECES", "PLACES", "SQUARE", "SQUARED", "WHOLE", "chords", "table"]
 
 PIECES, PLACES = 64, 26
+CHOICE = 6                             # bits that choose a piece
 INDEX = FP32.mantissa - PIECES.bit_length() + 1     # bits of u
 SQUARE, SQUARED = 10, 11            # bits of u that are squared, and that are kept of the square
 WHOLE = 16                          # bits before the point that exp2 looks at
@@ -34,6 +35,14 @@ def table(name):
     """Rows of (a, b, c) of a function."""
     with localcontext(prec=50):
         return tuple(_quadratic(FUNCTIONS[name], piece) for piece in range(PIECES))
+
+
+@cache
+def chords(name, places):
+    """The function at both ends of all pieces, in units of 2**-`places`, for lines between them: PIECES + 1 numbers."""
+    with localcontext(prec=50):
+        return tuple(int((FUNCTIONS[name](Decimal(piece) / PIECES) * 2**places).to_integral_value())
+                     for piece in range(PIECES + 1))
 
 
 def _quadratic(function, piece):

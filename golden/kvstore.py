@@ -18,11 +18,11 @@ from itertools import product
 import numpy as np
 
 from golden.config import KV_FORMATS
-from golden.formats import BF16, E4M3, FP32, decode, encode
+from golden.formats import BF16, E4M3, E8M0, FP32, decode, encode
 from golden.fp32 import flush, to_format
 from golden.paging import CRC, Move, Part
 
-__all__ = ["Beat", "Store", "checksum", "quantize"]
+__all__ = ["Beat", "Store", "checksum", "dequantize", "quantize"]
 
 FIELD, FRACTION = 0x7F800000, 0x007FFFFF
 TOP = 0x600000              # fraction of 448 = 1.75 * 2**8
@@ -59,6 +59,11 @@ def quantize(format, rows):
     values = np.ldexp(decode(FP32, np.where(bad, 0, rows)), FP32.bias - scales[..., None])
     codes = np.where(bad, E4M3.nan, encode(E4M3, values))
     return codes.astype(np.uint8), scales.astype(np.uint8), int(bad.sum())
+
+
+def dequantize(format, codes, scales):
+    """The values of rows (..., head_dim) that the cache keeps: float64."""
+    return decode(BF16, codes) if format == "bf16" else decode(E4M3, codes) * decode(E8M0, scales)[..., None]
 
 
 def _remainder(byte):
@@ -140,7 +145,20 @@ class Store:
         for (block, slot), *rows in zip(slots, k, v, strict=True):
             for head in range(self.config.kv_heads):
                 for part, row in zip((Part.K, Part.V), rows, strict=True):
-                    self._put(self.pool[block, layer, head], part, slot, row[head])
+                    codes, scale, nans = quantize(self.config.format, row[head])
+                    self.nans += nans
+                    self.put(block, part, slot, codes, scale, layer, head)
+
+    def put(self, block, part, slot, codes, scale=0, layer=0, head=0):
+        """Put a row, as `quantize` gives it, to a slot."""
+        segment = self.pool[block, layer, head]
+        data = codes.astype(codes.dtype.newbyteorder("<")).view(np.uint8)
+        run = self._run(part, slot, slot + 1)
+        segment[run] = 0
+        segment[run.start:run.start + len(data)] = data
+        if KV_FORMATS[self.config.format][1]:
+            at = SCALES_BYTES * slot + 2 * (part == Part.V)
+            segment[at:at + 2] = scale, checksum([scale, *data])
 
     def move(self, kind, source, target, slots):
         """Carry out one of the controller's `moves`: the first slots of a block, no other byte.
@@ -179,17 +197,6 @@ class Store:
             beats += [Beat(*each, head, n == 0, n == final, n == final and head == last_head, error)
                       for n, (*each, error) in enumerate(own)]
         return beats
-
-    def _put(self, segment, part, slot, row):
-        codes, scale, nans = quantize(self.config.format, row)
-        self.nans += nans
-        data = codes.astype(codes.dtype.newbyteorder("<")).view(np.uint8)
-        run = self._run(part, slot, slot + 1)
-        segment[run] = 0
-        segment[run.start:run.start + len(data)] = data
-        if KV_FORMATS[self.config.format][1]:
-            at = SCALES_BYTES * slot + 2 * (part == Part.V)
-            segment[at:at + 2] = scale, checksum([scale, *data])
 
     def _fits(self, segment, part, slot):
         """Whether a row fits its checksum, if it has one."""

@@ -100,7 +100,7 @@ def attention(kv, queries, k, v, k_scales=None, v_scales=None, *, first=0, end=N
 
 def join(parts):
     """What attention to all tokens gives, from parts of them: float64, shape (queries, head_dim)."""
-    exponents = np.stack([each.exponents for each in parts])
+    exponents = np.stack([np.where(each.totals, each.exponents, NEVER) for each in parts])
     weights = np.exp2((exponents - exponents.max(0)).astype(np.float64))
     rows = sum(weight[:, None] * decode(FP32, each.rows) for weight, each in zip(weights, parts, strict=True))
     totals = sum(weight * decode(FP32, each.totals) for weight, each in zip(weights, parts, strict=True))

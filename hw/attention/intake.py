@@ -207,29 +207,31 @@ class Intake(Block):
         # What the beat is, a cycle later
         seen = [(counts[0] < now.end[g]) & ((counts[0] >= now.first[g]) | (counts[0] < now.sinks)) & (g < now.queries)
                 for g in range(group)]
-        of_key, of_value = data.View(row(kv, group), Signal(row(kv, group))), self.values
+        of_key, of_value = Signal(row(kv, group)), self.values
         m.d.comb += self.takes_key.eq(is_key)
         m.d.sync += [
-            self.data.eq(beat.data), self.key.eq(is_key), self.key_beat.eq(at), self.key_slot.eq(~turn),
+            self.key.eq(is_key), self.key_beat.eq(at), self.key_slot.eq(~turn),
             of_key.valid.eq(is_key), of_key.starts.eq(at == 0), of_key.ends.eq(ends_row), of_key.seen.eq(Cat(seen)),
             of_key.closes.eq(key_closes), of_key.count.eq(key + key_ends), of_key.ends_head.eq(last_key),
             of_key.slot.eq(~turn),
             of_value.valid.eq(is_value), of_value.slot.eq(slot), of_value.token.eq(value), of_value.beat.eq(at),
             of_value.closes.eq(value_closes),
         ]
+        m.d.comb += self.data.eq(register(m, beat.data, "data_held"))
         codes = data.View(data.ArrayLayout(widths.fmt.width, widths.elements), self.data)
         m.d.comb += of_value.bad.eq(Cat(bad(widths, codes[n]) for n in range(widths.elements)).any())
 
         # Scales are kept for the block's keys; theirs come with the row.
-        o = self.row
-        m.d.sync += o.eq(of_key)
+        later = Signal(row(kv, group))
+        m.d.sync += later.eq(of_key)
+        m.d.comb += self.row.eq(later)
         if kv.scale_beats:
-            self._scales(m, accept & ~of_row, at, beat.slot, o)
+            self._scales(m, accept & ~of_row, at, beat.slot)
         return m
 
-    def _scales(self, m, takes, at, slot, o):
+    def _scales(self, m, takes, at, slot):
         """The scales of a block's slots, two bytes of four each."""
-        kv = self.kv
+        kv, o = self.kv, self.row
         count = kv.beat // 4
         m.submodules.scales = scales = Ram(16 * count, max(kv.scale_beats, 2))
         bits = ceil_log2(count)

@@ -28,7 +28,7 @@ def division():
 
 def sum_of_all():
     """The sum of a query's powers of two, without its sign, and the exponent that a part's results have in common."""
-    return data.StructLayout({"total": 31, "exponent": signed(WHOLE + 1)})
+    return data.StructLayout({"total": 31, "exponent": signed(WHOLE)})
 
 
 class Inverse(Block):
@@ -88,7 +88,7 @@ class Inverse(Block):
         index, low = fraction[-CHOICE:], fraction[-CHOICE - LOW:-CHOICE]
         base, fall, low = (register(m, each, name) for name, each in (
             ("base", above[index]), ("fall", falls[index]), ("low", low)))
-        result, exponent, field = data.View(division(), Signal(division())), Signal(EXPONENT), Signal(8)
+        result, exponent, field = Signal(division()), Signal(EXPONENT), Signal(8)
         unit = widths.unit + widths.drop + FP32.bias - 1
         m.d.comb += field.eq(high + (FP32.bias - SHARE - widths.operand + 1))
         m.d.sync += exponent.eq(Mux(self.part, unit - widths.operand + 1, unit + SHARE - high) - top)

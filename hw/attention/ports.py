@@ -47,7 +47,7 @@ def result(group):
 def completion(group):
     """One for each command, after its last result; sums of powers of two are `totals` (FP32) * 2**`exponents`."""
     return data.StructLayout({"tag": 8, "error": Error, "totals": data.ArrayLayout(32, group),
-                              "exponents": data.ArrayLayout(signed(WHOLE + 1), group)})
+                              "exponents": data.ArrayLayout(signed(WHOLE), group)})
 
 
 def operand(kv):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries as integers that share an exponent, as `golden.attention` defines them."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -10,6 +10,7 @@ from golden.formats import FP32
 from golden.scores import Widths
 from hw.arith.formats import Float
 from hw.arith.shift import shift_right
+from hw.attention.ports import operand
 from hw.emit import Block
 from hw.ram import Ram
 
@@ -44,7 +45,7 @@ class Queries(Block):
     nan : Out(ArrayLayout(group, 2))
         Which of each slot's queries are NaN; not those that were not given.
     read_en : In(1), read_slot : In(1), read_beat : In(range(kv.row_beats)), a bit at least
-    operands : Out(ArrayLayout(ArrayLayout(signed(operand + 1), elements), group))
+    operands : Out(ArrayLayout(ArrayLayout(operand(kv), elements), group))
         The elements of each query that meet those of the given beat of a row, one cycle after `read_en` and until the
         next. Undefined beyond `head_dim` and in queries that were not given.
     """
@@ -53,7 +54,7 @@ class Queries(Block):
         if group < 1:
             raise ValueError(f"Queries: group must be at least 1, not {group!r}")
         self.kv, self.group, self.widths = kv, group, Widths(kv)
-        operands = data.ArrayLayout(signed(self.widths.operand + 1), self.widths.elements)
+        operands = data.ArrayLayout(operand(kv), self.widths.elements)
         super().__init__({
             "loads": In(stream.Signature(range(group + 1))),
             "i": In(stream.Signature(32 * kv.lanes)),
@@ -67,9 +68,9 @@ class Queries(Block):
 
     def elaborate(self, platform):
         m = Module()
-        kv, lanes, operand = self.kv, self.kv.lanes, self.widths.operand
+        kv, lanes, bits = self.kv, self.kv.lanes, self.widths.operand
         chunks = kv.head_dim // lanes                   # of a row
-        kept = data.StructLayout({"mantissa": operand, "exponent": FP32.exponent, "sign": 1})
+        kept = data.StructLayout({"mantissa": bits, "exponent": FP32.exponent, "sign": 1})
 
         # In: a row into memory, the largest exponent found meanwhile.
         m.submodules.row = row = Ram(lanes * kept.size, max(chunks, 2))
@@ -80,7 +81,7 @@ class Queries(Block):
         for n in range(lanes):
             x, exponent = Float(FP32)(self.i.payload.word_select(n, 32)), Signal(FP32.exponent, name=f"exponent{n}")
             m.d.comb += exponent.eq(Mux(x.exponent.all(), 0, x.exponent))
-            m.d.comb += row.write_data.word_select(n, kept.size).eq(Cat(x.mantissa[-operand:], exponent, x.sign))
+            m.d.comb += row.write_data.word_select(n, kept.size).eq(Cat(x.mantissa[-bits:], exponent, x.sign))
             exponents.append(exponent)
             bad.append(x.exponent.all())
         m.d.comb += [
@@ -121,13 +122,13 @@ class Queries(Block):
         elements = []
         for n in range(lanes):
             x, places = kept(row.read_data.word_select(n, kept.size)), Signal(FP32.exponent, name=f"places{n}")
-            amount, up, element = Signal(4, name=f"amount{n}"), Signal(name=f"up{n}"), Signal(operand + 1, name=f"e{n}")
+            amount, up, element = Signal(4, name=f"amount{n}"), Signal(name=f"up{n}"), Signal(operand(kv), name=f"e{n}")
             m.d.comb += places.eq(shared - x.exponent)
             m.d.comb += amount.eq(places[:4] | (places[4:].any() | (x.exponent == 0)).replicate(4))
             shifted = shift_right(m, Cat(x.mantissa, Const(1, 2)), amount, f"shifted{n}_")
-            whole = shifted[1:operand + 1]
+            whole = shifted[1:bits + 1]
             m.d.comb += up.eq(shifted[0] & ~whole.all())
-            m.d.comb += element.eq((Cat(whole, Const(0, 1)) ^ x.sign.replicate(operand + 1)) + (up ^ x.sign))
+            m.d.comb += element.magnitude.eq(whole + up), element.sign.eq(x.sign)
             elements.append(element)
 
         # Into the slots, of which each query and each word of a beat has a memory.
@@ -136,7 +137,7 @@ class Queries(Block):
         bank, beat = word[:ceil_log2(banks)], word[ceil_log2(banks):]
         for q in range(self.group):
             for n in range(banks):
-                m.submodules[f"ram{q}_{n}"] = ram = Ram(lanes * (operand + 1), 2 * kv.row_beats)
+                m.submodules[f"ram{q}_{n}"] = ram = Ram(lanes * (bits + 1), 2 * kv.row_beats)
                 m.d.comb += [
                     ram.write_en.eq(valid & (query == q) & (bank == n)), ram.write_data.eq(Cat(elements)),
                     ram.write_address.eq(Cat(slot, beat)),

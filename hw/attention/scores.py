@@ -92,7 +92,7 @@ class Scores(Block):
                     places.eq(Mux(item.starts | rises, 0, _far(fall))),
                 ]
         joined = [register(m, pair[0] + pair[1], f"joined{g}") for g, pair in enumerate(self.sums)]
-        item = register(m, item, "joined_row")
+        item = register(m, item, "joined_row", reset=True)
 
         # Over all beats of a row; where its point is.
         totals, lefts, worse = [], [], Signal()
@@ -114,11 +114,11 @@ class Scores(Block):
         m.d.comb += worse.eq(item.bad | bad & ~item.starts)
         with m.If(item.valid):
             m.d.sync += bad.eq(worse)
-        done = register(m, item, "row")
+        done = register(m, item, "row", reset=True)
 
         scores = [register(m, self._round(m, total, left, g), f"score{g}")
                   for g, (total, left) in enumerate(zip(totals, lefts, strict=True))]
-        bad, done = register(m, bad, "bad_held"), register(m, done, "done")
+        bad, done = register(m, bad, "bad_held"), register(m, done, "done", reset=True)
         self._group(m, scores, bad, done)
         return m
 

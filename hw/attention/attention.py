@@ -124,7 +124,7 @@ class Attention(Block):
         m.d.comb += [
             worse.eq(Cat(bad(widths, elements.i[n]) for n in range(widths.elements)).any()),
             row.eq(intake.row), row.bad.eq(intake.row.bad | worse),
-            scores.i.eq(later(m, row, found - 1, "row", reset=True)), scores.top.eq(tops[:8]),
+            scores.i.eq(later(m, row, found - 1, "row", reset=True)), scores.top.eq(tops[0]),
         ]
 
         nan = self._nan(m, come, weights.attends, later(m, step, lead + 1, "weighed"))
@@ -206,7 +206,7 @@ class Attention(Block):
             for n in range(2):
                 m.submodules[f"mean{g}_{n}"] = mean = Mean(kv)
                 m.d.comb += [
-                    mean.sum.eq(sums[g][n]), mean.top.eq(tops[8 * n:8 * n + 8]), mean.joint.eq(weights.joints[g]),
+                    mean.sum.eq(sums[g][n]), mean.top.eq(tops[n]), mean.joint.eq(weights.joints[g]),
                     mean.before.as_value().eq(partials.read_data.word_select(2 * g + n, width)),
                     mean.division.eq(ends), out.i.payload.data[g][n].eq(mean.o),
                 ]

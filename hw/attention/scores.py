@@ -101,7 +101,7 @@ class Scores(Block):
             kept = total
             if widths.aligned:
                 kept = shift_right(m, total, old_places, f"kept{g}_")
-                before = shift_right(m, one, places, f"before{g}_")
+                before = shift_right(m, one, places, f"before{g}_").as_signed()
             with m.If(item.valid):
                 m.d.sync += total.eq(Mux(item.starts, 0, kept) + before)
             left = Signal(signed(12), name=f"left{g}")

@@ -177,10 +177,11 @@ def _scores(widths, operands, exponents, lanes, scales):
         total, top = (sums, tag) if total is None else _align(total, top, sums, tag)
     lsb = exponents[:, None] - FP32.bias + 1 - widths.operand + scales.astype(np.int64) + top + widths.unit
     up = np.clip(lsb + FRACTION, 0, 40)
-    down = np.clip(-lsb - FRACTION, 0, 60)
+    down = np.maximum(-lsb - FRACTION, 0)
     limit = MOST >> up
     scaled = np.where(np.abs(total) > limit, np.sign(total) * MOST, total << np.where(np.abs(total) > limit, 0, up))
-    rounded = (total + (np.int64(1) << np.maximum(down, 1) - 1)) >> np.maximum(down, 1)
+    places = np.clip(down, 1, 35)
+    rounded = np.where(down > 35, 0, (total + (np.int64(1) << places - 1)) >> places)
     return np.where(down > 0, np.clip(rounded, -MOST, MOST), scaled)
 
 

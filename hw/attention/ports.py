@@ -10,7 +10,7 @@ from golden.scores import FRACTION, WHOLE, Widths
 __all__ = ["EXPONENT", "SCORE", "Error", "beat", "command", "completion", "operand", "result"]
 
 SCORE = signed(WHOLE + FRACTION)
-EXPONENT = signed(WHOLE + 4)        # of sums: that of a score, with those of scales and elements
+EXPONENT = signed(WHOLE + 1)        # of sums: that of a score, with those of scales and elements
 
 
 class Error(enum.Enum, shape=2):

@@ -236,7 +236,7 @@ class _State:
         place, fraction = _normal(np.abs(self.sums), QUOTIENT - 1)
         product = (fraction + (1 << QUOTIENT - 1)) * factors
         over = product >> 2 * QUOTIENT - 1
-        mantissa = (product >> 2 * QUOTIENT - 2 - FP32.mantissa + over) & (1 << FP32.mantissa) - 1
+        mantissa = (product << FP32.mantissa >> 2 * QUOTIENT - 2 + over) & (1 << FP32.mantissa) - 1
         exponent = place + self.tags + widths.unit + widths.drop + binades - 1 + over + FP32.bias
         rows = np.where(exponent >= 255, fp32.INF, np.where(exponent <= 0, 0, exponent << 23 | mantissa))
         rows = np.where((self.sums == 0) | none[:, None], 0, rows | np.where(self.sums < 0, fp32.SIGN, 0))

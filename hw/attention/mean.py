@@ -41,10 +41,10 @@ class Mean(Block):
     division : In(division())
         Three cycles later.
     o : Out(32)
-        Five cycles later.
+        Four cycles later.
     """
 
-    joined, divided, latency = 2, 3, 5
+    joined, divided, latency = 2, 3, 4
 
     def __init__(self, kv):
         self.kv, self.widths = kv, Widths(kv)
@@ -85,15 +85,15 @@ class Mean(Block):
         by, quotient, product = self.division, Signal(signed(len(old.exponent) + 2)), Signal(QUOTIENT + len(self.division.factor))
         m.d.comb += product.eq(high * by.factor)
         m.d.sync += quotient.eq(place + exponent + by.exponent)
-        product = register(m, product[2 * QUOTIENT - 2 - FP32.mantissa:2 * QUOTIENT], "product")
+        product = register(m, product[:2 * QUOTIENT], "product")
         sign, nan = register(m, sign, "sign2"), register(m, by.nan, "nan")
         none = register(m, by.none | ~high[-1], "none")
 
         # In FP32, cut off
         over, field = product[-1], Signal(signed(len(quotient) + 1))
-        fraction = Mux(over, product[1:-1], product[:-2])
+        fraction = Cat(Const(0, FP32.mantissa + 1 - len(product)), Mux(over, product[:-1], Cat(Const(0, 1), product[:-2])))
         m.d.comb += field.eq(quotient + over)
         infinite, zero = field >= 255, none | (field <= 0)
         code = Mux(zero, 0, Mux(infinite, FP32.inf, Cat(fraction, field[:8])))
-        m.d.sync += self.o.eq(Mux(nan, FP32.nan, Cat(code[:31], sign & ~none)))
+        m.d.comb += self.o.eq(Mux(nan, FP32.nan, Cat(code[:31], sign & ~none)))
         return m

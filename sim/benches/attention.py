@@ -22,6 +22,6 @@ async def heads(dut):
         await RisingEdge(dut.clk)
         board.step()
         assert board.quiet < QUIET, (
-            f"nothing moved for {QUIET} cycles; {board.completed} of {len(job.heads)} heads done")
+            f"nothing moved for {QUIET} cycles; {board.done} of {len(job.heads)} heads done")
     board.check()
     finish((board.runs, board.seen))

@@ -24,7 +24,7 @@ import numpy as np
 
 from golden import fp32
 from golden.formats import BF16, E8M0, FP32, decode, is_nan
-from golden.scores import FRACTION, GUARD, SHARE, WHOLE, Widths
+from golden.scores import DOWN, FRACTION, GUARD, QUOTIENT, SHARE, WHOLE, Widths
 from golden.tables import CHOICE, chords
 
 __all__ = ["Attended", "attention", "join", "reference", "score_code"]
@@ -180,8 +180,8 @@ def _scores(widths, operands, exponents, lanes, scales):
     down = np.maximum(-lsb - FRACTION, 0)
     limit = MOST >> up
     scaled = np.where(np.abs(total) > limit, np.sign(total) * MOST, total << np.where(np.abs(total) > limit, 0, up))
-    places = np.clip(down, 1, 35)
-    rounded = np.where(down > 35, 0, (total + (np.int64(1) << places - 1)) >> places)
+    places = np.clip(down, 1, DOWN)
+    rounded = np.where(down > DOWN, 0, (total + (np.int64(1) << places - 1)) >> places)
     return np.where(down > 0, np.clip(rounded, -MOST, MOST), scaled)
 
 
@@ -227,16 +227,16 @@ class _State:
         """`Attended`."""
         widths = self.widths
         none = self.total == 0
-        high, fraction = _normal(self.total, 16)
+        high, fraction = _normal(self.total, QUOTIENT)
         factors, binades = (np.where(part, known, other) for known, other in (
-            (1 << 16, _reciprocal(fraction)), (-self.top, SHARE - self.top - high)))
+            (1 << QUOTIENT, _reciprocal(fraction)), (-self.top, SHARE - self.top - high)))
         factors, binades = factors[:, None], binades[:, None]
         if part:
             binades = binades - (widths.operand - 1)
-        place, fraction = _normal(np.abs(self.sums), 15)
-        product = (fraction + (1 << 15)) * factors
-        over = product >> 31
-        mantissa = (product >> 7 + over) & (1 << 23) - 1
+        place, fraction = _normal(np.abs(self.sums), QUOTIENT - 1)
+        product = (fraction + (1 << QUOTIENT - 1)) * factors
+        over = product >> 2 * QUOTIENT - 1
+        mantissa = (product >> 2 * QUOTIENT - 2 - FP32.mantissa + over) & (1 << FP32.mantissa) - 1
         exponent = place + self.tags + widths.unit + widths.drop + binades - 1 + over + FP32.bias
         rows = np.where(exponent >= 255, fp32.INF, np.where(exponent <= 0, 0, exponent << 23 | mantissa))
         rows = np.where((self.sums == 0) | none[:, None], 0, rows | np.where(self.sums < 0, fp32.SIGN, 0))
@@ -257,9 +257,9 @@ def _power(widths, scores):
 
 
 def _reciprocal(fraction):
-    """2**16 / (1 + `fraction` / 2**16), rounded."""
-    low = 16 - CHOICE
-    below, above = _chord(chords("reciprocal", 15), fraction >> low)
+    """2**`QUOTIENT` / (1 + `fraction` / 2**`QUOTIENT`), rounded."""
+    low = QUOTIENT - CHOICE
+    below, above = _chord(chords("reciprocal", QUOTIENT - 1), fraction >> low)
     return (below << low) + (above - below) * (fraction & (1 << low) - 1) + (1 << low - 1) >> low
 
 

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from hw.emit import Block
 from hw.ram import Ram
 
-__all__ = ["Buffer", "DeepQueue", "Queue"]
+__all__ = ["Buffer", "DeepQueue", "Queue", "RamQueue"]
 
 
 class _Fifo(Block):
@@ -165,6 +165,58 @@ class DeepQueue(_Fifo):
             m.d.sync += valid.eq(fetch | self.i.valid), past.eq(skip)
         with m.If(skip):
             m.d.sync += item.eq(self.i.payload)
+        with m.If(push):
+            m.d.sync += tail.eq(self.next(tail))
+        with m.If(fetch):
+            m.d.sync += head.eq(self.next(head))
+
+        return m
+
+
+class RamQueue(_Fifo):
+    """A queue in nothing but a `Ram`, for wide items that need not be fast. Latency 2 cycles, one item a cycle.
+
+    `valid` and `ready` depend on registers alone.
+
+    Parameters
+    ----------
+    shape : ShapeLike
+        Shape of the payload.
+    depth : int
+        Words of memory, 2 to 65536. One item more is at the output.
+
+    Members
+    -------
+    i : In(stream.Signature(shape))
+    o : Out(stream.Signature(shape))
+    """
+
+    limits = (2, 65536)
+
+    def elaborate(self, platform):
+        m = Module()
+
+        m.submodules.ram = ram = Ram(self.width, self.depth)
+        head  = Signal(range(self.depth))      # word to read next
+        tail  = Signal(range(self.depth))      # word to write next
+        level = Signal(range(self.depth + 1))  # words written and not yet read
+        valid = Signal()                       # the memory's output is an item
+
+        push, fetch = Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(level != self.depth),
+            self.o.valid.eq(valid),
+            self.o.payload.eq(ram.read_data),
+            push.eq(self.i.valid & self.i.ready),
+            fetch.eq((level != 0) & (~valid | self.o.ready)),
+            ram.write_en.eq(push),
+            ram.write_address.eq(tail),
+            ram.write_data.eq(self.i.payload),
+            ram.read_en.eq(fetch),
+            ram.read_address.eq(head),
+        ]
+
+        m.d.sync += level.eq(level + push - fetch), valid.eq(fetch | valid & ~self.o.ready)
         with m.If(push):
             m.d.sync += tail.eq(self.next(tail))
         with m.If(fetch):

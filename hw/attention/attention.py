@@ -19,7 +19,7 @@ from hw.attention.scores import Scores
 from hw.attention.weights import Weights
 from hw.emit import Block
 from hw.ram import Ram
-from hw.stream import DeepQueue
+from hw.stream import RamQueue
 
 __all__ = ["Attention"]
 
@@ -41,7 +41,7 @@ class Attention(Block):
 
     Members
     -------
-    commands : In(stream.Signature(command(group)))
+    commands : In(stream.Signature(command(kv, group)))
         One for each head's stream.
     queries : In(stream.Signature(32 * kv.lanes))
         FP32: the rows of each command's queries.
@@ -59,7 +59,7 @@ class Attention(Block):
             raise ValueError(f"Attention: group must be 1 to 8, not {group!r}")
         self.kv, self.group, self.widths = kv, group, Widths(kv)
         super().__init__({
-            "commands": In(stream.Signature(command(group))), "queries": In(stream.Signature(32 * kv.lanes)),
+            "commands": In(stream.Signature(command(kv, group))), "queries": In(stream.Signature(32 * kv.lanes)),
             "beats": In(stream.Signature(beat(kv))), "results": Out(stream.Signature(result(group))),
             "completions": Out(stream.Signature(completion(group))),
             "error": Out(Error), "error_tag": Out(8), "clear": In(1)})
@@ -175,8 +175,8 @@ class Attention(Block):
         kv, group, columns = self.kv, self.group, self.widths.columns
         width = partial(kv).size
         m.submodules.partials = partials = Ram(2 * group * width, columns)
-        m.submodules.out = out = DeepQueue(result(group), RESULTS)
-        m.submodules.told = told = DeepQueue(completion(group), HEADS)
+        m.submodules.out = out = RamQueue(result(group), RESULTS)
+        m.submodules.told = told = RamQueue(completion(group), HEADS)
         connect(m, out.o, flipped(self.results))
         connect(m, told.o, flipped(self.completions))
         now = later(m, early, 1, "now", reset=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows in, columns out: how values of some tokens are turned."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -55,26 +55,33 @@ class Columns(Block):
         m = Module()
         banks, width = self.widths.tokens, self.widths.fmt.width
         bits = ceil_log2(banks)
-        pair, kept_pair, tokens = Signal(bits), Signal(bits, reset_less=True), Signal.like(self.read_tokens)
+        pair = Signal(bits)                                     # of the beat
+        chosen, tokens = Signal(bits, reset_less=True), Signal(range(banks + 1), reset_less=True)
         m.d.comb += pair.eq(self.read_pair)
         with m.If(self.read_en):
-            m.d.sync += kept_pair.eq(pair), tokens.eq(self.read_tokens)
+            m.d.sync += chosen.eq(pair), tokens.eq(self.read_tokens)
 
-        written = _exchanged(m, [self.write_data.word_select(n, 2 * width) for n in range(banks)],
-                             self.write_token, "written")
-        read = []
+        # Small multiplexers invert: after an odd number of levels it is cheaper to leave words so in the banks.
+        inverted = Const(bits % 2, 1).replicate(2 * width)
+        words = _exchanged(m, [self.write_data.word_select(n, 2 * width) for n in range(banks)],
+                           self.write_token, "written")
         for n in range(banks):
             m.submodules[f"bank{n}"] = bank = Ram(2 * width, 2 * banks * self.kv.row_beats)
             m.d.comb += [
-                bank.write_en.eq(self.write_en), bank.write_data.eq(written[n]),
+                bank.write_en.eq(self.write_en), bank.write_data.eq(words[n] ^ inverted),
                 bank.write_address.eq(Cat(self.write_slot, self.write_token, self.write_beat)),
                 bank.read_en.eq(self.read_en),
                 bank.read_address.eq(Cat(self.read_slot, pair ^ n, self.read_pair[bits:])),
             ]
-            read.append(bank.read_data)
-        for n, word in enumerate(_exchanged(m, read, kept_pair, "read")):
-            both = Mux(n < tokens, word, 0)
-            m.d.comb += self.o[n].eq(both[:width]), self.o[banks + n].eq(both[width:])
+            words[n] = bank.read_data ^ inverted
+
+        # The last level takes neither word where there is no token.
+        words = _exchanged(m, words, chosen[:-1], "read")
+        for n in range(banks):
+            own, other = Signal(name=f"own{n}"), Signal(name=f"other{n}")
+            m.d.comb += own.eq((n < tokens) & ~chosen[-1]), other.eq((n < tokens) & chosen[-1])
+            word = words[n] & own.replicate(2 * width) | words[n ^ banks // 2] & other.replicate(2 * width)
+            m.d.comb += self.o[n].eq(word[:width]), self.o[banks + n].eq(word[width:])
         return m
 
 

@@ -7,16 +7,16 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from golden.formats import E8M0
-from golden.paging import LENGTH, Part
+from golden.paging import Part
 from golden.scores import Widths
 from hw.arith.pipeline import register
 from hw.attention.elements import bad
-from hw.attention.ports import Error, beat, command
+from hw.attention.ports import Error, beat, command, length
 from hw.attention.scores import row
 from hw.attention.weights import head, waiting
 from hw.emit import Block
 from hw.ram import Ram
-from hw.stream import DeepQueue
+from hw.stream import RamQueue
 
 __all__ = ["HEADS", "Intake", "final", "values"]
 
@@ -48,7 +48,7 @@ class Intake(Block):
 
     Members
     -------
-    commands : In(stream.Signature(command(group))), beats : In(stream.Signature(beat(kv)))
+    commands : In(stream.Signature(command(kv, group))), beats : In(stream.Signature(beat(kv)))
     loads : Out(stream.Signature(range(group + 1))), full : In(2), release : Out(1)
         Of `Queries`.
     heads : Out(stream.Signature(head(group)))
@@ -70,7 +70,7 @@ class Intake(Block):
     def __init__(self, kv, group):
         self.kv, self.queries, self.widths = kv, group, Widths(kv)
         super().__init__({
-            "commands": In(stream.Signature(command(group))), "beats": In(stream.Signature(beat(kv))),
+            "commands": In(stream.Signature(command(kv, group))), "beats": In(stream.Signature(beat(kv))),
             "loads": Out(stream.Signature(range(group + 1))), "full": In(2), "release": Out(1),
             "heads": Out(stream.Signature(head(group))), "finals": Out(stream.Signature(final())),
             "leaves": In(1), "retired": In(1), "freed": In(1), "takes_key": Out(1),
@@ -82,32 +82,27 @@ class Intake(Block):
         m, kv, widths, group = Module(), self.kv, self.widths, self.queries
         size, depth = widths.tokens, waiting(kv)
 
-        # Commands wait for their queries, whose load begins when a command comes.
-        m.submodules.asked = asked = DeepQueue(command(group), 2)
-        m.submodules.loading = loading = DeepQueue(command(group), 2)
-        wrong = Signal()
+        # The next command waits for its queries, whose load it begins.
+        m.submodules.asked = asked = RamQueue(command(kv, group), 2)
+        connect(m, flipped(self.commands), asked.i)
+        next, now, loading, refused = asked.o.payload, Signal(command(kv, group)), Signal(), Signal()
+        begins = Signal()
         m.d.comb += [
-            asked.i.payload.eq(self.commands.payload), asked.i.valid.eq(self.commands.valid),
-            self.commands.ready.eq(asked.i.ready),
-            wrong.eq((asked.o.payload.queries == 0) | (asked.o.payload.queries > group)),
-            self.loads.payload.eq(asked.o.payload.queries),
-            self.loads.valid.eq(asked.o.valid & ~wrong & loading.i.ready),
-            loading.i.payload.eq(asked.o.payload), loading.i.valid.eq(asked.o.valid & (wrong | self.loads.ready)),
-            asked.o.ready.eq(loading.i.ready & (wrong | self.loads.ready)),
+            refused.eq((next.queries == 0) | (next.queries > group)), asked.o.ready.eq(begins),
+            self.loads.payload.eq(next.queries), self.loads.valid.eq(asked.o.valid & ~refused & ~loading),
         ]
+        m.d.sync += loading.eq((loading | self.loads.valid & self.loads.ready) & ~begins)
 
         # Heads under way
-        next, now = loading.o.payload, Signal(command(group))
-        m.submodules.begun = begun = DeepQueue(head(group), HEADS)
-        m.submodules.ended = ended = DeepQueue(final(), HEADS)
+        m.submodules.begun = begun = RamQueue(head(group), HEADS)
+        m.submodules.ended = ended = RamQueue(final(), HEADS)
         connect(m, begun.o, flipped(self.heads))
         connect(m, ended.o, flipped(self.finals))
-        heads, turn, refused, error, ends = Signal(range(HEADS + 1)), Signal(), Signal(), Signal(Error), Signal(Error)
-        can, begins, done = Signal(), Signal(), Signal()
+        heads, turn, error, ends, can, done = (
+            Signal(range(HEADS + 1)), Signal(), Signal(Error), Signal(Error), Signal(), Signal())
         m.d.comb += [
-            refused.eq((next.queries == 0) | (next.queries > group)),
-            can.eq(loading.o.valid & (heads != HEADS) & (refused | self.full.bit_select(turn, 1))),
-            loading.o.ready.eq(begins), begun.i.valid.eq(begins), begun.i.payload.part.eq(next.part),
+            can.eq(asked.o.valid & (heads != HEADS) & (refused | self.full.bit_select(turn, 1))),
+            begun.i.valid.eq(begins), begun.i.payload.part.eq(next.part),
             begun.i.payload.sink.eq(next.sink),
             begun.i.payload.sink_valid.eq(Mux(refused, 0, next.sink_valid & (1 << next.queries) - 1)),
             ended.i.valid.eq(done), ended.i.payload.tag.eq(now.tag), ended.i.payload.error.eq(ends),
@@ -116,7 +111,7 @@ class Intake(Block):
 
         # The stream of the one in hand
         beat, accept, fits = self.beats.payload, Signal(), Signal()
-        counts = Signal(LENGTH, name="keys"), Signal(LENGTH, name="rows")   # tokens whose keys, whose values have come
+        counts = Signal(length(kv), name="keys"), Signal(length(kv), name="rows")   # tokens whose keys, whose values have come
         key, value = Signal(range(size)), Signal(range(size))               # likewise, of their groups
         at, of_row = Signal(range(max(kv.row_beats, kv.scale_beats, 2))), Signal()
         closed, ahead, slot = Signal(), Signal(range(kv.block_tokens // size + 3)), Signal()

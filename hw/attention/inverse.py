@@ -6,7 +6,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from golden.formats import FP32
-from golden.scores import SHARE, WHOLE, Widths
+from golden.scores import QUOTIENT, SHARE, WHOLE, Widths
 from golden.tables import CHOICE, chords
 from hw.arith.fp32 import normalize
 from hw.arith.pipeline import register
@@ -17,8 +17,8 @@ from hw.ram import Ram
 
 __all__ = ["FACTOR", "Inverse", "division", "sum_of_all"]
 
-FACTOR = 17             # bits of a reciprocal
-LOW = FACTOR - 1 - CHOICE
+FACTOR = QUOTIENT + 1       # bits of a reciprocal, which may be 1
+LOW = QUOTIENT - CHOICE
 
 
 def division():

@@ -6,7 +6,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from golden.formats import FP32
-from golden.scores import Widths
+from golden.scores import QUOTIENT, Widths
 from hw.arith.fp32 import normalize
 from hw.arith.pipeline import register
 from hw.arith.shift import shift_right
@@ -17,7 +17,6 @@ from hw.emit import Block
 
 __all__ = ["Mean", "partial"]
 
-BITS = 16       # of a sum that is divided
 
 
 def partial(kv):
@@ -75,18 +74,18 @@ class Mean(Block):
         m.d.sync += new.value.eq(big + less), new.exponent.eq(exponent)
 
         # Sign and magnitude, its highest one in the highest place
-        sign, magnitude = new.value[-1], Signal(max(width, BITS))
+        sign, magnitude = new.value[-1], Signal(max(width, QUOTIENT))
         m.d.comb += magnitude[-width:].eq(Mux(sign, -new.value, new.value))
         steps = [1 << n for n in reversed(range((len(magnitude) - 1).bit_length()))]
         value, shifts = normalize(m, magnitude, steps, Const(0, 1))
-        high, place = register(m, value[-BITS:], "high"), register(m, width - 1 - shifts, "place")
+        high, place = register(m, value[-QUOTIENT:], "high"), register(m, width - 1 - shifts, "place")
         sign, exponent = register(m, sign, "sign"), register(m, new.exponent, "exponent2")
 
         # Divided
-        by, quotient, product = self.division, Signal(signed(len(old.exponent) + 2)), Signal(BITS + len(self.division.factor))
+        by, quotient, product = self.division, Signal(signed(len(old.exponent) + 2)), Signal(QUOTIENT + len(self.division.factor))
         m.d.comb += product.eq(high * by.factor)
         m.d.sync += quotient.eq(place + exponent + by.exponent)
-        product = register(m, product[BITS - 9:2 * BITS], "product")
+        product = register(m, product[2 * QUOTIENT - 2 - FP32.mantissa:2 * QUOTIENT], "product")
         sign, nan = register(m, sign, "sign2"), register(m, by.nan, "nan")
         none = register(m, by.none | ~high[-1], "none")
 

@@ -4,13 +4,12 @@
 from amaranth.hdl import signed
 from amaranth.lib import data, enum
 
-from golden.paging import LENGTH
 from golden.scores import FRACTION, WHOLE, Widths
 
-__all__ = ["EXPONENT", "SCORE", "Error", "beat", "command", "completion", "operand", "result"]
+__all__ = ["EXPONENT", "SCORE", "Error", "beat", "command", "completion", "length", "operand", "result"]
 
 SCORE = signed(WHOLE + FRACTION)
-EXPONENT = signed(WHOLE + 4)        # of sums: that of a score, with those of scales and elements
+EXPONENT = signed(WHOLE + 1)        # of sums: that of a score, with those of scales and elements
 
 
 class Error(enum.Enum, shape=2):
@@ -22,15 +21,21 @@ class Error(enum.Enum, shape=2):
     DATA = 3        # a beat that the memory or a checksum says is wrong
 
 
-def command(group):
+def length(kv):
+    """Bits of a number of tokens of a sequence."""
+    return (kv.table * kv.block_tokens).bit_length()
+
+
+def command(kv, group):
     """Attention of `queries` queries to the `tokens` tokens of a stream.
 
     Query g attends to tokens from `first[g]` up to, not including, `end[g]`, and to those below `sinks` as well; with
     `sink_valid`, a score `sink` in units of 2**-`FRACTION` takes part in the sum of all. A `part` is not divided by it.
     """
     return data.StructLayout({
-        "tag": 8, "queries": range(group + 1), "tokens": LENGTH,
-        "first": data.ArrayLayout(LENGTH, group), "end": data.ArrayLayout(LENGTH, group), "sinks": LENGTH,
+        "tag": 8, "queries": range(group + 1), "tokens": length(kv),
+        "first": data.ArrayLayout(length(kv), group), "end": data.ArrayLayout(length(kv), group),
+        "sinks": length(kv),
         "sink_valid": group, "sink": data.ArrayLayout(SCORE, group), "part": 1})
 
 

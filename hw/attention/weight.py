@@ -73,7 +73,7 @@ class Weight(Block):
 
         # The power of two, and how far it is below the largest
         line, rounded = Signal(bits + 3 + len(low)), Signal(bits + 1)
-        below_shared, below_top = Signal(signed(WHOLE + 5)), Signal(signed(WHOLE + 1))
+        below_shared, below_top = Signal(signed(WHOLE + 2)), Signal(signed(WHOLE + 1))
         m.d.comb += [
             line.eq((base << len(low)) + rise * low), rounded.eq((line[len(low) + 1:] + 1) >> 1),
             below_shared.eq(self.group.shared - shared), below_top.eq(self.group.top - whole),

@@ -14,7 +14,7 @@ from hw.attention.scores import gathered, scored
 from hw.attention.weight import LATENCY, Weight
 from hw.emit import Block
 from hw.ram import Ram
-from hw.stream import DeepQueue
+from hw.stream import DeepQueue, RamQueue
 
 __all__ = ["Weights", "head", "joint", "passing", "waiting"]
 
@@ -91,7 +91,7 @@ class Weights(Block):
         m, size = Module(), self.widths.tokens
         depth, head = waiting(self.kv), self.heads.payload
         m.submodules.scores = scores = Ram(len(self.token.as_value()), depth)
-        m.submodules.groups = groups = DeepQueue(gathered(self.kv, self.queries), depth)
+        m.submodules.groups = groups = RamQueue(gathered(self.kv, self.queries), depth)
         m.submodules.ready = ready = DeepQueue(passing(self.kv), 2)
         m.submodules.inverse = inverse = Inverse(self.kv, self.queries)
         connect(m, ready.o, flipped(self.passes))

@@ -138,7 +138,7 @@ class Board:
         self.dut, self.job, self.rng = dut, job, random.Random(job.seed)
         self.seen, self.cycle, self.quiet = Counter(), 0, 0
         kv, group = job.kv, job.group
-        self.layout = {"commands": ports.command(group), "beats": ports.beat(kv), "results": ports.result(group),
+        self.layout = {"commands": ports.command(kv, group), "beats": ports.beat(kv), "results": ports.result(group),
                        "completions": ports.completion(group)}
         self.port = {name: Port(dut, name, source=True) for name in ("commands", "queries", "beats")}
         self.port |= {name: Watched(dut, name, source=False) for name in ("results", "completions")}

@@ -37,7 +37,7 @@ class Job:
         Probability with which each port idles or stalls in a cycle.
     seed : int
     queue : bool
-        Give a command, its queries and its beats as soon as they are taken, not when the head before has completed.
+        Give a command, its queries and its beats as soon as they are taken, not when all heads before are done.
     ragged : bool
         Blocks are read in part, as windows and sinks have it.
     commands : dict of int to dict
@@ -46,6 +46,8 @@ class Job:
         For tests: heads, and how many beats to add at their ends or, negative, to leave out.
     flagged : set of (int, int)
         For tests: heads and numbers of their beats that come with an error.
+    interrupted : int
+        For tests: cycles after which a reset cuts everything short, to begin again.
     """
 
     kv: object
@@ -58,6 +60,7 @@ class Job:
     commands: dict = field(default_factory=dict)
     broken: dict = field(default_factory=dict)
     flagged: set = field(default_factory=set)
+    interrupted: int = 0
 
 
 @dataclass
@@ -135,7 +138,7 @@ class Board:
         self.dut, self.job, self.rng = dut, job, random.Random(job.seed)
         self.seen, self.cycle, self.quiet = Counter(), 0, 0
         kv, group = job.kv, job.group
-        self.layout = {"commands": ports.command(group), "beats": ports.beat(kv), "results": ports.result(group),
+        self.layout = {"commands": ports.command(kv, group), "beats": ports.beat(kv), "results": ports.result(group),
                        "completions": ports.completion(group)}
         self.port = {name: Port(dut, name, source=True) for name in ("commands", "queries", "beats")}
         self.port |= {name: Watched(dut, name, source=False) for name in ("results", "completions")}
@@ -163,8 +166,8 @@ class Board:
                 "last": n == len(beats) - 1, "error": beat.error or (number, n) in job.flagged})))
 
     def _command(self, number, head):
-        mask, layout = head.mask, self.layout["commands"]
-        length, score = (layout[name].shape.elem_shape.width for name in ("first", "sink"))
+        mask = head.mask
+        length, score = (self.layout["commands"][name].width // self.job.group for name in ("first", "sink"))
         none = head.sink == NONE
         return {"tag": number & 0xFF, "queries": len(head.queries), "tokens": len(head.k), "part": head.part,
                 "first": join(mask.first, length), "end": join(mask.end, length), "sinks": mask.sinks,
@@ -172,7 +175,12 @@ class Board:
 
     @property
     def finished(self):
-        return self.completed == len(self.runs)
+        return self.done == len(self.runs)
+
+    @property
+    def done(self):
+        """Heads that have given everything."""
+        return min(self.answered, self.completed)
 
     def step(self):
         """One cycle."""
@@ -183,7 +191,7 @@ class Board:
                 number, _ = given.popleft()
                 if name == "beats":
                     self.runs[number].beats.append(self.cycle)
-            due = given and (self.job.queue or given[0][0] == self.completed)
+            due = given and (self.job.queue or given[0][0] == self.done)
             port[name].drive(given[0][1] if due else None, stall, random)
         if moved["results"]:
             self._result(unpack(self.layout["results"], port["results"].value))
@@ -207,8 +215,7 @@ class Board:
     def _complete(self, word):
         number, group = self.completed, self.job.group
         assert word["tag"] == number & 0xFF, f"completion of {word['tag']}, not {number}"
-        assert self.answered > number, f"head {number} has completed before its last result"
-        run, wide = self.runs[number], self.layout["completions"]["exponents"].shape.elem_shape.width
+        run, wide = self.runs[number], self.layout["completions"]["exponents"].width // group
         run.error, run.completed = word["error"], self.cycle
         run.attended.totals[:] = split(word["totals"], 32, group)
         exponents = split(word["exponents"], wide, group)
@@ -221,16 +228,19 @@ class Board:
         assert (int(self.dut.error.value), int(self.dut.error_tag.value)) == (wrong[0] if wrong else (0, 0))
         for number, (head, run) in enumerate(zip(self.job.heads, self.runs, strict=True)):
             size, length = len(head.queries), self.job.kv.head_dim
-            for name, wanted in vars(head.attended).items():
-                found = getattr(run.attended, name)
-                if not run.error:
-                    own = found[:size, :length] if name == "rows" else found[:size]
-                    where = np.argwhere(own != wanted)
-                    assert not len(where), (
-                        f"head {number}, {size} queries, {len(head.k)} tokens: {len(where)} {name} differ, first at "
-                        f"{where[0]}: {own[tuple(where[0])]:#x}, golden {wanted[tuple(where[0])]:#x}")
-                    assert not found[size:].any(), f"head {number}: {name} of queries beyond {size}"
-                setattr_(run, name, found[:size, :length] if name == "rows" else found[:size])
+            if not run.error:
+                for name, wanted in vars(head.attended).items():
+                    self._compare(f"{name} of head {number}, {size} queries, {len(head.k)} tokens",
+                                  getattr(run.attended, name), wanted)
+            rows, totals, exponents = vars(run.attended).values()
+            run.attended = Attended(rows[:size, :length], totals[:size], exponents[:size])
+
+    def _compare(self, what, found, wanted):
+        own = found[tuple(slice(size) for size in wanted.shape)]
+        where = [tuple(each) for each in np.argwhere(own != wanted)]
+        assert not where, (f"{what}: {len(where)} of {wanted.size} differ, first at {where[0]}: "
+                           f"{own[where[0]]:#x}, golden {wanted[where[0]]:#x}")
+        assert not found[len(wanted):].any(), f"{what}: not zero beyond"
 
 
 class Watched(Port):

@@ -8,7 +8,7 @@ to so many bits. A sum that is not exact is a pair (value, place): a multiple of
 from fractions import Fraction
 from math import floor, isqrt
 
-from golden.scores import FRACTION, GUARD, SHARE, WHOLE, Widths
+from golden.scores import FRACTION, GUARD, QUOTIENT, SHARE, WHOLE, Widths
 
 HALF = Fraction(1, 2)
 PIECES = 64                 # chords of the functions on a binade
@@ -75,7 +75,7 @@ class Head:
         if broken:
             return [NAN] * len(sums), NAN, exponent
         values = [Fraction(0) if each is None else each[0] for each in sums]
-        row = [leading(value, 16) / power(exponent) if part else self.quotient(value, weight, exponent)
+        row = [leading(value, QUOTIENT) / power(exponent) if part else self.quotient(value, weight, exponent)
                for value in values]
         return [code(value) for value in row], code(weight), exponent
 
@@ -139,8 +139,9 @@ class Head:
 
     def quotient(self, value, weight, exponent):
         """A mean: both are cut to the bits that are multiplied."""
-        reciprocal = to_nearest(line(reciprocal_knots(), leading(weight, 17) / power(binade(weight)) - 1), power(-16))
-        return leading(value, 16) * reciprocal / power(exponent + binade(weight))
+        fraction = leading(weight, QUOTIENT + 1) / power(binade(weight)) - 1
+        reciprocal = to_nearest(line(reciprocal_knots(), fraction), power(-QUOTIENT))
+        return leading(value, QUOTIENT) * reciprocal / power(exponent + binade(weight))
 
 
 # numbers
@@ -201,8 +202,8 @@ def exp2_knots(places):
 
 
 def reciprocal_knots():
-    """1 / (1 + n / 64), each the nearest multiple of 2**-16."""
-    return [Fraction(round(Fraction(PIECES * 2**16, PIECES + n)), 2**16) for n in range(PIECES + 1)]
+    """1 / (1 + n / 64), each the nearest multiple of 2**-QUOTIENT."""
+    return [Fraction(round(Fraction(PIECES * 2**QUOTIENT, PIECES + n)), 2**QUOTIENT) for n in range(PIECES + 1)]
 
 
 def fp32(code):

@@ -12,8 +12,11 @@ import pytest
 from golden.attention import join
 from golden.config import KvCache
 from golden.formats import FP32, decode
+from hw.attention.attention import Attention
+from hw.attention.ports import Error
 from scripts.benches.attention import BEYOND, DATA, LIMIT, OWN, errors
 from scripts.measure import distance
+from sim.attention import Job, run
 from sim.heads import KINDS, draw
 from sw.attention import NONE, Mask, gather, head, reference
 
@@ -167,3 +170,96 @@ def test_tokens_that_nobody_sees():
         found = rows(head(config, q, k, v, mask=mask).attended)
         k[:10], v[45:] = 99, v[45:] * 3
         assert relative(rows(head(config, q, k, v, mask=mask).attended), found) <= limit
+
+
+# RTL
+
+
+UNITS = {
+    "fp8": (cache("fp8", 64, 32, block_tokens=16), 4),
+    "bf16": (cache("bf16", 24, 16), 3),
+    "single": (cache("fp8", 8, 16, block_tokens=1), 1),
+}
+if DEEP:
+    UNITS |= {f"{format}-{head_dim}-{beat}-{group}": (cache(format, head_dim, beat, block_tokens=size), group)
+              for format, head_dim, beat, group, size in [
+                  ("bf16", 64, 32, 4, 16), ("fp8", 128, 32, 8, 16), ("bf16", 128, 64, 2, 16), ("fp8", 8, 32, 8, 4),
+                  ("fp8", 40, 16, 2, 8), ("bf16", 8, 8, 1, 2), ("fp8", 64, 8, 5, 4), ("bf16", 80, 32, 6, 32),
+                  ("fp8", 256, 64, 1, 16), ("bf16", 16, 64, 2, 256)]}
+PORTS = "commands", "queries", "beats", "results", "completions"
+
+
+def lengths(config):
+    """Numbers of tokens: one, those of a block and of a group with their neighbours, more."""
+    group = config.beat // (2 if config.format == "bf16" else 1) // 2
+    near = {size + off for size in (config.block_tokens, group, 2 * group) for off in (-1, 0, 1)}
+    return sorted(near - {0, -1} | {1, 2, 3 * config.block_tokens + group + 1})
+
+
+def heads(config, group, seed, *, rounds=1, **options):
+    """Of all kinds and lengths, in any order."""
+    rng = np.random.default_rng(seed)
+    for _ in range(rounds):
+        for tokens in rng.permutation(lengths(config)):
+            for kind in rng.permutation(KINDS):
+                yield draw(rng, config, int(rng.integers(1, group + 1)), int(tokens), str(kind), **options)
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_heads_under_stalls(name):
+    """Every bit at no stall and at heavy ones, with every port seen held back and starved."""
+    config, group = UNITS[name]
+    for stall in (0, 0.3, 0.7, 0.9) if DEEP else (0, 0.6):
+        given = list(heads(config, group, name == "bf16", rounds=4 if DEEP else 1))
+        _, seen = run(Job(config, group, given, stall=stall, seed=3, ragged=stall != 0.6), x_initial="unique")
+        for port in PORTS if stall else ():
+            assert seen[port, "held back"] and seen[port, "starved"], f"{port} did not stall both ways"
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_reset_in_the_midst(name):
+    config, group = UNITS[name]
+    for cycles in (3, 50, 217):
+        run(Job(config, group, list(heads(config, group, 5))[:12], seed=cycles, interrupted=cycles))
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_what_is_wrong_is_said_and_disturbs_nobody(name):
+    """Commands and streams that cannot be: each head concerned says so, those around are exact."""
+    config, group = UNITS[name]
+    rng = np.random.default_rng(6)
+    size = 2 * config.row_beats
+    bad = [("commands", {"queries": 0}, Error.COMMAND),
+           *(("commands", {"queries": more}, Error.COMMAND) for more in range(group + 1, 1 << group.bit_length())),
+           *(("commands", {"tokens": 13 + off}, Error.LENGTH) for off in (-12, -5, -1, 1, 4, 500)),
+           *(("broken", off, Error.LENGTH) for off in (-1, -3, -size, 1, 2, size, 40)),
+           *(("flagged", at, Error.DATA) for at in (0, 3, 11, 12 * size))]
+    given = [draw(rng, config, group, 13) for _ in range(2 * len(bad) + 1)]
+    options = {"commands": {}, "broken": {}, "flagged": set()}
+    for n, (what, value, _) in enumerate(bad):
+        if what == "flagged":
+            options[what].add((2 * n + 1, value))
+        else:
+            options[what][2 * n + 1] = value
+    for stall in (0, 0.5):
+        runs, _ = run(Job(config, group, given, stall=stall, seed=1, **options))
+        assert [Error(one.error) for one in runs[1::2]] == [code for *_, code in bad]
+        assert not any(one.error for one in runs[::2])
+        for one, (_, _, code) in zip(runs[1::2], bad, strict=True):
+            assert code != Error.COMMAND or not one.attended.rows.any()
+
+
+def test_no_beat_waits():
+    """Of heads that follow each other, and few cycles beyond the beats of one alone."""
+    config, group = UNITS["fp8"]
+    given = [head(config, *normal(config, group, tokens)) for tokens in (64, 200, 100, 64, 128)]
+    runs, _ = run(Job(config, group, given))
+    beats = [beat for one in runs for beat in one.beats]
+    assert len(beats) / (beats[-1] - beats[0] + 1) > 0.95
+    runs, _ = run(Job(config, group, given[:2], queue=False))
+    assert max(one.beyond for one in runs) <= 40
+
+
+def test_groups_that_cannot_be():
+    with pytest.raises(ValueError, match="^Attention: group must be 1 to 8, not 9$"):
+        Attention(UNITS["fp8"][0], 9)

@@ -32,7 +32,7 @@ def final():
 def values(kv):
     """A beat of a row of values: of which token of a group, in which slot; `closes` the group, with it or without."""
     widths = Widths(kv)
-    return data.StructLayout({"valid": 1, "slot": 1, "token": range(widths.tokens), "beat": range(kv.row_beats),
+    return data.StructLayout({"valid": 1, "slot": 1, "token": range(widths.tokens), "beat": range(max(kv.row_beats, 2)),
                               "bad": 1, "closes": 1})
 
 
@@ -60,7 +60,7 @@ class Intake(Block):
     takes_key : Out(1)
         In the next cycle there is a beat of keys.
     data : Out(8 * kv.beat), values : Out(values(kv))
-    key : Out(1), key_beat : Out(range(row_beats)), key_slot : Out(1)
+    key : Out(1), key_beat : Out(range(row_beats)), a bit at least, key_slot : Out(1)
         With `data`.
     row : Out(row(kv, group))
         A cycle later, but for `bad`, which tells of the scales alone.
@@ -75,7 +75,7 @@ class Intake(Block):
             "heads": Out(stream.Signature(head(group))), "finals": Out(stream.Signature(final())),
             "leaves": In(1), "retired": In(1), "freed": In(1), "takes_key": Out(1),
             "data": Out(8 * kv.beat), "values": Out(values(kv)),
-            "key": Out(1), "key_beat": Out(range(kv.row_beats)), "key_slot": Out(1), "row": Out(row(kv, group)),
+            "key": Out(1), "key_beat": Out(range(max(kv.row_beats, 2))), "key_slot": Out(1), "row": Out(row(kv, group)),
             "error": Out(Error), "error_tag": Out(8), "clear": In(1)})
 
     def elaborate(self, platform):
@@ -88,7 +88,7 @@ class Intake(Block):
         next, now, loading, refused = asked.o.payload, Signal(command(kv, group)), Signal(), Signal()
         begins = Signal()
         m.d.comb += [
-            refused.eq((next.queries == 0) | (next.queries > group)), asked.o.ready.eq(begins),
+            refused.eq(~next.queries.matches(*range(1, group + 1))), asked.o.ready.eq(begins),
             self.loads.payload.eq(next.queries), self.loads.valid.eq(asked.o.valid & ~refused & ~loading),
         ]
         m.d.sync += loading.eq((loading | self.loads.valid & self.loads.ready) & ~begins)

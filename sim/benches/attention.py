@@ -3,7 +3,7 @@
 
 
 import cocotb
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import ClockCycles, RisingEdge
 
 from sim.attention import Board
 from sim.job import finish, given
@@ -15,13 +15,23 @@ QUIET = 5_000       # cycles without a transfer after which the unit counts as h
 @cocotb.test()
 async def heads(dut):
     job = given()
-    board = Board(dut, job)
     dut.clear.value = 0
     await reset(dut)
+    if job.interrupted:
+        board = Board(dut, job)
+        for _ in range(job.interrupted):
+            await RisingEdge(dut.clk)
+            board.step()
+        assert not board.finished
+        await reset(dut, running=True)
+    board = Board(dut, job)
     while not board.finished:
         await RisingEdge(dut.clk)
         board.step()
         assert board.quiet < QUIET, (
-            f"nothing moved for {QUIET} cycles; {board.completed} of {len(job.heads)} heads done")
+            f"nothing moved for {QUIET} cycles; {board.done} of {len(job.heads)} heads done")
     board.check()
+    dut.clear.value = 1
+    await ClockCycles(dut.clk, 2)
+    assert not int(dut.error.value)
     finish((board.runs, board.seen))

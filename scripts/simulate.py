@@ -4,6 +4,7 @@
     scripts/simulate.py matmul --config configs/small.toml --a A.npy --w W.npy --format fp8 --out Y.npy
     scripts/simulate.py matmul ... --scales S.npz --output bf16 --stall 0.5 --seed 7
     scripts/simulate.py matmul ... --golden
+    scripts/simulate.py attention --config configs/nano.toml --q Q.npy --k K.npy --v V.npy --causal --out O.npy
     scripts/simulate.py kvcache --trace sim/traces/kvcache/fork.json
 """
 
@@ -15,13 +16,16 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 from rich.console import Console
 
 from golden import config, matmul
-from golden.formats import FORMATS, MX_BLOCK, decode
+from golden.attention import join
+from golden.config import KV_FORMATS, KvCache
+from golden.formats import FORMATS, FP32, MX_BLOCK, decode
 from scripts.measure import distance, utilization
 from sim import kvcache
-from sw import quantize
+from sw import attention, quantize
 
 MATMUL = """\
 Y = A @ W.T on the matmul engine: A is (M, K), W is (N, K), as in a linear layer.
@@ -34,6 +38,20 @@ multiplied back in the drain. Arrays of unsigned integers are codes of the forma
 bias (N,) and c (M, N), added; a_scales (M, K/32) and w_scales (N, K/32), the E8M0 codes of the blocks
 of operands given as MX codes. In FP32, in this order, each step rounded:
   Y = round(sum) * row_scales * column_scales + bias + c, rounded to --output."""
+
+ATTENTION = """\
+O = softmax(scale Q @ K.T) @ V on the attention unit: Q is (queries, head_dim), K and V are (tokens, head_dim),
+of one KV head. Queries may be those of its group, of several tokens, or both; more than the unit takes at a time
+go in several passes over the tokens.
+
+Keys and values of floating point are rounded as the KV cache rounds them. Arrays of unsigned integers are codes of
+its format, taken as they are; in FP8 with the E8M0 codes of their scales, (tokens,). Head_dim is that of the arrays,
+whatever the configuration says.
+
+A query sees all tokens; with --causal those up to its position; with --window W the last W of them, and the first
+--sinks S. --sink gives each query a logit of its own that takes part in the sum of all powers, without a value, -inf
+for none. --part leaves the division to be done when parts are joined (golden.attention.join), and --out is an .npz
+file with rows, totals and exponents: sums over 2**exponents."""
 
 KVCACHE = """\
 Operations on the KV cache, with what each is expected to give, from JSON files: prompts and tokens, or the
@@ -49,6 +67,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, **layout)
     blocks = parser.add_subparsers(required=True, metavar="BLOCK")
     add_matmul(blocks.add_parser("matmul", help="a product of matrices", description=MATMUL, **layout))
+    add_attention(blocks.add_parser("attention", help="softmax(Q @ K.T) @ V", description=ATTENTION, **layout))
     add_kvcache(blocks.add_parser("kvcache", help="traces of KV-cache operations", description=KVCACHE, **layout))
     arguments = parser.parse_args(argv)
     try:
@@ -182,6 +201,164 @@ def show_matmul(found):
         yield f"RTL = golden bit for bit in all {found['equal']:,} results"
     yield f"{found['cycles']:,} cycles{' foretold' * (found['source'] == 'golden')}, {found['utilization']:.1%} of peak"
     for name, text in ("given", "the arrays given"), ("operands", "the quantized operands"):
+        if name in found["error"]:
+            error = found["error"][name]
+            yield f"against float64 of {text}: rms {error['rms']:.2e} relative, max {error['max']:.2e}"
+    if found["nans"]:
+        yield f"{found['nans']:,} results are NaN"
+    yield from (f"{name}: {found[name]}" for name in ("waves", "out") if name in found)
+
+
+def add_attention(parser):
+    add = parser.add_argument
+    add("--config", type=Path, required=True, metavar="FILE", help="chip configuration in TOML")
+    add("--q", type=Path, required=True, metavar="Q.npy", help="queries, (queries, head_dim)")
+    add("--k", type=Path, required=True, metavar="K.npy", help="keys, (tokens, head_dim)")
+    add("--v", type=Path, required=True, metavar="V.npy", help="values, (tokens, head_dim)")
+    add("--k-scales", type=Path, metavar="S.npy", help="of keys that are codes in FP8, (tokens,)")
+    add("--v-scales", type=Path, metavar="S.npy", help="of values that are codes in FP8, (tokens,)")
+    add("--format", choices=KV_FORMATS, help="of keys and values (default: that of the configuration)")
+    add("--scale", type=float, metavar="F", help="of the scores (default: 1 / sqrt(head_dim))")
+    add("--causal", nargs="?", const="", metavar="P.npy",
+        help="queries see what is not behind them; P gives their positions (default: they are the last tokens)")
+    add("--window", type=int, metavar="W", help="they see the last W tokens alone, their own among them")
+    add("--sinks", type=int, default=0, metavar="S", help="and the first S (default: 0)")
+    add("--sink", type=Path, metavar="L.npy", help="a logit for each query that has no value, (queries,)")
+    add("--part", action="store_true", help="do not divide")
+    add("--golden", action="store_true", help="the reference alone")
+    add("--stall", type=float, default=0.0, metavar="P",
+        help="probability with which every port idles or stalls in a cycle (default: 0)")
+    add("--seed", type=int, default=0, help="of the stalls (default: 0)")
+    add("--waves", action="store_true", help="record waveforms")
+    add("--out", type=Path, metavar="O.npy", help="write the results, float32 (queries, head_dim)")
+    add("--json", action="store_true", help="print what was found as JSON")
+    parser.set_defaults(run=run_attention, show=show_attention)
+
+
+def run_attention(arguments):
+    """Everything that is known of the rows, and `--out` written."""
+    if not 0 <= arguments.stall < 1:
+        raise ValueError(f"--stall must be at least 0 and below 1, not {arguments.stall}")
+    chip = config.load(arguments.config)
+    name = arguments.format or chip.kvcache.format
+    given = {letter: read_operand(f"--{letter}", getattr(arguments, letter), "bf16" if name == "bf16" else "e4m3")
+             for letter in "kv"}
+    given["q"] = q = np.load(arguments.q)
+    if q.ndim != 2 or q.dtype.kind != "f":
+        raise ValueError(f"--q must be a matrix of real values, not {q.dtype} of shape {q.shape}")
+    (queries, size), tokens = q.shape, len(given["k"])
+    for letter in "kv":
+        if given[letter].shape != (tokens, size):
+            raise ValueError(f"--{letter} must be (tokens, {size}), with the head_dim of --q and the tokens of --k, "
+                             f"not {given[letter].shape}")
+    try:
+        kv = KvCache(**chip.kvcache.model_dump() | {"head_dim": size, "format": name})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ValueError(f"there is no KV cache with {problem['loc'][0]} = {problem['input']}: "
+                         f"{problem['msg'].removeprefix('Value error, ')}") from None
+    most = kv.table * kv.block_tokens
+    if not (queries and 1 <= tokens <= most):
+        raise ValueError(f"there must be a query, not {queries}, and 1 to {most} tokens, as table x block_tokens in "
+                         f"{arguments.config} says, not {tokens}")
+    options = {"scale": arguments.scale, "mask": read_mask(arguments, queries, tokens),
+               "sink": arguments.sink and read_numbers("--sink", arguments.sink, "f", queries)}
+    scales = {f"{letter}_scales": read_row_scales(arguments, letter, given[letter], kv) for letter in "kv"}
+    head = attention.head(kv, **given, **options, **scales, part=arguments.part)
+    passes = head.passes(chip.attention.group)
+
+    found = {"config": str(arguments.config), "format": name, "queries": queries, "head_dim": size,
+             "tokens": tokens, "group": chip.attention.group, "passes": len(passes)}
+    if arguments.golden:
+        attended = head.attended
+        found |= {"source": "golden"}
+    else:
+        runs, waves = run_heads(kv, chip.attention.group, passes, arguments)
+        attended = attention.gather([each.attended for each in runs])
+        cycles = runs[-1].results[-1] - runs[0].beats[0] + 1
+        found |= {"source": "rtl", "equal": attended.rows.size, "cycles": cycles,
+                  "beats": sum(len(each.beats) for each in runs), "stall": arguments.stall,
+                  "seed": arguments.seed} | ({"waves": waves} if arguments.waves else {})
+    rows = decode(FP32, attended.rows)
+    whole = join([attended]) if arguments.part else rows
+    found |= {"nans": int(np.isnan(rows).sum()), "error": {"stored": distance(whole, head.reference)}}
+    if given["k"].dtype.kind == given["v"].dtype.kind == "f":
+        found["error"]["given"] = distance(whole, attention.reference(**given, **options))
+    if arguments.out:
+        if arguments.part:
+            np.savez(arguments.out, rows=np.float32(rows), totals=np.float32(decode(FP32, attended.totals)),
+                     exponents=attended.exponents)
+        else:
+            np.save(arguments.out, np.float32(rows))
+        found["out"] = str(arguments.out)
+    return found
+
+
+def run_heads(kv, group, heads, arguments):
+    """The `sim.attention.Run` of each head and the file of waveforms."""
+    from sim.attention import Job, run
+
+    job, log = Job(kv, group, heads, stall=arguments.stall, seed=arguments.seed), StringIO()
+    progress = "simulating (a new unit is built by Verilator first, which takes about a minute)"
+    with Console(stderr=True).status(progress), redirect_stdout(log):
+        runs, _ = run(job, waves=arguments.waves)
+    print(log.getvalue(), end="", file=sys.stderr)
+    return runs, str(Path(log.getvalue().rpartition("; ")[2].strip()).parent / "dump.vcd")
+
+
+def read_mask(arguments, queries, tokens):
+    """What queries see."""
+    positions = None
+    for option, least in ("window", 1), ("sinks", 0):
+        value = getattr(arguments, option)
+        if value is not None and value < least:
+            raise ValueError(f"--{option} must be at least {least}, not {value}")
+    if arguments.causal:
+        positions = read_numbers("--causal", arguments.causal, "iu", queries)
+        if positions.min() < 0 or positions.max() >= tokens:
+            raise ValueError(f"--causal must hold positions of tokens, 0 to {tokens - 1}, not "
+                             f"{positions.min()} to {positions.max()}")
+    elif arguments.causal is not None:
+        if queries > tokens:
+            raise ValueError(f"--causal without positions: there are {queries} queries and {tokens} tokens")
+        positions = np.arange(tokens - queries, tokens)
+    return attention.Mask.of(queries, tokens, positions=positions, window=arguments.window,
+                             sinks=min(arguments.sinks, tokens))
+
+
+def read_row_scales(arguments, letter, rows, kv):
+    """Scales of rows that are codes."""
+    path = getattr(arguments, f"{letter}_scales")
+    codes = rows.dtype.kind != "f" and kv.format == "fp8"
+    if codes != bool(path):
+        raise ValueError(f"--{letter}-scales " + (f"must be given, as --{letter} holds codes in FP8" if codes else
+                                                  f"is of codes in FP8, which --{letter} does not hold"))
+    if not codes:
+        return None
+    scales = read_numbers(f"--{letter}-scales", path, "u", len(rows))
+    if scales.max() > 255:
+        raise ValueError(f"--{letter}-scales must hold codes of E8M0, 0 to 255, not {scales.max()}")
+    return scales.astype(np.uint8)
+
+
+def read_numbers(option, path, kinds, count):
+    """So many numbers of some kind."""
+    values = np.load(path)
+    if values.shape != (count,) or values.dtype.kind not in kinds:
+        what = {"f": "real values", "u": "unsigned codes", "iu": "integers"}[kinds]
+        raise ValueError(f"{option} must hold {count} {what}, not {values.dtype} of shape {values.shape}")
+    return values
+
+
+def show_attention(found):
+    """What was found, for people."""
+    yield ("{format} keys and values: {queries} queries of {head_dim} elements, {tokens} tokens, {passes} passes of "
+           "up to {group} queries".format(**found))
+    if found["source"] == "rtl":
+        yield f"RTL = golden bit for bit in all {found['equal']:,} results"
+        yield (f"{found['cycles']:,} cycles from the first beat to the last result, of which {found['beats']:,} took a "
+               "beat")
+    for name, text in ("given", "the arrays given"), ("stored", "what the cache keeps"):
         if name in found["error"]:
             error = found["error"][name]
             yield f"against float64 of {text}: rms {error['rms']:.2e} relative, max {error['max']:.2e}"

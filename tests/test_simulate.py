@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line that runs a GEMM of the user's."""
+"""The command lines that run GEMMs and attention of the user's."""
 
 import json
 
 import numpy as np
 import pytest
 
-from golden.formats import E4M3, decode, encode
+from golden.attention import Attended, join
+from golden.formats import E4M3, FP32, decode, encode
 from scripts import simulate
 
 NANO = "configs/nano.toml"
@@ -112,3 +113,102 @@ def test_codes_in_mx_need_their_scales(tmp_path):
     np.savez(tmp_path / "s.npz", a_scales=np.full((2, 2), 128, np.uint8), w_scales=np.full((3, 2), 126, np.uint8))
     y = matmul(tmp_path, *options, "--scales", str(tmp_path / "s.npz"), config="configs/small.toml")
     assert y.tolist() == [[40 * 0.25] * 3] * 2
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Files of Q (6, 64), K and V (20, 64), and the matrices."""
+    random = np.random.default_rng(0)
+    arrays = {"q": random.normal(size=(6, 64)), "k": random.normal(size=(20, 64)), "v": random.normal(size=(20, 64))}
+    for name, values in arrays.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    return tmp_path, arrays
+
+
+def attention(folder, *options, out="o.npy"):
+    paths = [word for name in "qkv" for word in (f"--{name}", str(folder / f"{name}.npy"))]
+    simulate.main(["attention", "--config", NANO, *paths, "--out", str(folder / out), *options])
+    return np.load(folder / out)
+
+
+def softmax(q, k, v, seen, sink=None):
+    """Attention in float64, without care."""
+    powers = np.exp(q @ k.T / 8) * seen
+    return powers @ v / (powers.sum(-1) + (0 if sink is None else np.exp(sink)))[:, None]
+
+
+def test_attention_on_rtl_and_golden(rows, capsys):
+    folder, arrays = rows
+    place, positions, sink = np.arange(20), np.array([3, 3, 3, 12, 12, 19]), np.linspace(-3, 2, 6)
+    np.save(folder / "p.npy", positions)
+    np.save(folder / "s.npy", sink)
+    options = "--causal", str(folder / "p.npy"), "--window", "5", "--sinks", "2", "--sink", str(folder / "s.npy")
+    found = attention(folder, *options, "--stall", "0.3", "--seed", "5")
+    said = capsys.readouterr().out
+    assert "RTL = golden bit for bit in all 384 results" in said and "2 passes of up to 4 queries" in said
+    np.testing.assert_array_equal(attention(folder, *options, "--golden"), found)
+    back = positions[:, None] - place
+    exact = softmax(**arrays, seen=(back >= 0) & ((back < 5) | (place < 2)), sink=sink)
+    assert found.dtype == np.float32 and np.abs(found - exact).max() < 0.1 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("format, limit", [("bf16", 0.005), ("fp8", 0.06)])
+def test_attention_comes_near(rows, format, limit, capsys):
+    folder, arrays = rows
+    found = attention(folder, "--golden", "--json", "--format", format)
+    errors = json.loads(capsys.readouterr().out)["error"]
+    exact = softmax(**arrays, seen=True)
+    assert np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact ** 2)) == pytest.approx(errors["given"]["rms"])
+    assert errors["stored"]["rms"] < errors["given"]["rms"] / 2 and errors["given"]["rms"] < limit
+    causal = attention(folder, "--golden", "--format", format, "--causal", "--scale", "0.125")
+    exact = softmax(**arrays, seen=np.arange(20) <= np.arange(14, 20)[:, None])
+    assert np.sqrt(np.mean((causal - exact) ** 2) / np.mean(exact ** 2)) < limit
+
+
+def test_parts_of_attention_are_joined_by_golden(rows):
+    folder, arrays = rows
+    whole, parts = attention(folder, "--golden"), []
+    for half in (slice(0, 16), slice(16, 20)):
+        for name in "kv":
+            np.save(folder / f"{name}.npy", arrays[name][half])
+        part = attention(folder, "--golden", "--part", out="part.npz")
+        parts.append(Attended(encode(FP32, part["rows"]), encode(FP32, part["totals"]), part["exponents"]))
+    np.testing.assert_allclose(join(parts), whole, atol=2e-3 * np.abs(whole).max())
+
+
+def test_codes_of_keys_and_values(rows):
+    folder, _ = rows
+    for name in "kv":
+        np.save(folder / f"{name}.npy", np.full((3, 64), 0x38, np.uint8))           # 1
+        np.save(folder / f"{name}s.npy", np.array([128, 127, 126], np.uint8))       # times 2, 1, 1/2
+    np.save(folder / "q.npy", np.zeros((1, 64)))
+    scales = "--k-scales", str(folder / "ks.npy"), "--v-scales", str(folder / "vs.npy")
+    assert attention(folder, "--golden", *scales) == pytest.approx(3.5 / 3, rel=1e-3)
+
+
+@pytest.mark.parametrize("change, options, sentence", [
+    ({"q": np.zeros(4)}, (), r"--q must be a matrix of real values, not float64 of shape \(4,\)"),
+    ({"q": np.zeros((4, 64), int)}, (), r"--q must be a matrix of real values, not int64 of shape \(4, 64\)"),
+    ({"v": np.zeros((19, 64))}, (), r"--v must be \(tokens, 64\), with the head_dim of --q and the tokens of --k, "
+                                    r"not \(19, 64\)"),
+    ({"k": np.zeros((20, 64), np.uint8)}, (), "--k-scales must be given, as --k holds codes in FP8"),
+    ({"s": np.zeros(20)}, ("--k-scales", "s"), "--k-scales is of codes in FP8, which --k does not hold"),
+    ({name: np.zeros((9, 20)) for name in "qkv"}, (), "there is no KV cache with head_dim = 20: must be a multiple of "
+                                                      "8"),
+    ({name: np.zeros((9, 264)) for name in "qkv"}, (), "there is no KV cache with head_dim = 264: .*256"),
+    ({name: np.zeros((300, 64)) for name in "kv"}, (), "there must be a query, not 6, and 1 to 256 tokens, as table x "
+                                                       "block_tokens in .*nano.toml says, not 300"),
+    ({"s": np.zeros(5)}, ("--sink", "s"), r"--sink must hold 6 real values, not float64 of shape \(5,\)"),
+    ({"s": np.arange(15, 21)}, ("--causal", "s"), "--causal must hold positions of tokens, 0 to 19, not 15 to 20"),
+    ({"q": np.zeros((21, 64))}, ("--causal",), "--causal without positions: there are 21 queries and 20 tokens"),
+    ({}, ("--window", "0"), "--window must be at least 1, not 0"),
+    ({}, ("--sinks", "-1"), "--sinks must be at least 0, not -1"),
+    ({}, ("--stall", "1"), "--stall must be at least 0 and below 1, not 1.0"),
+])
+def test_attention_that_cannot_be_is_refused(rows, change, options, sentence):
+    folder, _ = rows
+    for name, values in change.items():
+        np.save(folder / f"{name}.npy", values)
+    options = [str(folder / "s.npy") if word == "s" else word for word in options]
+    with pytest.raises(SystemExit, match=f"^simulate: {sentence}$"):
+        attention(folder, "--golden", *options)

@@ -32,7 +32,7 @@ DATA = {
     "student3": (_student(3), {}, "Student's t, 3 degrees of freedom"),
     "values": (_normal, {"v": 12}, "normal, two columns of V 12 times as large"),
     "keys": (_normal, {"k": 12}, "normal, two columns of K 12 times as large"),
-    "sink": (_normal, {}, "normal, and a first token of score 10 to all queries, its V zero"),
+    "sink": (_normal, {}, "normal, and a first token of score 8 to all queries, its V a tenth"),
     "balanced": (_normal, {"k": 12, "q": 1 / 12}, "the same, those of Q as much smaller"),
 }
 """How queries, keys and values of variance 1 are drawn, what some columns are multiplied by, and what that is."""
@@ -61,7 +61,8 @@ def errors(format, name, *, head_dim=64, seeds=8):
         for letter, factor in factors.items():
             given[letter][:, CHANNELS] *= factor
         if name == "sink":
-            given["q"][:, 0], given["k"][:, 0], given["k"][0, 0], given["v"][0] = 8, 0, 10 * head_dim ** 0.5 / 8, 0
+            given["q"][:, 0], given["k"][:, 0], given["k"][0, 0] = 8, 0, head_dim ** 0.5
+            given["v"][0] /= 10
         one, exact = head(config, **given), reference(**given)
         rows, stored = decode(FP32, one.attended.rows), one.reference
         found.append([_norm(off) / _norm(exact) for off in (rows - exact, rows - stored, stored - exact)])

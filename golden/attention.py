@@ -157,14 +157,18 @@ def _shared(widths, queries):
     return np.where(x >> 31, -magnitudes, magnitudes), largest, nan
 
 
-def _sums(widths, lanes, operands):
-    """Sums of products over the last axis of `lanes` (..., n) and `operands` (queries, ..., n), and their exponents."""
+def _top(widths, lanes, axis):
+    """The largest exponent, to which products are aligned, or none."""
+    return lanes.exponents.max(axis) if widths.aligned else np.int64(0)
+
+
+def _sums(widths, lanes, operands, top):
+    """Sums of products over the last axis of `lanes` (..., n) and `operands` (queries, ..., n)."""
     if not widths.aligned:
-        return (operands * (lanes.significands << lanes.exponents)).sum(-1), 0
-    top = lanes.exponents.max(-1)
+        return (operands * (lanes.significands << lanes.exponents)).sum(-1)
     products = operands * lanes.significands
     places = np.minimum(top[..., None] - lanes.exponents, 32)
-    return (np.sign(products) * (np.abs(products) << GUARD >> places)).sum(-1), top
+    return (np.sign(products) * (np.abs(products) << GUARD >> places)).sum(-1)
 
 
 def _scores(widths, operands, exponents, lanes, scales):
@@ -173,7 +177,8 @@ def _scores(widths, operands, exponents, lanes, scales):
     total = top = None
     for beat in range(kv.row_beats):
         part = slice(beat * size, (beat + 1) * size)
-        sums, tag = _sums(widths, lanes[:, part], operands[:, None, part])
+        tag = _top(widths, lanes[:, part], -1)
+        sums = _sums(widths, lanes[:, part], operands[:, None, part], tag)
         total, top = (sums, tag) if total is None else _align(total, top, sums, tag)
     lsb = exponents[:, None] - FP32.bias + 1 - widths.operand + scales.astype(np.int64) + top + widths.unit
     up = np.clip(lsb + FRACTION, 0, 40)
@@ -197,7 +202,7 @@ class _State:
     def __init__(self, widths, size, sink):
         self.widths = widths
         columns = 2 * widths.columns
-        self.sums, self.tags = np.zeros((size, columns), np.int64), np.full((size, columns), NEVER)
+        self.sums, self.tag = np.zeros((size, columns), np.int64), np.full(size, NEVER)
         self.total, self.top = np.zeros(size, np.int64), np.full(size, NEVER)
         if sink is not None:
             self.total, self.top = _power(widths, np.asarray(sink)) << SHARE, np.asarray(sink) >> FRACTION
@@ -215,10 +220,10 @@ class _State:
 
         columns = _Lanes(*(np.pad(each.T, [(0, self.sums.shape[1] - each.shape[1]), (0, 0)]) for each in (
             lanes.significands, lanes.exponents, lanes.bad)))
-        sums, tag = _sums(widths, columns, operands[:, None, :])
-        joined = _align(self.sums, self.tags, sums >> widths.drop, shared[:, None] + tag)
-        self.sums, self.tags = (np.where(some[:, None], new, old) for new, old in zip(
-            joined, (self.sums, self.tags), strict=True))
+        tag = _top(widths, columns, None)
+        sums = _sums(widths, columns, operands[:, None, :], tag)
+        joined, tag = _align(self.sums, self.tag[:, None], sums >> widths.drop, (shared + tag)[:, None])
+        self.sums, self.tag = np.where(some[:, None], joined, self.sums), np.where(some, tag[:, 0], self.tag)
         joined = _align(self.total, self.top, share, top)
         self.total, self.top = (np.where(some, new, old) for new, old in zip(
             joined, (self.total, self.top), strict=True))
@@ -233,13 +238,14 @@ class _State:
         factors, binades = factors[:, None], binades[:, None]
         if part:
             binades = binades - (widths.operand - 1)
-        place, fraction = _normal(np.abs(self.sums), QUOTIENT - 1)
+        magnitudes = np.where(self.sums < 0, ~self.sums, self.sums)
+        place, fraction = _normal(magnitudes, QUOTIENT - 1)
         product = (fraction + (1 << QUOTIENT - 1)) * factors
         over = product >> 2 * QUOTIENT - 1
-        mantissa = (product >> 2 * QUOTIENT - 2 - FP32.mantissa + over) & (1 << FP32.mantissa) - 1
-        exponent = place + self.tags + widths.unit + widths.drop + binades - 1 + over + FP32.bias
+        mantissa = (product << FP32.mantissa >> 2 * QUOTIENT - 2 + over) & (1 << FP32.mantissa) - 1
+        exponent = place + self.tag[:, None] + widths.unit + widths.drop + binades - 1 + over + FP32.bias
         rows = np.where(exponent >= 255, fp32.INF, np.where(exponent <= 0, 0, exponent << 23 | mantissa))
-        rows = np.where((self.sums == 0) | none[:, None], 0, rows | np.where(self.sums < 0, fp32.SIGN, 0))
+        rows = np.where((magnitudes == 0) | none[:, None], 0, rows | np.where(self.sums < 0, fp32.SIGN, 0))
         rows = np.where(nan[:, None], fp32.NAN, rows)[:, :length].astype(np.uint32)
         high, fraction = _normal(self.total, 23)
         totals = np.where(none, 0, high - SHARE - (widths.operand - 1) + FP32.bias << 23 | fraction)

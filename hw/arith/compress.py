@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.emit import Block
 
-__all__ = ["CarrySave", "Row", "add", "compress"]
+__all__ = ["CarrySave", "Row", "add", "compress", "multiply"]
 
 
 class CarrySave(Block):
@@ -124,4 +124,13 @@ def add(m, rows, *, width, carry=None, name="sum"):
     total = Signal(width, name=name)
     words = [row.cut(0, width) for row in rows]
     m.d.comb += total.eq(sum(words, Const(0, 1) if carry is None else carry))
+    return total
+
+def multiply(m, a, b, name):
+    """`a * b`, unsigned, one row after the other: in full adders this is the smallest for a few bits."""
+    total = a & b[0].replicate(len(a))
+    for n in range(1, len(b)):
+        row = Signal(len(a) + 1, name=f"{name}{n}")         # the bits below are final
+        m.d.comb += row.eq(total[n:] + (a & b[n].replicate(len(a))))
+        total = Cat(total[:n], row)
     return total

@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 
 from golden.families import FAMILIES, FORMAT_CODES
 from hw.arith.aligned import Uni
-from hw.arith.compress import Row, add, compress
+from hw.arith.compress import Row, add, compress, multiply
 from hw.arith.shift import shift_left
 from hw.emit import Block
 
@@ -141,7 +141,7 @@ class _Fp8(_Exact):
         m.d.comb += [
             hidden.eq(w[3:7].any()),
             sign.eq(a.sign ^ w[7]),
-            product.eq(_multiply(m, a.significand, Cat(w[0:3], hidden), f"product{n}_")),
+            product.eq(multiply(m, a.significand, Cat(w[0:3], hidden), f"product{n}_")),
             shift.eq(a.exponent + Cat(w[3] | ~hidden, w[4:7])),
         ]
         body = shift_left(m, product ^ sign.replicate(8), shift, sign, f"shifted{n}_")
@@ -175,7 +175,7 @@ class _Fp4(_Exact):
         m.d.comb += [
             hidden.eq(w[1:3].any()),
             sign.eq(a.sign ^ w[3]),
-            product.eq(_multiply(m, a.significand, Cat(w[0], hidden), f"product{n}_")),
+            product.eq(multiply(m, a.significand, Cat(w[0], hidden), f"product{n}_")),
             shift.eq(a.exponent + Cat(w[1] | ~hidden, w[2])),
         ]
         body = shift_left(m, product ^ sign.replicate(4), shift, sign, f"shifted{n}_")
@@ -227,13 +227,3 @@ def datapath(family):
         return {"fp8": _Fp8, "fp4": _Fp4, "int8": _Int8, "uni": Uni}[family]
     except KeyError:
         raise ValueError(f"datapath: family must be one of {', '.join(FAMILIES)}, not {family!r}") from None
-
-
-def _multiply(m, a, b, name):
-    """`a * b`, unsigned, one row after the other: in full adders this is the smallest for a few bits."""
-    total = a & b[0].replicate(len(a))
-    for n in range(1, len(b)):
-        row = Signal(len(a) + 1, name=f"{name}{n}")         # the bits below are final
-        m.d.comb += row.eq(total[n:] + (a & b[n].replicate(len(a))))
-        total = Cat(total[:n], row)
-    return total

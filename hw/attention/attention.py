@@ -8,14 +8,16 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from golden.formats import FP32
 from golden.scores import Widths
 from hw.arith.pipeline import later, register
+from hw.attention.align import Align
 from hw.attention.columns import Columns
 from hw.attention.dot import DotPair
 from hw.attention.elements import Elements, bad
 from hw.attention.intake import HEADS, Intake
 from hw.attention.mean import Mean, partial
-from hw.attention.ports import Error, beat, command, completion, result
+from hw.attention.ports import EXPONENT, Error, beat, command, completion, result
 from hw.attention.queries import Queries
 from hw.attention.scores import Scores
+from hw.attention.tally import Tally
 from hw.attention.weights import Weights
 from hw.emit import Block
 from hw.ram import Ram
@@ -23,6 +25,7 @@ from hw.stream import RamQueue
 
 __all__ = ["Attention"]
 
+PAUSE = 8           # cycles from a column's sum to its results, and some
 RESULTS = 16        # words of results that can wait: more than there are steps under way
 
 
@@ -87,25 +90,28 @@ class Attention(Block):
 
         # Rows of values are gathered; when their group has its weights as well, its columns pass.
         come = intake.values
+        m.submodules.tally = tally = Tally(kv)
         m.d.comb += [
             columns.write_en.eq(come.valid), columns.write_slot.eq(come.slot), columns.write_token.eq(come.token),
             columns.write_beat.eq(come.beat), columns.write_data.eq(intake.data),
+            tally.valid.eq(come.valid), tally.slot.eq(come.slot), tally.token.eq(come.token),
+            tally.first.eq((come.token == 0) & (come.beat == 0)), tally.i.as_value().eq(intake.data),
         ]
-        room = Signal(range(RESULTS + 1), init=RESULTS)
-        step = self._pass(m, intake, weights, columns, room)
+        step = self._pass(m, intake, weights, columns)
 
         # A beat of keys or two columns, and what they are multiplied with
-        key = intake.key
-        codes = register(m, Mux(key, intake.data, columns.o.as_value()), "codes")
-        m.d.comb += elements.i.eq(codes), elements.both.eq(intake.row.valid)
         lead = elements.latency
-        weighing = later(m, Cat(step.valid, step.slot), lead, "weighing")
-        asking = later(m, Cat(key, intake.key_slot, intake.key_beat), lead, "asking")
+        found = 1 + lead + DotPair.latency                  # cycles from there to the sums
+        codes = register(m, Mux(intake.key, intake.data, columns.o.as_value()), "codes")
+        weighed = later(m, step, lead, "weighed")
+        asked = later(m, Cat(intake.key, intake.key_slot, intake.key_beat), lead, "asked")
         m.d.comb += [
-            weights.read_weights.eq(weighing[0]), weights.weights_slot.eq(weighing[1]),
-            queries.read_en.eq(asking[0]), queries.read_slot.eq(asking[1]), queries.read_beat.eq(asking[2:]),
+            elements.i.eq(codes), elements.grouped.eq(~intake.row.valid),
+            elements.group_top.eq(Mux(register(m, step.slot, "group_slot"), tally.tops[1], tally.tops[0])),
+            weights.read_weights.eq(weighed.valid), weights.weights_slot.eq(weighed.slot),
+            queries.read_en.eq(asked[0]), queries.read_slot.eq(asked[1]), queries.read_beat.eq(asked[2:]),
         ]
-        of_key = register(m, asking[0], "of_key")
+        of_key = register(m, asked[0], "of_key")
         dots = [DotPair(kv) for _ in range(group)]
         for g, dot in enumerate(dots):
             m.submodules[f"dot{g}"] = dot
@@ -116,30 +122,38 @@ class Attention(Block):
                     dot.operands[n].magnitude.eq(Mux(of_key, by.magnitude, weight)),
                     dot.operands[n].sign.eq(of_key & by.sign),
                 ]
-        tops = later(m, elements.top, DotPair.latency, "tops")
-        found = 1 + lead + DotPair.latency                  # cycles from codes' beat to its sums
+        top = later(m, elements.top, DotPair.latency - 1, "top")
 
         # Scores of keys
         row, worse = Signal(intake.row.shape()), Signal()
         m.d.comb += [
             worse.eq(Cat(bad(widths, elements.i[n]) for n in range(widths.elements)).any()),
             row.eq(intake.row), row.bad.eq(intake.row.bad | worse),
-            scores.i.eq(later(m, row, found - 1, "row", reset=True)), scores.top.eq(tops[0]),
+            scores.i.eq(later(m, row, found - 1, "row", reset=True)), scores.top.eq(register(m, top, "key_top")),
         ]
 
-        nan = self._nan(m, come, weights.attends, later(m, step, lead + 1, "weighed"))
-        nan = later(m, nan, found + Mean.divided - lead - 2, "nan")
-        self._means(m, intake, weights, [dot.o for dot in dots], tops, nan, later(m, step, found - 1, "step", reset=True), room)
+        # Means of values: who attends to what is no number, and the rest
+        nan, attends = Signal(group), register(m, weighed, "attends")
+        with m.If(attends.valid & attends.first):
+            m.d.sync += nan.eq(Mux(attends.starts, 0, nan) | Cat(
+                (weights.attends[g] & Mux(attends.slot, tally.bads[1], tally.bads[0])).any() for g in range(group)))
+        self._means(m, intake, weights, [dot.o for dot in dots], nan, top if widths.aligned else 0,
+                    later(m, step, found - 2, "step", reset=True))
         return m
 
-    def _pass(self, m, intake, weights, columns, room):
-        """The columns of a group, a pair a cycle as long as no key comes; the step, a cycle later."""
-        kv, group = self.kv, weights.passes.payload
-        gathered, slot, pair, go, ends = Signal(range(3)), Signal(), Signal(range(self.widths.columns)), Signal(), Signal()
+    def _pass(self, m, intake, weights, columns):
+        """The columns of a group, a pair a cycle as long as no key comes; the step, a cycle later.
+
+        Between heads there is a pause, in which the last step's results are completed.
+        """
+        group, count = weights.passes.payload, self.widths.columns
+        gathered, slot, pair, room, pause = (
+            Signal(range(3)), Signal(), Signal(range(count)), Signal(range(RESULTS + 1), init=RESULTS), Signal(range(PAUSE + 1)))
+        go, ends = Signal(), Signal()
         m.d.comb += [
-            go.eq(weights.passes.valid & (gathered != 0) & ~intake.takes_key &
+            go.eq(weights.passes.valid & (gathered != 0) & ~intake.takes_key & (pause == 0) &
                   (~group.ends | intake.finals.valid & (room != 0))),
-            ends.eq(go & (pair == self.widths.columns - 1)),
+            ends.eq(go & (pair == count - 1)),
             columns.read_en.eq(go), columns.read_slot.eq(slot), columns.read_pair.eq(pair),
             columns.read_tokens.eq(group.count),
             weights.passes.ready.eq(ends), weights.release.eq(ends), intake.freed.eq(ends),
@@ -147,75 +161,64 @@ class Attention(Block):
         m.d.sync += [
             gathered.eq(gathered + intake.values.closes - ends), slot.eq(slot ^ ends),
             room.eq(room - (go & group.ends) + (self.results.valid & self.results.ready)),
+            pause.eq(Mux(ends & group.ends, PAUSE, Mux(pause == 0, 0, pause - 1))),
         ]
         with m.If(go):
             m.d.sync += pair.eq(Mux(ends, 0, pair + 1))
-        step = Signal(_step(kv))
+        step = Signal(_step(self.kv))
         m.d.sync += [
-            step.valid.eq(go), step.slot.eq(slot), step.pair.eq(pair), step.starts.eq(group.starts),
-            step.ends.eq(group.ends), step.last.eq(ends),
+            step.valid.eq(go), step.slot.eq(slot), step.pair.eq(pair), step.first.eq(pair == 0), step.last.eq(ends),
+            step.starts.eq(group.starts), step.ends.eq(group.ends),
         ]
         return step
 
-    def _nan(self, m, come, attends, step):
-        """Queries that attend to a token whose values are no numbers, in this group of a head or in one before."""
-        bads = [Signal(self.widths.tokens, name=f"bads{n}") for n in range(2)]     # tokens of a slot
-        for n, bads_ in enumerate(bads):
-            with m.If(come.valid & (come.slot == n)):
-                begun = (come.token != 0) | (come.beat != 0)
-                m.d.sync += bads_.eq(bads_ & begun.replicate(len(bads_)) | come.bad << come.token)
-        nan = Signal(self.group)
-        with m.If(step.valid):
-            m.d.sync += nan.eq(Mux(step.starts & (step.pair == 0), 0, nan) | Cat(
-                (attends[g] & Mux(step.slot, *reversed(bads))).any() for g in range(self.group)))
-        return nan
-
-    def _means(self, m, intake, weights, sums, tops, nan, early, room):
-        """What columns come to: joined to what did before, and divided."""
-        kv, group, columns = self.kv, self.group, self.widths.columns
-        width = partial(kv).size
+    def _means(self, m, intake, weights, sums, nan, top, step):
+        """What columns come to: joined to what did before, and divided. `step` is two cycles ahead of their sums."""
+        kv, group = self.kv, self.group
+        width, columns = len(Signal(partial(kv))), self.widths.columns
         m.submodules.partials = partials = Ram(2 * group * width, columns)
         m.submodules.out = out = RamQueue(result(group), RESULTS)
         m.submodules.told = told = RamQueue(completion(group), HEADS)
         connect(m, out.o, flipped(self.results))
         connect(m, told.o, flipped(self.completions))
-        now = later(m, early, 1, "now", reset=True)
-        joined = later(m, now, Mean.joined, "joined", reset=True)
-        divided = later(m, joined, Mean.divided - Mean.joined, "divided", reset=True)
-        done = later(m, divided, Mean.latency - Mean.divided, "done", reset=True)
-        tag = later(m, intake.finals.payload.tag, Mean.latency - Mean.divided, "tag")
+        soon = register(m, step, "soon", reset=True)
+        joined = later(m, soon, 1 + Mean.joined, "joined", reset=True)
+        done = later(m, joined, Mean.latency - Mean.joined, "done", reset=True)
+        last = done.valid & done.ends & done.last
+        final = intake.finals.payload
         m.d.comb += [
-            weights.read_joints.eq(early.valid), weights.joints_slot.eq(early.slot),
-            partials.read_en.eq(early.valid), partials.read_address.eq(early.pair),
+            weights.read_joints.eq(step.valid), weights.joints_slot.eq(step.slot),
+            weights.read_end.eq(step.valid & step.ends), weights.end_slot.eq(step.slot),
+            partials.read_en.eq(soon.valid), partials.read_address.eq(soon.pair),
             partials.write_en.eq(joined.valid), partials.write_address.eq(joined.pair),
-            weights.read_end.eq(joined.valid & joined.ends), weights.end_slot.eq(joined.slot),
-            told.i.valid.eq(divided.valid & divided.ends & divided.last),
-            told.i.payload.tag.eq(intake.finals.payload.tag), told.i.payload.error.eq(intake.finals.payload.error),
-            intake.finals.ready.eq(told.i.valid), intake.leaves.eq(told.o.valid & told.o.ready),
-            out.i.valid.eq(done.valid & done.ends), out.i.payload.last.eq(done.last), out.i.payload.tag.eq(tag),
+            out.i.valid.eq(done.valid & done.ends), out.i.payload.last.eq(done.last), out.i.payload.tag.eq(final.tag),
+            told.i.valid.eq(last), told.i.payload.tag.eq(final.tag), told.i.payload.error.eq(final.error),
+            intake.finals.ready.eq(last), intake.leaves.eq(told.o.valid & told.o.ready),
         ]
         after = []
         for g in range(group):
+            m.submodules[f"align{g}"] = align = Align()
             division, total = weights.divisions[g], weights.sums[g]
-            ends = Signal(division.shape(), name=f"ends{g}")
+            exponent, is_nan = Signal(EXPONENT, name=f"exponent{g}", reset_less=True), Signal(name=f"nan{g}")
             m.d.comb += [
-                ends.eq(division), ends.nan.eq(division.nan | nan[g]),
-                told.i.payload.totals[g].eq(Mux(ends.nan, FP32.nan, total.total)),
+                align.start.eq(soon.valid & soon.first), align.joint.eq(weights.joints[g]), align.top.eq(top),
+                is_nan.eq(division.nan | nan[g]),
+                told.i.payload.totals[g].eq(Mux(is_nan, FP32.nan, total.total)),
                 told.i.payload.exponents[g].eq(total.exponent),
             ]
+            m.d.sync += exponent.eq(align.exponent + division.exponent)
             for n in range(2):
                 m.submodules[f"mean{g}_{n}"] = mean = Mean(kv)
                 m.d.comb += [
-                    mean.sum.eq(sums[g][n]), mean.top.eq(tops[n]), mean.joint.eq(weights.joints[g]),
-                    mean.before.as_value().eq(partials.read_data.word_select(2 * g + n, width)),
-                    mean.division.eq(ends), out.i.payload.data[g][n].eq(mean.o),
+                    mean.sum.eq(sums[g][n]), mean.before.eq(partials.read_data.word_select(2 * g + n, width)),
+                    mean.alignment.eq(align.o), mean.factor.eq(division.factor), mean.exponent.eq(exponent),
+                    mean.nan.eq(is_nan), mean.none.eq(division.none), out.i.payload.data[g][n].eq(mean.o),
                 ]
                 after.append(mean.after)
         m.d.comb += partials.write_data.eq(Cat(after))
 
 
 def _step(kv):
-    """A pair of columns of a group in a slot; of a head's first group or its last, the last pair of that or not."""
-    return data.StructLayout({"valid": 1, "slot": 1, "pair": range(Widths(kv).columns), "starts": 1, "ends": 1,
-                              "last": 1})
-
+    """A pair of columns of a group in a slot, its first or last; of the first group of a head, or the last."""
+    return data.StructLayout({"valid": 1, "slot": 1, "pair": range(Widths(kv).columns), "first": 1, "last": 1,
+                              "starts": 1, "ends": 1})

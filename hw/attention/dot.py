@@ -6,7 +6,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from golden.scores import GUARD, Widths
-from hw.arith.compress import Row, add, compress
+from hw.arith.compress import Row, add, compress, multiply
 from hw.arith.pipeline import register
 from hw.arith.shift import shift_left, shift_right
 from hw.attention.elements import element
@@ -53,7 +53,7 @@ class DotPair(Block):
         """A product's shifted row, and its sign."""
         widths, i, by = self.widths, self.elements[n], self.operands[n]
         product = Signal(widths.operand + widths.significand, name=f"product{n}")
-        m.d.comb += product.eq(_multiply(m, by.magnitude, i.significand, f"product{n}_"))
+        m.d.comb += product.eq(multiply(m, by.magnitude, i.significand, f"product{n}_"))
         product, sign = register(m, product, f"product{n}_held"), register(m, i.sign ^ by.sign, f"sign{n}")
         body = product ^ sign.replicate(len(product))
         if widths.aligned:
@@ -71,10 +71,3 @@ class DotPair(Block):
         pair = [Row(register(m, row.bits, f"pair{n}_{at}"), row.low) for at, row in enumerate(pair)]
         total = add(m, pair, width=width, carry=register(m, last, f"carry{n}"), name=f"total{n}")
         m.d.sync += self.o[n].eq(Cat(total[:-1], ~total[-1]))
-
-
-def _multiply(m, a, b, name):
-    """`a * b`, unsigned."""
-    rows = [Row(a & b[n].replicate(len(a)), n) for n in range(len(b))]
-    width = len(a) + len(b)
-    return add(m, compress(m, rows, width=width, name=name), width=width, name=f"{name}sum")

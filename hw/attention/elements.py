@@ -9,7 +9,7 @@ from golden.scores import Widths
 from hw.arith.pipeline import register
 from hw.emit import Block
 
-__all__ = ["PLACES", "Elements", "bad", "element"]
+__all__ = ["PLACES", "Elements", "bad", "element", "exponent", "largest"]
 
 PLACES = 5      # bits of a shift
 
@@ -24,11 +24,29 @@ def bad(widths, code):
     return code[widths.fmt.mantissa:-1].all() if widths.aligned else code[:-1].all()
 
 
+def exponent(m, widths, code, n):
+    """The exponent of a code, 0 being that of the smallest numbers and of what is none."""
+    found, field = Signal(8, name=f"exponent{n}"), code[widths.fmt.mantissa:-1]
+    m.d.comb += found.eq(Mux(bad(widths, code) | ~field.any(), 0, field - 1))
+    return found
+
+
+def largest(m, values):
+    """The largest of some exponents, in a tree."""
+    while len(values) > 1:
+        pairs, values = [values[n:n + 2] for n in range(0, len(values), 2)], []
+        for pair in pairs:
+            larger = Signal(8, name="larger")
+            m.d.comb += larger.eq(Mux(pair[0] > pair[-1], pair[0], pair[-1]))
+            values.append(larger)
+    return values[0]
+
+
 class Elements(Block):
-    """Significands, signs, and how far products are to be shifted, of a beat or two columns.
+    """Significands, signs, and how far products are to be shifted, of a beat of keys or two columns of values.
 
     What is no number counts as zero. Exact sums shift to the left, by an element's exponent. Aligned ones shift to the
-    right, by what that is less than the largest of each half, or of `both`. Latency 0 cycles, or 1 if aligned.
+    right, by what that is less than the largest of the beat, or of the group. Latency 0 cycles, or 1 if aligned.
 
     Parameters
     ----------
@@ -37,18 +55,19 @@ class Elements(Block):
     Members
     -------
     i : In(ArrayLayout(width, elements))
-    both : In(1)
+    grouped : In(1), group_top : In(8)
+        If aligned: values, and the largest exponent of their group.
     o : Out(ArrayLayout(element(kv), elements))
-    top : Out(ArrayLayout(8, 2))
-        If aligned, the largest exponent of each half, with `o`.
+    top : Out(8)
+        If aligned, the largest exponent, with `o`.
     """
 
     def __init__(self, kv):
         self.kv, self.widths = kv, Widths(kv)
         size = self.widths.elements
         super().__init__({
-            "i": In(data.ArrayLayout(self.widths.fmt.width, size)), "both": In(1),
-            "o": Out(data.ArrayLayout(element(kv), size)), "top": Out(data.ArrayLayout(8, 2))})
+            "i": In(data.ArrayLayout(self.widths.fmt.width, size)), "grouped": In(1), "group_top": In(8),
+            "o": Out(data.ArrayLayout(element(kv), size)), "top": Out(8)})
 
     @property
     def latency(self):
@@ -58,44 +77,22 @@ class Elements(Block):
         m, widths = Module(), self.widths
         fmt, exponents = widths.fmt, []
         for n in range(widths.elements):
-            code, o, none = self.i[n], self.o[n], Signal(name=f"none{n}")
-            field, hidden = code[fmt.mantissa:-1], Signal(name=f"hidden{n}")
-            significand, exponent = Signal(widths.significand, name=f"significand{n}"), Signal(8, name=f"exponent{n}")
-            m.d.comb += [
-                none.eq(bad(widths, code)), hidden.eq(field.any()),
-                significand.eq(Mux(none, 0, Cat(code[:fmt.mantissa], hidden))),
-                exponent.eq(Mux(none | ~hidden, 0, field - 1)),
-            ]
+            code, o = self.i[n], self.o[n]
+            significand, sign = Signal(widths.significand, name=f"significand{n}"), code[-1]
+            m.d.comb += significand.eq(Mux(bad(widths, code), 0, Cat(code[:fmt.mantissa], code[fmt.mantissa:-1].any())))
+            exponents.append(exponent(m, widths, code, n))
             if widths.aligned:
-                significand, sign = register(m, significand, f"kept{n}"), register(m, code[-1], f"sign{n}")
-            else:
-                sign = code[-1]
-                m.d.comb += o.places.eq(register(m, exponent[:PLACES], f"places{n}"))
+                significand, sign = register(m, significand, f"kept{n}"), register(m, sign, f"sign{n}")
             m.d.comb += o.significand.eq(significand), o.sign.eq(sign)
-            exponents.append(exponent)
-        if widths.aligned:
-            self._align(m, exponents)
-        return m
 
-    def _align(self, m, exponents):
-        half = self.widths.tokens
-        tops = [_largest(m, exponents[:half]), _largest(m, exponents[half:])]
-        either = _largest(m, tops)
-        for n, top in enumerate(tops):
-            m.d.comb += self.top[n].eq(register(m, Mux(self.both, either, top), f"top{n}"))
-        for n, exponent in enumerate(exponents):
-            kept, below = register(m, exponent, f"exponent{n}_kept"), Signal(8, name=f"below{n}")
-            m.d.comb += below.eq(self.top[n // half] - kept)
+        if not widths.aligned:
+            for n, places in enumerate(exponents):
+                m.d.comb += self.o[n].places.eq(register(m, places[:PLACES], f"places{n}"))
+            return m
+        m.d.comb += self.top.eq(register(m, Mux(self.grouped, self.group_top, largest(m, exponents)), "top"))
+        for n, each in enumerate(exponents):
+            below = Signal(8, name=f"below{n}")
+            m.d.comb += below.eq(self.top - register(m, each, f"exponent{n}_kept"))
             places = below[:PLACES] | below[PLACES:].any().replicate(PLACES)
             m.d.comb += self.o[n].places.eq(register(m, places, f"places{n}"))
-
-
-def _largest(m, values):
-    """The largest of some values, in a tree."""
-    while len(values) > 1:
-        pairs, values = [values[n:n + 2] for n in range(0, len(values), 2)], []
-        for pair in pairs:
-            larger = Signal(8, name="larger")
-            m.d.comb += larger.eq(Mux(pair[0] > pair[-1], pair[0], pair[-1]))
-            values.append(larger)
-    return values[0]
+        return m

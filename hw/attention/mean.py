@@ -2,7 +2,6 @@
 """A column of values, weighed by one query."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from golden.formats import FP32
@@ -10,19 +9,18 @@ from golden.scores import QUOTIENT, Widths
 from hw.arith.fp32 import normalize
 from hw.arith.pipeline import register
 from hw.arith.shift import shift_right
-from hw.attention.inverse import division
+from hw.attention.align import alignment
+from hw.attention.inverse import FACTOR
 from hw.attention.ports import EXPONENT
-from hw.attention.weights import joint
 from hw.emit import Block
 
 __all__ = ["Mean", "partial"]
 
 
-
 def partial(kv):
-    """The sum of all groups so far, in units of 2**`exponent`."""
+    """The sum of all groups so far, in units that all columns of a query share."""
     widths = Widths(kv)
-    return data.StructLayout({"value": signed(widths.sum - widths.drop + widths.growth), "exponent": EXPONENT})
+    return signed(widths.sum - widths.drop + widths.growth)
 
 
 class Mean(Block):
@@ -34,66 +32,58 @@ class Mean(Block):
 
     Members
     -------
-    sum : In(signed(sum)), top : In(8), joint : In(joint()), before : In(partial(kv))
+    sum : In(signed(sum)), before : In(partial(kv))
         Of the group, and of all before.
+    alignment : In(alignment())
+        Steady for all columns of a group.
     after : Out(partial(kv))
         Two cycles later.
-    division : In(division())
-        Three cycles later.
+    factor : In(FACTOR), exponent : In(EXPONENT), nan : In(1), none : In(1)
+        The result is `after` * `factor` * 2**`exponent`, NaN or nothing; steady for all columns of a head.
     o : Out(32)
-        Five cycles later.
+        Four cycles later.
     """
 
-    joined, divided, latency = 2, 3, 5
+    joined, latency = 2, 4
 
     def __init__(self, kv):
         self.kv, self.widths = kv, Widths(kv)
         super().__init__({
-            "sum": In(signed(self.widths.sum)), "top": In(8), "joint": In(joint()), "before": In(partial(kv)),
-            "after": Out(partial(kv)), "division": In(division()), "o": Out(32)})
+            "sum": In(signed(self.widths.sum)), "before": In(partial(kv)), "alignment": In(alignment()),
+            "after": Out(partial(kv)),
+            "factor": In(FACTOR), "exponent": In(EXPONENT), "nan": In(1), "none": In(1), "o": Out(32)})
 
     def elaborate(self, platform):
-        m, old, new = Module(), self.before, self.after
+        m, how, width = Module(), self.alignment, len(self.after)
 
-        # Whichever has the smaller exponent will have to shift.
-        width = len(new.value)
-        more, exponent, places = Signal(signed(width)), Signal(EXPONENT), Signal(signed(len(old.exponent) + 1))
-        alone, grows = Signal(), Signal()
+        # What has the smaller exponent shifts.
+        more, kept = Signal(partial(self.kv)), Signal(partial(self.kv))
         m.d.comb += [
-            more.eq(Mux(self.joint.some, self.sum >> self.widths.drop, 0)),
-            exponent.eq(self.joint.shared + self.top),
-            alone.eq(~self.joint.before), grows.eq(self.joint.some & (alone | (exponent > old.exponent))),
-            places.eq(Mux(grows, exponent - old.exponent, old.exponent - exponent)),
+            more.eq(Mux(how.some, self.sum >> self.widths.drop, 0)), kept.eq(Mux(how.before, self.before, 0)),
         ]
-        kept = Mux(alone, 0, old.value)
-        big = register(m, Mux(grows, more, kept).as_signed(), "big")
-        small = register(m, Mux(grows, kept, more).as_signed(), "small")
-        places = register(m, places[:6] | places[6:].any().replicate(6), "places")
-        exponent = register(m, Mux(grows, exponent, old.exponent), "exponent1")
-        less = shift_right(m, small, places, "less")
-        m.d.sync += new.value.eq(big + less), new.exponent.eq(exponent)
+        big, small = (register(m, Mux(how.grows, *pair), name) for name, pair in (
+            ("big", (more, kept)), ("small", (kept, more))))
+        m.d.sync += self.after.eq(big + shift_right(m, small, how.places, "less"))
 
-        # Sign and magnitude, its highest one in the highest place
-        sign, magnitude = new.value[-1], Signal(max(width, QUOTIENT))
-        m.d.comb += magnitude[-width:].eq(Mux(sign, -new.value, new.value))
+        # Sign and magnitude, complemented without adding one; its highest one in the highest place
+        sign, magnitude = self.after[-1], Signal(max(width, QUOTIENT))
+        m.d.comb += magnitude[-width:].eq(self.after ^ sign.replicate(width))
         steps = [1 << n for n in reversed(range((len(magnitude) - 1).bit_length()))]
         value, shifts = normalize(m, magnitude, steps, Const(0, 1))
         high, place = register(m, value[-QUOTIENT:], "high"), register(m, width - 1 - shifts, "place")
-        sign, exponent = register(m, sign, "sign"), register(m, new.exponent, "exponent2")
+        sign = register(m, sign, "sign")
 
         # Divided
-        by, quotient, product = self.division, Signal(signed(len(old.exponent) + 2)), Signal(QUOTIENT + len(self.division.factor))
-        m.d.comb += product.eq(high * by.factor)
-        m.d.sync += quotient.eq(place + exponent + by.exponent)
-        product = register(m, product[2 * QUOTIENT - 2 - FP32.mantissa:2 * QUOTIENT], "product")
-        sign, nan = register(m, sign, "sign2"), register(m, by.nan, "nan")
-        none = register(m, by.none | ~high[-1], "none")
+        quotient = Signal(signed(len(self.exponent) + 1), reset_less=True)
+        m.d.sync += quotient.eq(place + self.exponent)
+        product = register(m, (high * self.factor)[:2 * QUOTIENT], "product")
+        sign, none = register(m, sign, "sign1"), register(m, self.none | ~high[-1], "none1")
 
         # In FP32, cut off
         over, field = product[-1], Signal(signed(len(quotient) + 1))
-        fraction = Mux(over, product[1:-1], product[:-2])
+        digits = Mux(over, product[:-1], Cat(Const(0, 1), product[:-2]))
         m.d.comb += field.eq(quotient + over)
         infinite, zero = field >= 255, none | (field <= 0)
-        code = Mux(zero, 0, Mux(infinite, FP32.inf, Cat(fraction, field[:8])))
-        m.d.sync += self.o.eq(Mux(nan, FP32.nan, Cat(code[:31], sign & ~none)))
+        code = Mux(zero, 0, Mux(infinite, FP32.inf, Cat(Const(0, FP32.mantissa - len(digits)), digits, field[:8])))
+        m.d.comb += self.o.eq(Mux(self.nan, FP32.nan, Cat(code[:31], sign & ~none)))
         return m

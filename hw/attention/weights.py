@@ -8,15 +8,16 @@ from amaranth.utils import ceil_log2
 
 from golden.scores import Widths
 from hw.arith.pipeline import register
+from hw.attention.align import joint
 from hw.attention.inverse import Inverse, division, sum_of_all
-from hw.attention.ports import EXPONENT, SCORE
+from hw.attention.ports import SCORE
 from hw.attention.scores import gathered, scored
 from hw.attention.weight import LATENCY, Weight
 from hw.emit import Block
 from hw.ram import Ram
 from hw.stream import DeepQueue, RamQueue
 
-__all__ = ["Weights", "head", "joint", "passing", "waiting"]
+__all__ = ["Weights", "head", "passing", "waiting"]
 
 
 def waiting(kv):
@@ -32,11 +33,6 @@ def head(group):
 def passing(kv):
     """A group of which `count` tokens are weighed; it `starts` or `ends` a head."""
     return data.StructLayout({"count": range(Widths(kv).tokens + 1), "starts": 1, "ends": 1})
-
-
-def joint():
-    """How a group's sums join those before: the exponent of weights; whether there are `some`, or were any `before`."""
-    return data.StructLayout({"shared": EXPONENT, "some": 1, "before": 1})
 
 
 class Weights(Block):

@@ -19,7 +19,7 @@ from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
-from sim.formal import chiplink, interface, kvcache, noc, reduce
+from sim.formal import chiplink, interface, kvcache, noc, queries, reduce
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.counters import CountersFromAnywhere
 from sim.formal.drain import DrainRules
@@ -87,6 +87,7 @@ TASKS = [
     Task(Engine(config()), EngineRules, depth=14, patience=60, cover=0, cut=ARITHMETIC, watched=WATCHED),
     Task(Counters((("free", 0, 0), ("commands", 1, 1), ("cow", 3, 0))), CountersFromAnywhere, cover=0),
     *kvcache.TASKS,
+    *queries.TASKS,
     *noc.TASKS,
     *reduce.TASKS,
     *interface.TASKS,

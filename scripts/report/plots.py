@@ -9,8 +9,9 @@ import numpy as np
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt  # noqa: E402  (after the choice of backend)
+from matplotlib.colors import PowerNorm  # noqa: E402
 
-__all__ = ["COLORS", "INK", "STYLE", "area", "error", "inline", "utilization"]
+__all__ = ["COLORS", "INK", "STYLE", "area", "error", "heads", "inline", "utilization"]
 
 COLORS = ("#2f7d4f", "#3a6ea5", "#d07a26", "#7b5ea7", "#b0413e", "#4a4a4a", "#8a8a2f", "#2f8a8a")
 PARTS = ("#2f7d4f", "#7fb58f", "#c4d9a8", "#e3c878", "#9aa5a0")
@@ -88,6 +89,24 @@ def area(found):
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         figure.legend(loc="outside upper left", ncols=len(found.areas[0].parts), fontsize=9, handlelength=1)
+        return inline(figure)
+
+
+def heads(found):
+    """Two maps: what each token's query looks at, on the RTL and in float64; the darker, the more."""
+    head = found.head
+    with plt.rc_context(STYLE):
+        figure, both = plt.subplots(1, 2, figsize=(12.6, 6.5), sharey=True)
+        for axes, weights, title in zip(both, (head.weights, head.exact), ("RTL", "float64"), strict=True):
+            axes.imshow(weights, cmap="Greens", norm=PowerNorm(0.5, 0, 1), interpolation="none")
+            axes.set_title(title, loc="left", fontsize=11)
+            axes.set_xlabel("token that is looked at")
+            axes.spines[["top", "right"]].set_visible(True)
+            ends = np.flatnonzero(np.array(list(head.text)) == " ")
+            axes.set_xticks(ends[::3], [head.text[:end].split()[-1] for end in ends[::3]], rotation=90, fontsize=8)
+            axes.set_yticks(ends, [head.text[:end].split()[-1] for end in ends], fontsize=8)
+            axes.tick_params(length=2)
+        both[0].set_ylabel("token that looks; words stand at their ends")
         return inline(figure)
 
 

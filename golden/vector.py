@@ -185,7 +185,7 @@ def softmax(x, alpha, lanes):
 # Scalars
 
 def total(x, lanes, most=None):
-    """The sum of each row: shape (...). With `most` (..., beats), beat n counts 2**most[n], the sum as its last beat."""
+    """The sum of each row: shape (...). With `most` (..., beats), beat n counts 2**most[n], the sum as the last."""
     sums = np.zeros((PARTIALS, *x.shape[:-1]), np.uint32)
     for n, beat in enumerate(_beats(x, lanes)):
         if most is not None and n:

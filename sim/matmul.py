@@ -15,6 +15,7 @@ import numpy as np
 from golden import matmul as golden
 from golden.families import FORMAT_CODES
 from golden.formats import FORMATS
+from hw.fetch import request
 from hw.matmul import ports
 from hw.matmul.engine import Engine, reads
 from sim.job import submit
@@ -131,7 +132,7 @@ class Board:
         self.port = {name: Port(dut, name, source=True) for name in ("commands", *READS)}
         self.port |= {name: Port(dut, name, source=False)
                       for name in ("results", "completions", *(f"{name}_request" for name in READS))}
-        self.request = {name: ports.request(beats, rows) for name, (_, beats, rows) in reads(config).items()}
+        self.request = {name: request(beats, rows) for name, (_, beats, rows) in reads(config).items()}
         self.reads = {name: deque() for name in READS}      # (cycle from which on, beat, GEMM)
         self.responses = Counter()
         self.images = []                                    # where each GEMM's operands begin

@@ -9,7 +9,7 @@ import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from hw.board.memory import write
-from hw.matmul.ports import request
+from hw.fetch import request
 from sim.matmul import pack
 from sim.stream import Sink, Source, check_stalls, reset
 

@@ -24,8 +24,8 @@ from golden.functions import LIFT
 from golden.isa import Operation, Quantize, Second
 from golden.tables import WHOLE
 
-__all__ = ["LOG2E", "LOWEST", "PARTIALS", "QUANTIZED", "Instruction", "Result", "code", "execute", "pairs", "rms_norm",
-           "rope", "scale_blocks", "scale_rows", "second", "silu", "softmax", "top_k", "total"]
+__all__ = ["LOG2E", "LOWEST", "PARTIALS", "QUANTIZED", "Instruction", "Result", "code", "execute", "image", "pairs",
+           "rms_norm", "rope", "scale_blocks", "scale_rows", "second", "silu", "softmax", "top_k", "total"]
 
 PARTIALS = 4        # as many as an addition takes cycles, and one: a beat a cycle
 LOWEST = 1 - (1 << WHOLE)
@@ -137,6 +137,14 @@ def execute(instruction, x, y=None, *, lanes):
 def second(y, shape):
     """What kind of y an array is."""
     return Second.ABSENT if y is None else Second.ROW if y.shape[-1] == 1 < shape[-1] else Second.ELEMENT
+
+
+def image(name, codes):
+    """Rows of codes as they lie in memory: uint8 (rows, bytes). Of 4-bit codes the first is in the lower half."""
+    if FORMATS[name].width == 4:
+        codes = np.pad(codes, [(0, 0), (0, codes.shape[-1] % 2)])
+        return codes[:, ::2] | codes[:, 1::2] << 4
+    return np.ascontiguousarray(codes.astype(FORMATS[name].dtype.newbyteorder("<"))).view(np.uint8)
 
 
 # Fronts

@@ -10,7 +10,7 @@ from cocotb.triggers import ClockCycles, RisingEdge
 
 from hw.board.memory import write
 from hw.fetch import request
-from sim.matmul import pack
+from sim.ports import pack
 from sim.stream import Sink, Source, check_stalls, reset
 
 SIZE, READERS, WRITERS = ast.literal_eval(os.environ.get("MEMORY", "(1024, (), ())"))

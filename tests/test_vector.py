@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """`golden.vector` against float64, and the engine against it."""
 
+import os
+
 import numpy as np
 import pytest
 
 from golden import fp32, vector
+from golden.config import Vector
 from golden.formats import BF16, E4M3, E8M0, FORMATS, FP32, INT8, decode, encode, quantize_mx
 from golden.isa import Operation, Quantize
 from golden.vector import LOG2E, Instruction, execute
+from hw.vector.ports import Error
+from sim.vector import Call, Job
+from sim.vector import run as run_rtl
 
 LENGTHS = 64, 96, 576, 1000, 2048, 4096
 LANES = 4, 16
@@ -195,3 +201,139 @@ def test_norm_and_scale_in_one(quantize):
     scales = values(found.scalars) if quantize == Quantize.ROW else np.repeat(decode(E8M0, found.scalars), 32, -1)
     error = decode(E4M3, found.codes) * scales - due
     assert np.sqrt((error**2).mean() / (due**2).mean()) < 0.03
+
+
+# The engine
+
+CONFIG = Vector(lanes=4, row_max=256)
+PORTS = "instructions", "x", "y", "x_request", "y_request", "results", "completions"
+FORMATS_OF = "fp32", "bf16", "e4m3", "e5m2", "int8", "e2m1"
+DEEP = "DEEP" in os.environ
+
+
+def draw(rng, name, shape, specials=0.0):
+    """Codes of a format; a fraction of them any at all, NaN and infinite ones included."""
+    fmt = FORMATS[name]
+    size = 40 if fmt is INT8 else 2
+    drawn = encode(fmt, rng.standard_normal(shape) * size * np.exp(rng.uniform(-3, 3, (*shape[:-1], 1))))
+    return np.where(rng.random(shape) < specials, rng.integers(0, 1 << fmt.width, shape), drawn).astype(fmt.dtype)
+
+
+def call(rng, operation, rows, length, quantize=Quantize.NONE, *, x="bf16", y="bf16", result="bf16", second=1,
+         specials=0.0, k=1):
+    """A random call; `second` chooses what y is: absent, all of it, one row, a number a row."""
+    shape = [None, (rows, length), (1, length), (rows, 1)][second]
+    alpha = {Operation.SILU: -LOG2E, Operation.SOFTMAX: LOG2E, Operation.RMS_NORM: 1 / length}.get(operation, 0.75)
+    beta = 1e-5 if operation == Operation.RMS_NORM else -1.5
+    return Call(Instruction(operation, x, y, result, alpha, beta, quantize, k), draw(rng, x, (rows, length), specials),
+                shape and draw(rng, y, shape, specials))
+
+
+def grid(rng, config, count):
+    """Calls of all kinds, one after the other."""
+    lengths = [1, 2, 3, config.lanes, config.lanes + 1, 31, 32, 33, 4 * config.lanes, 77, 100, config.row_max]
+    rules = [(operation, rule) for operation in Operation for rule in (
+        [Quantize.NONE] if operation in (Operation.SOFTMAX, Operation.TOP_K) else Quantize)]
+    for n in range(count):
+        operation, rule = rules[n % len(rules)]
+        length = int(rng.choice(lengths)) + (rng.integers(0, 200) if rng.random() < 0.2 else 0)
+        length = min(length, config.row_max) + (operation == Operation.ROPE and length % 2)
+        k = int(rng.integers(1, min(length, 8) + 1))
+        yield call(rng, operation, int(rng.integers(1, 6)), int(length), rule, k=k, x=str(rng.choice(FORMATS_OF)),
+                   y=str(rng.choice(FORMATS_OF)), result=str(rng.choice(vector.QUANTIZED[rule])),
+                   second=int(rng.integers(0, 4)), specials=rng.choice([0, 0, 0.01]))
+
+
+@pytest.mark.parametrize("lanes", [4, 16] if DEEP else [4])
+def test_all_operations_under_stalls(lanes):
+    """Bit-exact at no stall and at heavy stall, with every port seen held back and starved."""
+    config = Vector(lanes=lanes, row_max=256)
+    calls = list(grid(np.random.default_rng(1), config, 1000 if DEEP else 150))
+    run_rtl(Job(config, calls))
+    _, seen = run_rtl(Job(config, calls, stall=0.6, seed=1))
+    for port in PORTS:
+        assert seen[port, "held back"] and seen[port, "starved"], f"{port} did not stall both ways"
+    run_rtl(Job(config, calls, latency=20))
+
+
+@pytest.mark.parametrize("lanes", [2, 32] if DEEP else [32])
+def test_fewest_and_most_lanes(lanes):
+    config = Vector(lanes=lanes, row_max=64)
+    run_rtl(Job(config, list(grid(np.random.default_rng(2), config, 60)), stall=0.3, seed=2))
+
+
+def test_one_operation_after_another():
+    """Short rows of all kinds, mixed, so that many instructions are under way."""
+    rng = np.random.default_rng(3)
+    calls = [call(rng, rng.choice(Operation), int(rng.integers(1, 4)), 2 * int(rng.integers(1, 5)),
+                  second=int(rng.integers(0, 4))) for _ in range(300)]
+    run_rtl(Job(CONFIG, calls))
+    run_rtl(Job(CONFIG, calls, stall=0.3, seed=3))
+
+
+def test_many_rows_wait_for_their_sums():
+    """More rows and blocks than there is room for, while results are not taken."""
+    rng = np.random.default_rng(4)
+    calls = [call(rng, operation, 300, length, rule, result="e4m3") for operation, rule, length in (
+        (Operation.RMS_NORM, Quantize.ROW, 3), (Operation.RMS_NORM, Quantize.MX, 40), (Operation.SOFTMAX, 0, 5),
+        (Operation.MUL, Quantize.MX_CEIL, 33), (Operation.TOP_K, 0, 4))]
+    run_rtl(Job(CONFIG, calls))
+    run_rtl(Job(CONFIG, calls, stall=0.8, seed=4))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_start(seed):
+    """Registers and memories may wake up holding anything."""
+    calls = list(grid(np.random.default_rng(5), CONFIG, 40))
+    run_rtl(Job(CONFIG, calls, seed=seed), x_initial="unique")
+
+
+@pytest.mark.parametrize("cycles", [100, 231, 1777])
+def test_reset_in_mid_traffic(cycles):
+    calls = list(grid(np.random.default_rng(6), CONFIG, 40))
+    run_rtl(Job(CONFIG, calls, stall=0.3, seed=6, reset=cycles))
+
+
+def test_refused_instructions_disturb_nobody():
+    """Each bad instruction completes with its code and writes nothing; those around it are exact."""
+    rng = np.random.default_rng(7)
+    bad = [
+        (Operation.MUL, {"operation": 7}, Error.OPERATION), (Operation.MUL, {"second": 3}, Error.OPERATION),
+        (Operation.TOP_K, {"k": 0}, Error.OPERATION), (Operation.TOP_K, {"k": 9}, Error.OPERATION),
+        (Operation.TOP_K, {"quantize": 1, "result_format": 2}, Error.OPERATION),
+        (Operation.SOFTMAX, {"quantize": 2, "result_format": 2}, Error.OPERATION),
+        (Operation.MUL, {"rows": 0}, Error.DIMENSION), (Operation.ADD, {"length": 0}, Error.DIMENSION),
+        (Operation.ROPE, {"length": 7}, Error.DIMENSION), (Operation.SOFTMAX, {"length": 257}, Error.DIMENSION),
+        (Operation.RMS_NORM, {"length": 257}, Error.DIMENSION),
+        (Operation.TOP_K, {"k": 8, "length": 7}, Error.DIMENSION),
+        (Operation.MUL, {"length": 257, "quantize": 1, "result_format": 2}, Error.DIMENSION),
+        (Operation.MUL, {"x_format": 6}, Error.FORMAT), (Operation.MUL, {"y_format": 7}, Error.FORMAT),
+        (Operation.MUL, {"result_format": 6}, Error.FORMAT),
+        (Operation.MUL, {"quantize": 1, "result_format": 1}, Error.FORMAT),
+        (Operation.MUL, {"quantize": 2, "result_format": 4}, Error.FORMAT),
+        (Operation.MUL, {"quantize": 3, "result_format": 0}, Error.FORMAT),
+    ]
+    calls = []
+    for operation, fields, _ in bad:
+        calls += [call(rng, Operation.RMS_NORM, 2, 10), call(rng, operation, 2, 10)]
+        calls[-1].fields = fields
+    runs, _ = run_rtl(Job(CONFIG, [*calls, call(rng, Operation.ADD, 2, 10)]))
+    assert [one.error for one in runs] == [code for _, _, error in bad for code in (0, error.value)] + [0]
+
+
+def test_longer_rows_where_nothing_waits_for_their_end():
+    """Elements, blocks and the largest of a row need no room for all of it."""
+    rng = np.random.default_rng(8)
+    run_rtl(Job(CONFIG, [
+        call(rng, Operation.SILU, 1, 3001), call(rng, Operation.ADD, 2, 2000, Quantize.MX, result="e4m3"),
+        call(rng, Operation.TOP_K, 2, 1999, k=3)]))
+
+
+@pytest.mark.parametrize("port, number, change", [("x", 1, -1), ("x", 1, 2), ("y", 1, -1), ("y", 1, 1)])
+def test_wrong_responses(port, number, change):
+    """A read that comes back short or long: the instruction says so, those around it are exact."""
+    rng = np.random.default_rng(9)
+    calls = [call(rng, operation, 3, 20) for operation in (Operation.MUL, Operation.ADD, Operation.RMS_NORM)]
+    runs, _ = run_rtl(Job(CONFIG, calls, broken={(port, number): change}))
+    # What comes beyond an end may come when the next read has begun, and is dropped.
+    assert [one.error for one in runs] == [0, Error.RESPONSE.value, 0]

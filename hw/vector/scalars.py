@@ -166,6 +166,7 @@ class Scalars(Block):
         # All that there may be, at the same time.
         factor = delayed(m, factor, inverse.latency, "factor")
         code = delayed(m, code, inverse.latency, "code_late")
+        scale = delayed(m, stored.o, inverse.latency - stored.latency, "stored")
         stage = delayed(m, stage, inverse.latency, "late")
         m.d.comb += [
             o.valid.eq(stage.valid), o.payload.most.eq(stage.most),
@@ -176,7 +177,4 @@ class Scalars(Block):
         with m.Elif(stage.unit.quantize == Quantize.NONE):
             m.d.comb += o.payload.factor.eq(stage.share)
         with m.Elif(stage.unit.quantize == Quantize.ROW):
-            m.d.comb += [
-                o.payload.factor.eq(inverse.o),
-                o.payload.code.eq(delayed(m, stored.o, inverse.latency - stored.latency, "stored")),
-            ]
+            m.d.comb += o.payload.factor.eq(inverse.o), o.payload.code.eq(scale)

@@ -236,10 +236,10 @@ def grid(rng, config, count):
         [Quantize.NONE] if operation in (Operation.SOFTMAX, Operation.TOP_K) else Quantize)]
     for n in range(count):
         operation, rule = rules[n % len(rules)]
-        length = int(rng.choice(lengths)) + (rng.integers(0, 200) if rng.random() < 0.2 else 0)
-        length = min(length, config.row_max) + (operation == Operation.ROPE and length % 2)
+        length = min(int(rng.choice([*lengths, rng.integers(1, 300)])), config.row_max)
+        length += length % 2 * (operation == Operation.ROPE)
         k = int(rng.integers(1, min(length, 8) + 1))
-        yield call(rng, operation, int(rng.integers(1, 6)), int(length), rule, k=k, x=str(rng.choice(FORMATS_OF)),
+        yield call(rng, operation, int(rng.integers(1, 6)), length, rule, k=k, x=str(rng.choice(FORMATS_OF)),
                    y=str(rng.choice(FORMATS_OF)), result=str(rng.choice(vector.QUANTIZED[rule])),
                    second=int(rng.integers(0, 4)), specials=rng.choice([0, 0, 0.01]))
 
@@ -256,7 +256,7 @@ def test_all_operations_under_stalls(lanes):
     run_rtl(Job(config, calls, latency=20))
 
 
-@pytest.mark.parametrize("lanes", [2, 32] if DEEP else [32])
+@pytest.mark.parametrize("lanes", [2, 32] if DEEP else [2])
 def test_fewest_and_most_lanes(lanes):
     config = Vector(lanes=lanes, row_max=64)
     run_rtl(Job(config, list(grid(np.random.default_rng(2), config, 60)), stall=0.3, seed=2))

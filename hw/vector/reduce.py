@@ -226,7 +226,7 @@ class Largest(Block):
                     (ranked.rank == found.rank) & (ranked.place > found.place)))),
             ]
             entries.append(register(m, Cat(ranked.rank & counts.replicate(32), ranked.place), f"entry{n}"))
-        flags = register(m, Cat(self.valid, self.last), "flags0")
+        flags = delayed(m, Cat(self.valid, self.last), 1, "flags")
 
         def larger(a, b, name):
             a, b, result = data.View(entry, a), data.View(entry, b), Signal(entry, name=name)
@@ -237,7 +237,7 @@ class Largest(Block):
             entries = [larger(*entries[n:n + 2], f"level{level}_{n}") for n in range(0, len(entries), 2)]
             if level % 2:
                 entries = [register(m, each, f"entry{level}_{n}") for n, each in enumerate(entries)]
-                flags = register(m, flags, f"flags{level}")
+                flags = delayed(m, flags, 1, f"flags{level}_")
         valid, last = flags
         fresh = Signal(init=1)
         most = larger(Mux(fresh, 0, best), entries[0], "most")

@@ -4,6 +4,7 @@
     scripts/simulate.py matmul --config configs/small.toml --a A.npy --w W.npy --format fp8 --out Y.npy
     scripts/simulate.py matmul ... --scales S.npz --output bf16 --stall 0.5 --seed 7
     scripts/simulate.py matmul ... --golden
+    scripts/simulate.py vector rms_norm --x X.npy --y W.npy --output e4m3 --quantize row --out Y.npy
     scripts/simulate.py kvcache --trace sim/traces/kvcache/fork.json
 """
 
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from golden import config, matmul
 from golden.formats import FORMATS, MX_BLOCK, decode
+from scripts import vector
 from scripts.measure import distance, utilization
 from sim import kvcache
 from sw import quantize
@@ -49,6 +51,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, **layout)
     blocks = parser.add_subparsers(required=True, metavar="BLOCK")
     add_matmul(blocks.add_parser("matmul", help="a product of matrices", description=MATMUL, **layout))
+    vector.add_arguments(blocks.add_parser("vector", help="norms, activations, scales and the like", **layout))
     add_kvcache(blocks.add_parser("kvcache", help="traces of KV-cache operations", description=KVCACHE, **layout))
     arguments = parser.parse_args(argv)
     try:

@@ -68,20 +68,25 @@ CASES = {
 }
 
 
+def _whole(operation, *options):
+    """Whether the end of a row must be known before any of it is given."""
+    return operation in (Operation.RMS_NORM, Operation.SOFTMAX) or bool(options)
+
+
 def _rates():
     """Beats per cycle, from an instruction's being taken to its last result; and what a row alone costs beyond them."""
     lanes = CONFIG.lanes
-    for name, (operation, *options) in CASES.items():
-        plain = operation not in (Operation.RMS_NORM, Operation.SOFTMAX) and not options
-        for length in LENGTHS[1:2] if plain else LENGTHS:
-            rows = BEATS * lanes // length
-            (one,), _ = run(Job(CONFIG, [_call(operation, rows, length, *options)]))
-            yield figure(f"vector.rate.{name}.{length}", round(BEATS / one.cycles, 4), "element/lane/cycle",
-                         f"RTL, {rows} rows of {length}, BF16, {lanes} lanes, instruction taken to last result",
-                         0.98 if plain else 0.8, ">=")
-    for name, length in (("mul", 64), ("mul", 4096), ("rms_norm", 64), ("rms_norm", 4096), ("softmax", 4096)):
-        call = _call(CASES[name][0], 1, length)
-        (one,), _ = run(Job(CONFIG, [call]))
+    cases = [(name, length, case) for name, case in CASES.items() for length in (LENGTHS if _whole(*case) else [1024])]
+    calls = [_call(operation, BEATS * lanes // length, length, *options) for _, length, (operation, *options) in cases]
+    runs, _ = run(Job(CONFIG, calls, queue=False))
+    for (name, length, case), one in zip(cases, runs, strict=True):
+        yield figure(f"vector.rate.{name}.{length}", round(BEATS / one.cycles, 4), "element/lane/cycle",
+                     f"RTL, {BEATS * lanes // length} rows of {length}, BF16, {lanes} lanes, instruction taken to last "
+                     "result", 0.8 if _whole(*case) else 0.98, ">=")
+    singles = [(name, length) for name in ("mul", "rms_norm", "softmax") for length in (64, 4096)]
+    calls = [_call(CASES[name][0], 1, length) for name, length in singles]
+    ones, _ = run(Job(CONFIG, calls, queue=False))
+    for (name, length), call, one in zip(singles, calls, ones, strict=True):
         yield figure(f"vector.cycles_beyond_beats.{name}.{length}", one.cycles - length // lanes, "cycle",
                      "RTL, one row, instruction taken to last result, memory answers in the next cycle")
         runs, _ = run(Job(CONFIG, [call] * QUEUED))
@@ -128,7 +133,7 @@ def _ordinal(codes):
 def _areas(quick, library):
     """What a lane is made of, and what is there once."""
     cells = liberty.read(library) if library else None
-    lanes, unit = CONFIG.lanes, "GE" if cells else "cells"
+    lanes, unit, generic = CONFIG.lanes, "GE" if cells else "cells", "" if cells else ".generic"
     how = f"synthesis, area recipe, {cells.name if cells else 'generic cells, no library'}"
     per_lane = {"operands": (Operands(), 2), "front": (Lane(), 1), "back": (Finish(), 1), "sum": (Sum(lanes), lanes),
                 "maximum": (Most(lanes), lanes), "largest": (Largest(lanes), lanes)}
@@ -139,17 +144,17 @@ def _areas(quick, library):
         report = asic.synthesize(Verilog(block).text, block.name, cells, asic.AREA, UNITS)
         size = (report.ge if cells else report.cells) / share
         total += size
-        yield figure(f"vector.area.lane.{name}", round(size), unit, f"{how}, a lane's share of {block.name}")
+        yield figure(f"vector.area.lane.{name}{generic}", round(size), unit, f"{how}, a lane's share of {block.name}")
         if name == "front":
             for pattern, what in UNITS.items():
                 parts = [each for each in report.units if each.name.startswith(pattern.rstrip("*"))]
                 if cells:
                     yield figure(f"vector.area.lane.front.{what}", round(sum(
                         cells.ge(each.area) * each.count for each in parts)), unit, f"{how}, part of front")
-    yield figure("vector.area.lane", round(total), unit, f"{how}, all of these")
+    yield figure(f"vector.area.lane{generic}", round(total), unit, f"{how}, all of these")
     for name, block in once.items():
         report = asic.synthesize(Verilog(block).text, block.name, cells, asic.AREA)
-        yield figure(f"vector.area.{name}", round(report.ge if cells else report.cells), unit,
+        yield figure(f"vector.area.{name}{generic}", round(report.ge if cells else report.cells), unit,
                      f"{how}, {lanes} lanes, memories apart")
     if once:
         yield figure("vector.memory_bits", report.total("bits"), "bit", f"counted; rows of {CONFIG.row_max}")

@@ -11,6 +11,7 @@ from golden.formats import FORMATS, FP32
 from golden.isa import Quantize
 from hw.arith.convert import FromFp32
 from hw.arith.fp32 import Multiply
+from hw.arith.pipeline import register
 from hw.emit import Block
 from hw.stream import DeepQueue
 from hw.vector.reduce import INTEGER, delayed, lessened
@@ -42,17 +43,17 @@ def word(lanes):
 
 
 class Finish(Block):
-    """`o = i * factor` in a format. Latency 3 cycles.
+    """`o = i * factor` in a format. Latency 4 cycles. Each lane has a register for the factor, which comes from afar.
 
     Members
     -------
     i, factor : In(32)
     format : In(3)
-        2 cycles after `i`.
+        3 cycles after `i`.
     o : Out(32), nan : Out(1)
     """
 
-    latency = Multiply.latency + FromFp32.latency
+    latency = 1 + Multiply.latency + FromFp32.latency
 
     def __init__(self):
         super().__init__({"i": In(32), "factor": In(32), "format": In(3), "o": Out(32), "nan": Out(1)})
@@ -62,7 +63,7 @@ class Finish(Block):
         m.submodules.scale = scale = Multiply()
         m.submodules.convert = convert = FromFp32(tuple(FORMATS[name] for name in FORMAT_CODES))
         m.d.comb += [
-            scale.a.eq(self.i), scale.b.eq(self.factor),
+            scale.a.eq(register(m, self.i, "kept")), scale.b.eq(register(m, self.factor, "times")),
             convert.i.eq(scale.o), convert.format.eq(self.format), self.o.eq(convert.o), self.nan.eq(convert.nan),
         ]
         return m
@@ -118,20 +119,20 @@ class Back(Block):
 
         # The factor counts 2**most as the elements do.
         stage = Signal(data.StructLayout({"valid": 1, "codes": 1, "tail": tail(self.lanes), "code": 64}))
-        elements, factor = Signal(data.ArrayLayout(32, self.lanes)), Signal(32)
+        factor = Signal(32)
         scaled = lessened(m, scaling.factor, scaling.most - beat.most, "factor")
         m.d.sync += [
             stage.valid.eq(go | due & (room != 0)), stage.codes.eq(due), stage.tail.eq(Mux(due, waiting, beat.tail)),
             stage.code.eq(Cat(scaling.code, scaling.factor)),
-            elements.eq(beat.data), factor.eq(Mux(beat.tail.scaled, scaled, ONE)),
         ]
+        m.d.comb += factor.eq(Mux(beat.tail.scaled, scaled, ONE))
         stage = delayed(m, stage, Multiply.latency, "multiplied")
         format, stage = stage.tail.format, delayed(m, stage, FromFp32.latency, "converted")
         codes, nans = [], []
         for n in range(self.lanes):
             m.submodules[f"finish{n}"] = finish = Finish()
             present = stage.tail.count > n
-            m.d.comb += finish.i.eq(elements[n]), finish.factor.eq(factor), finish.format.eq(format)
+            m.d.comb += finish.i.eq(beat.data[n]), finish.factor.eq(factor), finish.format.eq(format)
             codes.append(finish.o & present.replicate(32))
             nans.append(finish.nan & present)
 

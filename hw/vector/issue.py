@@ -23,7 +23,9 @@ def beat(lanes):
 
 
 class Unpack(Block):
-    """The beats in a stream of words; every row begins with a new word. No latency.
+    """The beats in a stream of words; every row begins with a new word. Latency 1 cycle.
+
+    `i.ready` depends on what comes out alone, never on what goes in.
 
     Parameters
     ----------
@@ -51,25 +53,24 @@ class Unpack(Block):
 
     def elaborate(self, platform):
         m = Module()
-        index, last = Signal(3), Signal(3)
+        index, last, word, leaves = Signal(3), Signal(3), Signal.like(self.i.payload), Signal()
+        m.d.comb += self.i.ready.eq(~self.valid | leaves)
+        with m.If(self.i.ready):
+            m.d.sync += self.valid.eq(self.i.valid), word.eq(self.i.payload)
         with m.Switch(self.format):
             for name, number in FORMAT_CODES.items():
                 width = FORMATS[name].width
                 with m.Case(number):
                     beats, codes = FP32.width // width, Signal(width * self.lanes, name=name)
                     m.d.comb += [
-                        codes.eq(self.i.payload.data.word_select(index[:ceil_log2(beats)], width * self.lanes)),
+                        codes.eq(word.data.word_select(index[:ceil_log2(beats)], width * self.lanes)),
                         last.eq(beats - 1),
                         *(self.o[n].eq(Mux(self.same, codes[:width], codes.word_select(n, width)))
                           for n in range(self.lanes)),
                     ]
         with m.If(self.take & ~self.same):
             m.d.sync += index.eq(Mux(self.ends | (index == last), 0, index + 1))
-        m.d.comb += [
-            self.valid.eq(self.i.valid),
-            self.i.ready.eq(self.take & (self.ends | (index == last) & ~self.same)),
-            self.bad.eq(self.i.payload.bad & self.i.ready),
-        ]
+        m.d.comb += leaves.eq(self.take & (self.ends | (index == last) & ~self.same)), self.bad.eq(word.bad & leaves)
         return m
 
 

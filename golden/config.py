@@ -19,7 +19,7 @@ from golden.packet import LENGTH
 from golden.paging import LENGTH as TOKENS
 
 __all__ = ["KV_FORMATS", "KV_POLICIES", "Attention", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "Noc",
-           "NocClass", "load"]
+           "NocClass", "Vector", "load"]
 
 
 KV_FORMATS = {"bf16": (2, 0), "fp8": (1, 2)}
@@ -144,6 +144,39 @@ class Matmul(Section):
     def macs(self):
         """Multiply-accumulates in a cycle."""
         return self.depth * self.cols
+
+
+class Vector(Section):
+    """The vector engine: rows of elements, `lanes` of them a cycle.
+
+    Attributes
+    ----------
+    lanes : int
+        Elements that it takes in a cycle; in a chip that says nothing, as many as leave the matmul engine.
+    row_max : int
+        Elements of a row at most in operations that see the whole of it before they give any of it.
+    """
+
+    lanes: int = Field(16, ge=2, le=32)
+    row_max: int = Field(4096, ge=32, le=65536)
+
+    @field_validator("lanes", "row_max")
+    @classmethod
+    def _powers_of_two(cls, value):
+        if value & (value - 1):
+            raise ValueError("must be a power of two")
+        return value
+
+    @property
+    def depth(self):
+        """Beats that are kept: two rows, and no fewer than it takes to come by a row's sum."""
+        beats = self.row_max // self.lanes
+        return beats + max(beats, 64)
+
+    @property
+    def units(self):
+        """Rows and blocks of 32 under way, each with a scale of its own: those of a row, and some more."""
+        return self.row_max // 32 + 32
 
 
 class KvCache(Section):
@@ -549,6 +582,7 @@ class Chip(Section):
     name : str
         By default that of the file.
     matmul : Matmul
+    vector : Vector
     kvcache : KvCache
     attention : Attention
     noc : Noc
@@ -557,6 +591,7 @@ class Chip(Section):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     matmul: Matmul = Field(default_factory=lambda: Matmul())
+    vector: Vector = Field(default_factory=lambda known: Vector(lanes=min(known["matmul"].drain, 32)))
     kvcache: KvCache = Field(default_factory=lambda: KvCache())
     attention: Attention = Field(default_factory=lambda: Attention())
     noc: Noc = Field(default_factory=lambda: Noc())

@@ -11,7 +11,7 @@ from golden import fp32
 from golden.formats import FP32
 from golden.tables import INDEX, PLACES, SQUARE, SQUARED, WHOLE, table
 
-__all__ = ["exp2", "reciprocal", "rsqrt", "sigmoid", "silu"]
+__all__ = ["LIFT", "exp2", "reciprocal", "rsqrt", "sigmoid", "silu", "whole"]
 
 LIFT = 32                           # powers of two that keep 1 / (1 + e**-x) a normal number
 LOG2E = np.uint32(0x3FB8AA3B)       # 1 / ln 2
@@ -23,16 +23,16 @@ def exp2(codes, offset=0):
     x counts in units of 2**-23; what is below is cut off, and from 2**16 on nothing is told apart. NaN of NaN, 0 below
     2**-126, Inf from 2**128 on.
     """
-    x = fp32.flush(codes)
-    exponent, significand = _fields(x)
-    places = np.clip(exponent - FP32.bias, -25, WHOLE)
-    fixed = np.where(places >= 0, significand << np.maximum(places, 0), significand >> np.maximum(-places, 0))
-    fixed = np.minimum(fixed, 1 << WHOLE + FP32.mantissa)
-    fixed = np.where(x & fp32.SIGN, -fixed, fixed)
+    x, fixed = fp32.flush(codes), _fixed(codes)
     whole, fraction = (fixed >> FP32.mantissa) + offset, fixed & (1 << FP32.mantissa) - 1
     result = _code(_evaluate("exp2", fraction), whole, np.uint32(0))
     result = np.where(x & ~fp32.SIGN == fp32.INF, np.where(x == fp32.INF, fp32.INF, np.uint32(0)), result)
     return np.where(_nan(x), fp32.NAN, result)
+
+
+def whole(codes):
+    """The largest integer that x is not below, x seen as `exp2` does: from -2**16 to 2**16."""
+    return _fixed(codes) >> FP32.mantissa
 
 
 def reciprocal(codes):
@@ -72,6 +72,16 @@ def _lifted(codes):
     """2**LIFT / (1 + e**-x)."""
     power = exp2(fp32.mul(codes, LOG2E | fp32.SIGN), -LIFT)
     return reciprocal(fp32.add(power, np.uint32((FP32.bias - LIFT) << FP32.mantissa)))
+
+
+def _fixed(codes):
+    """x in units of 2**-23, rounded towards zero, up to 2**16: int64."""
+    x = fp32.flush(codes)
+    exponent, significand = _fields(x)
+    places = np.clip(exponent - FP32.bias, -25, WHOLE)
+    fixed = np.where(places >= 0, significand << np.maximum(places, 0), significand >> np.maximum(-places, 0))
+    fixed = np.minimum(fixed, 1 << WHOLE + FP32.mantissa)
+    return np.where(x & fp32.SIGN, -fixed, fixed)
 
 
 def _evaluate(name, fraction):

@@ -1,24 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the vector engine computes: rows of FP32 codes (uint32), operation by operation as the hardware rounds.
+"""What the vector engine computes, instruction by instruction, as the hardware rounds.
 
-Rows lie along the last axis. A beat is `lanes` elements of a row; what a last beat lacks counts as +0.
+Everything between operands and results is FP32 by the rules of `golden.fp32`. An instruction works on rows, which lie
+along the last axis, in three steps:
 
-**Order of sums.** Within a beat neighbours are added in pairs, then neighbouring sums, and so on. Beat n goes to
-partial sum n mod `PARTIALS`, in order; at the end partial sums are added in pairs as well. Maxima do not depend on it.
+- the *front* makes an element of every element (or of two neighbours): `kept`;
+- *scalars* of the row follow from it: a sum, the largest magnitude, a scale;
+- the *back* multiplies what was kept by a `factor` of the row or block, and rounds to the results' format.
+
+**Order of sums.** A beat is `lanes` elements of a row; what a last beat lacks counts as +0. Within a beat neighbours
+are added in pairs, then neighbouring sums, and so on. Beat n goes to partial sum n mod `PARTIALS`, in order; at the
+end partial sums are added in pairs as well. Nothing else depends on `lanes`.
 """
 
-from math import inf
+from dataclasses import dataclass
+from math import log
 
 import numpy as np
 
 from golden import formats, fp32, functions
-from golden.formats import FP32
+from golden.formats import E8M0, FORMATS, FP32, MX_BLOCK
+from golden.functions import LIFT
+from golden.isa import Operation, Quantize, Second
 from golden.tables import WHOLE
 
-__all__ = ["PARTIALS", "code", "quantize_rows", "rms_norm", "rope", "silu_gate", "softmax", "top_k", "total"]
+__all__ = ["LOG2E", "LOWEST", "PARTIALS", "QUANTIZED", "Instruction", "Result", "code", "execute", "image", "pairs",
+           "rms_norm", "rope", "scale_blocks", "scale_rows", "second", "silu", "softmax", "top_k", "total"]
 
 PARTIALS = 4        # as many as an addition takes cycles, and one: a beat a cycle
 LOWEST = 1 - (1 << WHOLE)
+LOG2E = 1 / log(2)
+MINUS_INF = fp32.INF | fp32.SIGN
+
+QUANTIZED = {
+    Quantize.NONE: ("fp32", "bf16", "e4m3", "e5m2", "int8", "e2m1"),
+    Quantize.ROW: ("e4m3", "e5m2", "int8", "e2m1"),
+    Quantize.MX: ("e4m3", "e5m2", "e2m1"),
+    Quantize.MX_CEIL: ("e4m3", "e5m2", "e2m1"),
+}
+"""Formats that results can have."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One operation on rows of x and y.
+
+    Attributes
+    ----------
+    operation : Operation
+    x_format, y_format, result_format : str
+        Names in `golden.formats.FORMATS`.
+    alpha, beta : float
+        Constants, rounded to FP32; see `Operation`.
+    quantize : Quantize
+    k : int
+        Of `TOP_K`.
+    """
+
+    operation: Operation
+    x_format: str = "bf16"
+    y_format: str = "bf16"
+    result_format: str = "bf16"
+    alpha: float = 1.0
+    beta: float = -0.0
+    quantize: Quantize = Quantize.NONE
+    k: int = 1
+
+
+@dataclass
+class Result:
+    """What an instruction writes.
+
+    Attributes
+    ----------
+    codes : array (rows, length) of the results' format, or None
+    scalars : array or None
+        Scales, uint32 (rows, 1) or, of MX, uint8 (rows, blocks). Of `TOP_K` uint32 (rows, k, 2): value and place.
+    nans : int
+        Results that are NaN, before the format may turn them into something else.
+    """
+
+    codes: np.ndarray | None
+    scalars: np.ndarray | None = None
+    nans: int = 0
 
 
 def code(value):
@@ -26,58 +90,116 @@ def code(value):
     return fp32.to_format(FP32, formats.encode(FP32, value))
 
 
-def total(x, lanes):
-    """The sum of each row: shape (...)."""
-    sums = np.zeros((PARTIALS, *x.shape[:-1]), np.uint32)
-    for n, beat in enumerate(_beats(x, lanes)):
-        sums[n % PARTIALS] = fp32.add(sums[n % PARTIALS], _pairs(beat))
-    return _pairs(np.moveaxis(sums, 0, -1))
-
-
-def rms_norm(x, weight, eps, lanes):
-    """x / sqrt(mean(x**2) + eps) * weight: the mean is the sum times 1 / length, the quotient a product with rsqrt."""
-    mean = fp32.mul(total(fp32.mul(x, x), lanes), code(1 / x.shape[-1]))
-    return fp32.mul(fp32.mul(x, functions.rsqrt(fp32.add(mean, code(eps)))[..., None]), weight)
-
-
-def softmax(x, scale, lanes):
-    """2 ** (x * scale) over its sum; with `scale` = s / ln 2 that is the softmax of s * x.
-
-    In one pass: the sum is relative to a running maximum, the least integer that no x * scale so far is above. When
-    that grows, the sum so far is scaled, exactly. A row of -Inf gives zeros.
-    """
-    t = fp32.mul(x, code(scale))
-    most = np.full(x.shape[:-1], LOWEST)
-    sums = np.zeros((PARTIALS, *x.shape[:-1]), np.uint32)
-    for n, beat in enumerate(_beats(t, lanes, code(-inf))):
-        above = np.maximum(most, _ceiling(beat).max(-1))
-        sums = fp32.mul(sums, code(1), np.maximum(most - above, -255))
-        most = above
-        sums[n % PARTIALS] = fp32.add(sums[n % PARTIALS], _pairs(functions.exp2(beat, -most[..., None])))
-    whole = _pairs(np.moveaxis(sums, 0, -1))
-    share = np.where(whole == 0, 0, functions.reciprocal(whole)).astype(np.uint32)
-    return fp32.mul(functions.exp2(t, -most[..., None]), share[..., None])
-
-
-def rope(x, cosine, sine):
-    """Rotary embedding: element n of the first half of a row turns with element n of the second, as Llama pairs them.
+def execute(instruction, x, y=None, *, lanes):
+    """The `Result` of an instruction.
 
     Parameters
     ----------
-    x : shape (..., N)
-    cosine, sine : shape (..., N / 2)
+    instruction : Instruction
+    x : array (rows, length) of codes
+    y : array of codes, or None
+        (rows, length), or (1, length): the same for all rows; or (rows, 1): a number a row.
+    lanes : int
+        Elements of a beat.
     """
-    low, high = np.split(x, 2, axis=-1)
-    minus = fp32.SIGN
-    return np.concatenate([
-        fp32.add(fp32.mul(low, cosine), fp32.mul(high, sine) ^ minus),
-        fp32.add(fp32.mul(high, cosine), fp32.mul(low, sine)),
-    ], axis=-1)
+    operation, fmt = instruction.operation, FORMATS[instruction.result_format]
+    alpha, beta = code(instruction.alpha), code(instruction.beta)
+    x = _operand(instruction.x_format, x)
+    y = code(1) if y is None else _operand(instruction.y_format, y)
+    share, lag = np.broadcast_to(code(1), x.shape[:-1]), 0
+    match operation:
+        case Operation.MUL | Operation.TOP_K:
+            kept = fp32.mul(x, y)
+        case Operation.ADD:
+            kept = fp32.add(fp32.mul(x, alpha), fp32.mul(y, beta))
+        case Operation.ROPE:
+            kept = rope(x, np.broadcast_to(y, x.shape))
+        case Operation.SILU:
+            kept = silu(x, y, alpha)
+        case Operation.RMS_NORM:
+            kept, share = rms_norm(x, y, alpha, beta, lanes)
+        case Operation.SOFTMAX:
+            kept, share, lag = softmax(x, alpha, lanes)
+    if operation == Operation.TOP_K:
+        return Result(None, np.stack(top_k(kept, instruction.k), -1).astype(np.uint32))
+
+    match instruction.quantize:
+        case Quantize.NONE:
+            factor, scales = fp32.mul(share[..., None], code(1), lag), None
+        case Quantize.ROW:
+            factor, scales = scale_rows(fmt, kept, share)
+        case rule:
+            factor, scales = scale_blocks(fmt, kept, share, ceil=rule == Quantize.MX_CEIL)
+    found = fp32.mul(kept, factor)
+    return Result(fp32.to_format(fmt, found), scales, int(formats.is_nan(FP32, found).sum()))
 
 
-def silu_gate(x, gate):
-    """silu(x) * gate."""
-    return fp32.mul(functions.silu(x), gate)
+def second(y, shape):
+    """What kind of y an array is."""
+    return Second.ABSENT if y is None else Second.ROW if y.shape[-1] == 1 < shape[-1] else Second.ELEMENT
+
+
+def image(name, codes):
+    """Rows of codes as they lie in memory: uint8 (rows, bytes). Of 4-bit codes the first is in the lower half."""
+    if FORMATS[name].width == 4:
+        codes = np.pad(codes, [(0, 0), (0, codes.shape[-1] % 2)])
+        return codes[:, ::2] | codes[:, 1::2] << 4
+    return np.ascontiguousarray(codes.astype(FORMATS[name].dtype.newbyteorder("<"))).view(np.uint8)
+
+
+# Fronts
+
+def rope(x, y):
+    """Neighbours as complex numbers, multiplied: rotary embedding, with cosines and sines in turn in y."""
+    a, b, c, d = x[..., ::2], x[..., 1::2], y[..., ::2], y[..., 1::2]
+    real = fp32.add(fp32.mul(a, c), fp32.mul(b, d ^ fp32.SIGN))
+    imaginary = fp32.add(fp32.mul(b, c), fp32.mul(a, d))
+    return np.stack([real, imaginary], -1).reshape(x.shape)
+
+
+def pairs(x):
+    """Rows whose halves belong together, as Llama has them, with partners side by side, as `rope` has them."""
+    return np.stack(np.split(x, 2, -1), -1).reshape(x.shape)
+
+
+def silu(x, y, alpha):
+    """x * y / (1 + 2**(alpha * x)); the quotient is 2**LIFT too large for a while, so that it is a normal number."""
+    lifted = np.uint32(FP32.bias - LIFT << FP32.mantissa)
+    power = functions.exp2(fp32.mul(x, alpha), -LIFT)
+    return fp32.mul(functions.reciprocal(fp32.add(power, lifted)), fp32.mul(x, y), -LIFT)
+
+
+def rms_norm(x, y, alpha, beta, lanes):
+    """x * y, and of each row 1 / sqrt(alpha * sum(x**2) + beta)."""
+    mean = fp32.mul(total(fp32.mul(x, x), lanes), alpha)
+    return fp32.mul(x, y), functions.rsqrt(fp32.add(mean, beta))
+
+
+def softmax(x, alpha, lanes):
+    """2**(alpha * x - m), of each row 1 over its sum, and of each element how far m was behind.
+
+    m is the largest integer part of alpha * x in the row so far, beat by beat; when it grows, the sum so far is scaled,
+    exactly. The sum of a row of -Inf is 0, and so is what stands for 1 over it.
+    """
+    t = fp32.mul(x, alpha)
+    most = np.stack([functions.whole(beat).max(-1) for beat in _beats(t, lanes, MINUS_INF)], -1)
+    most = np.maximum(np.maximum.accumulate(most, -1), LOWEST)
+    each = np.repeat(most, lanes, -1)[..., :t.shape[-1]]            # of each element
+    power = functions.exp2(t, -each)
+    whole = total(power, lanes, most)
+    return power, np.where(whole == 0, 0, functions.reciprocal(whole)).astype(np.uint32), each - most[..., -1:]
+
+
+# Scalars
+
+def total(x, lanes, most=None):
+    """The sum of each row: shape (...). With `most` (..., beats), beat n counts 2**most[n], the sum as the last."""
+    sums = np.zeros((PARTIALS, *x.shape[:-1]), np.uint32)
+    for n, beat in enumerate(_beats(x, lanes)):
+        if most is not None and n:
+            sums = fp32.mul(sums, code(1), np.maximum(most[..., n - 1] - most[..., n], -255))
+        sums[n % PARTIALS] = fp32.add(sums[n % PARTIALS], _tree(beat))
+    return _tree(np.moveaxis(sums, 0, -1))
 
 
 def top_k(x, k):
@@ -95,37 +217,63 @@ def top_k(x, k):
     return np.where(np.take_along_axis(nan, places, -1), fp32.NAN, np.take_along_axis(x, places, -1)), places
 
 
-def quantize_rows(fmt, x):
-    """Rows under a scale each that brings the largest magnitude to `fmt`'s largest.
+def scale_rows(fmt, kept, share):
+    """Scales that bring the largest magnitude of each row to `fmt`'s largest, and the factors that do so.
 
-    The scale is the magnitude times 1 / max, at least 2**-126; of a row of zeros it is 1. Elements are multiplied by
-    its reciprocal and rounded once more; they saturate.
+    A scale is the magnitude times 1 / max, at least 2**-126; of a row of zeros it is 1. The factor is its reciprocal.
+    The share takes no part in that; the scale is multiplied by it.
 
     Returns
     -------
-    codes : fmt.dtype, shape of `x`
-    scales : uint32, shape (...)
+    factors, scales : uint32, shape (..., 1)
     """
-    largest = np.maximum.reduce(fp32.flush(x) & ~fp32.SIGN, axis=-1)
+    largest = _largest(kept)[..., None]
     scales = np.maximum(fp32.mul(largest, code(1 / formats.decode(fmt, fmt.max))), fp32.NORMAL)
     scales = np.where(largest == 0, code(1), scales).astype(np.uint32)
-    return fp32.to_format(fmt, fp32.mul(x, functions.reciprocal(scales)[..., None])), scales
+    return functions.reciprocal(scales), fp32.mul(scales, share[..., None])
+
+
+def scale_blocks(fmt, kept, share, ceil=False):
+    """E8M0 scales of blocks of 32 by the rules of `formats.quantize_mx`, and share over scale for each element.
+
+    The scale is that of the largest magnitude times the share. Without a finite one it is NaN, and so are all elements.
+    The factor's exponent is at most the largest.
+
+    Returns
+    -------
+    factors : uint32, shape of `kept`
+    scales : uint8, shape (..., blocks)
+    """
+    largest = fp32.mul(np.stack([_largest(block) for block in _beats(kept, MX_BLOCK)], -1), share[..., None])
+    top = int(code(formats.decode(fmt, fmt.max)))
+    exponent = (largest >> FP32.mantissa).astype(np.int64)
+    above = ceil & (largest & 0x7FFFFF > top & 0x7FFFFF)
+    scales = np.where(largest == 0, 0, np.maximum(exponent - (top >> FP32.mantissa) + FP32.bias + above, 0))
+    scales = np.where(exponent == 255, E8M0.nan, scales)
+    field = (share >> FP32.mantissa)[..., None] + E8M0.bias - scales
+    factor = np.clip(field, 0, 254) << FP32.mantissa | (share & 0x7FFFFF)[..., None]
+    factor = np.where(scales == E8M0.nan, fp32.NAN, np.where((field <= 0) | (share == 0)[..., None], 0, factor))
+    return np.repeat(factor.astype(np.uint32), MX_BLOCK, -1)[..., :kept.shape[-1]], scales.astype(np.uint8)
+
+
+def _operand(name, codes):
+    """Codes of a format in FP32."""
+    return fp32.flush(formats.encode(FP32, formats.decode(FORMATS[name], codes)))
+
+
+def _largest(x):
+    """The largest magnitude of each row; NaN is above all."""
+    return np.maximum.reduce(fp32.flush(x) & ~fp32.SIGN, axis=-1)
 
 
 def _beats(x, lanes, absent=0):
     """The beats of rows, one after the other: (..., lanes)."""
     x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % lanes)], constant_values=absent)
-    return (x[..., first:first + lanes] for first in range(0, x.shape[-1], lanes))
+    return [x[..., first:first + lanes] for first in range(0, x.shape[-1], lanes)]
 
 
-def _pairs(x):
+def _tree(x):
     """The sum of a beat of a power of two of elements."""
     while x.shape[-1] > 1:
         x = fp32.add(x[..., ::2], x[..., 1::2])
     return x[..., 0]
-
-
-def _ceiling(codes):
-    """The least integer that a number is not above, within 2**16; NaN is no number and below all."""
-    values = formats.decode(FP32, fp32.flush(codes))
-    return np.clip(np.ceil(np.where(np.isnan(values), -inf, values)), LOWEST, -LOWEST).astype(np.int64)

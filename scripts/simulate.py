@@ -5,6 +5,7 @@
     scripts/simulate.py matmul ... --scales S.npz --output bf16 --stall 0.5 --seed 7
     scripts/simulate.py matmul ... --golden
     scripts/simulate.py attention --config configs/nano.toml --q Q.npy --k K.npy --v V.npy --causal --out O.npy
+    scripts/simulate.py vector rms_norm --x X.npy --y W.npy --output e4m3 --quantize row --out Y.npy
     scripts/simulate.py kvcache --trace sim/traces/kvcache/fork.json
 """
 
@@ -23,6 +24,7 @@ from golden import config, matmul
 from golden.attention import join
 from golden.config import KV_FORMATS, KvCache
 from golden.formats import FORMATS, FP32, MX_BLOCK, decode
+from scripts import vector
 from scripts.measure import distance, utilization
 from sim import kvcache
 from sw import attention, quantize
@@ -68,6 +70,7 @@ def main(argv=None):
     blocks = parser.add_subparsers(required=True, metavar="BLOCK")
     add_matmul(blocks.add_parser("matmul", help="a product of matrices", description=MATMUL, **layout))
     add_attention(blocks.add_parser("attention", help="softmax(Q @ K.T) @ V", description=ATTENTION, **layout))
+    vector.add_arguments(blocks.add_parser("vector", help="norms, activations, scales and the like", **layout))
     add_kvcache(blocks.add_parser("kvcache", help="traces of KV-cache operations", description=KVCACHE, **layout))
     arguments = parser.parse_args(argv)
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from golden.config import Chip, ConfigError, KvCache, Matmul, Noc, NocClass, load
+from golden.config import Chip, ConfigError, KvCache, Matmul, Noc, NocClass, Vector, load
 from golden.families import FAMILIES
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
@@ -56,7 +56,9 @@ def test_sections_are_values():
     ("[matmul]\nlane = 3",
      "matmul.lane: unknown key; known here: family, lanes, rows, cols, acc_rows, drain, m_max, n_max, "
      "k_max, mx"),
-    ("[matmull]\nlanes = 3", "matmull: unknown key; known here: name, matmul, kvcache, noc, dram"),
+    ("[vector]\nlanes = 3", "vector.lanes = 3: must be a power of two"),
+    ("[vector]\nrow_max = 16", "vector.row_max = 16: must be an integer, 32 to 65536"),
+    ("[matmull]\nlanes = 3", "matmull: unknown key; known here: name, matmul, vector, kvcache, attention, noc, dram"),
     ("matmul = 3", "matmul = 3: must be a table"),
     ("[kvcache]\nblocks = 1", "kvcache.blocks = 1: must be an integer, 2 to 65536"),
     ("[kvcache]\nblock_tokens = 12", "kvcache.block_tokens = 12: must be a power of two"),
@@ -157,3 +159,4 @@ def test_broken_toml_names_the_file(tmp_path):
 
 def test_chip_needs_nothing_but_a_name():
     assert Chip(name="plain").matmul == Matmul()
+    assert Chip(name="plain").vector == Vector(lanes=8)

@@ -7,8 +7,8 @@ import pytest
 from amaranth.hdl import Module
 
 from golden.families import FAMILIES
+from hw.fetch import Fetch
 from hw.matmul.engine import Engine
-from hw.matmul.fetch import Fetch
 from hw.stream import Queue
 from scripts import formal
 from sim.formal.cones import cones, waits

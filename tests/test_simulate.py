@@ -214,3 +214,36 @@ def test_attention_that_cannot_be_is_refused(rows, change, options, sentence):
     options = [str(folder / "s.npy") if word == "s" else word for word in options]
     with pytest.raises(SystemExit, match=f"^simulate: {sentence}$"):
         attention(folder, "--golden", *options)
+
+
+def vector(folder, operation, *options):
+    simulate.main(["vector", operation, "--config", NANO, "--x", str(folder / "a.npy"), "--out", str(folder / "r.npy"),
+                   *options])
+    return np.load(folder / "r.npy")
+
+
+def test_norms_on_the_vector_engine(matrices, capsys):
+    folder, a, _ = matrices
+    np.save(folder / "y.npy", np.linspace(0.5, 2, 50))
+    options = "--y", str(folder / "y.npy"), "--quantize", "row", "--output", "e4m3"
+    found = vector(folder, "rms_norm", *options, "--stall", "0.3")
+    assert "RTL = golden bit for bit in all of 450 elements" in capsys.readouterr().out
+    np.testing.assert_array_equal(vector(folder, "rms_norm", *options, "--golden"), found)
+    due = a / np.sqrt((a * a).mean(-1, keepdims=True)) * np.linspace(0.5, 2, 50)
+    assert np.sqrt(((found - due) ** 2).mean() / (due**2).mean()) < 0.05
+
+
+def test_operations_of_the_vector_engine(matrices):
+    folder, a, _ = matrices
+    np.testing.assert_allclose(vector(folder, "silu", "--golden"), a / (1 + np.exp(-a)), rtol=0.02, atol=1e-3)
+    np.testing.assert_allclose(vector(folder, "softmax", "--golden").sum(-1), 1, rtol=0.01)
+    best = vector(folder, "top_k", "--golden", "--k", "3")
+    np.testing.assert_array_equal(best[:, 0, 1], a.argmax(-1))
+    angles = np.random.default_rng(1).uniform(0, 9, (9, 25))
+    np.save(folder / "y.npy", np.concatenate([np.cos(angles), np.sin(angles)], -1))
+    found = vector(folder, "rope", "--golden", "--halves", "--y", str(folder / "y.npy"), "--y-format", "fp32")
+    turned = (a[:, :25] + 1j * a[:, 25:]) * np.exp(1j * angles)
+    np.testing.assert_allclose(found, np.concatenate([turned.real, turned.imag], -1), rtol=0.02, atol=0.02)
+    np.save(folder / "y.npy", np.ones((2, 50)))
+    with pytest.raises(SystemExit, match=r"--y must be \(9, 50\), \(1, 50\) or \(9, 1\), not \(2, 50\)"):
+        vector(folder, "mul", "--y", str(folder / "y.npy"))

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FP32 to the output formats, one rounding, as `golden.fp32.to_format` defines it."""
+"""FP32 to other formats, one rounding, as `golden.fp32.to_format` defines it; and back, which is exact."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib.wiring import In, Out
 
 from golden.formats import E8M0, FP32, INT8
 from hw.arith.formats import Float
+from hw.arith.fp32 import normalize
 from hw.arith.pipeline import register
 from hw.emit import Block
 
-__all__ = ["FromFp32"]
+__all__ = ["FromFp32", "ToFp32"]
 
 KEPT = 8        # significand bits of the widest format that is rounded to
 
@@ -58,7 +59,7 @@ class FromFp32(Block):
 
         # What a format prescribes: exponent field of its smallest normal numbers, places to drop there.
         lowest, drop = Signal(8), Signal(4)
-        for fmt in self._each(m):
+        for fmt in _each(m, self.format, self.formats):
             if fmt is not FP32:
                 m.d.comb += lowest.eq(FP32.bias + fmt.lsb + fmt.mantissa), drop.eq(KEPT - 1 - fmt.mantissa)
 
@@ -85,7 +86,7 @@ class FromFp32(Block):
 
         # Exponent above mantissa, plus the rounding bit.
         exponent, past, ordinal = Signal(15), Signal(), Signal(16)
-        for fmt in self._each(m):
+        for fmt in _each(m, self.format, self.formats):
             if fmt is not FP32:
                 m.d.comb += [
                     exponent.eq(binade[:fmt.exponent] << fmt.mantissa),
@@ -94,7 +95,7 @@ class FromFp32(Block):
         m.d.comb += ordinal.eq(Mux(subnormal, 0, exponent) + kept + up)
 
         code = Signal(32)
-        for fmt in self._each(m):
+        for fmt in _each(m, self.format, self.formats):
             rounded = Signal(fmt.width, name=fmt.name)
             limited = Mux(past | (ordinal[:9] > fmt.max), fmt.max, ordinal) if fmt.width <= 8 else ordinal
             m.d.comb += rounded.eq(limited)
@@ -110,9 +111,60 @@ class FromFp32(Block):
         m.d.comb += self.o.eq(register(m, code, "result")), self.nan.eq(register(m, nan, "flag"))
         return m
 
-    def _each(self, m):
-        """Every format, in a case of its own of a switch on `format`."""
-        with m.Switch(self.format):
-            for index, fmt in enumerate(self.formats):
-                with m.Case(index) if index < len(self.formats) - 1 else m.Default():
-                    yield fmt
+
+class ToFp32(Block):
+    """`o` is `i` in FP32. No latency.
+
+    All short formats have a significand of 8 bits, its highest bit a one unless the number is subnormal, and are
+    normalized alike.
+
+    Parameters
+    ----------
+    formats : tuple of Format
+        Any but E8M0.
+
+    Members
+    -------
+    i : In(32)
+        The code, whatever above it.
+    format : In(range(len(formats)))
+        Index in `formats`.
+    o : Out(32)
+        A subnormal of FP32 or BF16 comes out as one.
+    """
+
+    def __init__(self, formats):
+        if not formats or E8M0 in formats:
+            raise ValueError(f"ToFp32: formats must be one or more of all but E8M0, not {formats!r}")
+        self.formats = tuple(formats)
+        super().__init__({"i": In(32), "format": In(range(max(len(formats), 2))), "o": Out(32)})
+
+    def elaborate(self, platform):
+        m = Module()
+        significand, exponent, sign = Signal(8), Signal(8), Signal()
+        special, top = Signal(), Signal(31)             # infinite or NaN, as this code
+        for fmt in _each(m, self.format, self.formats):
+            code = self.i[:fmt.width]
+            if fmt is INT8:
+                m.d.comb += significand.eq(Mux(sign, -code, code)), exponent.eq(FP32.bias + 7), sign.eq(code[-1])
+            elif fmt.width <= 8:
+                x = Float(fmt)(code)
+                m.d.comb += [
+                    significand.eq(Cat(Const(0, 7 - fmt.mantissa), x.significand)), sign.eq(x.sign),
+                    exponent.eq(x.effective_exponent + (FP32.bias - fmt.bias)),
+                    special.eq(x.is_nan | x.is_inf), top.eq(Mux(x.is_nan, FP32.nan, FP32.inf)),
+                ]
+            else:
+                m.d.comb += special.eq(1), Cat(top, sign).eq(code << 32 - fmt.width)
+        normal, places = normalize(m, significand, (4, 2, 1), Const(0, 1))
+        number = Cat(Const(0, 16), normal[:7], exponent - places)[:31] & normal[-1].replicate(31)
+        m.d.comb += self.o.eq(Cat(Mux(special, top, number), sign))
+        return m
+
+
+def _each(m, choice, formats):
+    """Every format, in a case of its own of a switch on `choice`."""
+    with m.Switch(choice):
+        for index, fmt in enumerate(formats):
+            with m.Case(index) if index < len(formats) - 1 else m.Default():
+                yield fmt

@@ -30,40 +30,63 @@ class Functions(Block):
     The fraction chooses a row of a table by its highest bits, the rest goes through a quadratic; the exponent goes
     its own way. Only exp2 has to shift before that, and none after.
 
+    Parameters
+    ----------
+    kinds : tuple of Kind
+        The functions that it has.
+    late : bool
+        `offset` comes 3 cycles after `i`, so that it may depend on `whole`.
+
     Members
     -------
     i : In(32)
     kind : In(Kind)
+        If there are several.
     offset : In(signed(WHOLE + 1))
-        What is added to `i` by exp2.
+        With exp2: what it adds to `i`.
+    whole : Out(signed(WHOLE + 2))
+        With `late`: the integer part of what `i` was a cycle ago.
     o : Out(32)
     """
 
     latency = 4
 
-    def __init__(self):
-        super().__init__({"i": In(32), "kind": In(Kind), "offset": In(signed(WHOLE + 1)), "o": Out(32)})
+    def __init__(self, kinds=tuple(Kind), late=False):
+        self.kinds, self.late = kinds, late
+        super().__init__({
+            "i": In(32), **({"kind": In(Kind)} if len(kinds) > 1 else {}),
+            **({"offset": In(signed(WHOLE + 1))} if Kind.EXP2 in kinds else {}),
+            **({"whole": Out(signed(WHOLE + 2))} if late else {}), "o": Out(32),
+        })
+
+    def _is(self, kind):
+        """Whether that is the function in question."""
+        return self.kind == kind if kind in self.kinds and len(self.kinds) > 1 else Const(kind in self.kinds, 1)
 
     def elaborate(self, platform):
         m = Module()
-        x, kind = Float(FP32)(self.i), self.kind
+        x = Float(FP32)(self.i)
         exp2, rsqrt = Signal(), Signal()
         zero, top, nan = Signal(), Signal(), Signal()
         m.d.comb += [
-            exp2.eq(kind == Kind.EXP2), rsqrt.eq(kind == Kind.RSQRT),
+            exp2.eq(self._is(Kind.EXP2)), rsqrt.eq(self._is(Kind.RSQRT)),
             zero.eq(~x.exponent.any()), top.eq(x.exponent.all()), nan.eq(x.is_nan | rsqrt & x.sign & ~zero),
         ]
 
         # Stage 1: fraction and exponent of the result; which of the tables.
-        fixed, odd = self._fixed(m, x, zero), ~x.exponent[0]
+        fixed, odd = self._fixed(m, x, zero) if Kind.EXP2 in self.kinds else Const(0, 41), ~x.exponent[0]
+        now, later = (0, self.offset) if self.late else (self.offset if Kind.EXP2 in self.kinds else 0, 0)
         whole, inverse, binade = Signal(signed(WHOLE + 3)), Signal(signed(9)), Signal(signed(WHOLE + 3))
         m.d.comb += [
-            whole.eq(fixed[23:].as_signed() + self.offset), inverse.eq(FP32.bias - 1 - x.exponent),
+            whole.eq(fixed[23:].as_signed() + now), inverse.eq(FP32.bias - 1 - x.exponent),
             binade.eq(Mux(exp2, whole, Mux(rsqrt, inverse >> 1, inverse))),
         ]
         fraction = register(m, Mux(exp2, fixed[:23], x.mantissa), "fraction")
-        which = register(m, Mux(rsqrt, Cat(odd, 1), Cat(~exp2, 0)), "which")
+        which = Mux(rsqrt, Cat(odd, 1), Cat(~exp2, 0))
+        which = register(m, which, "which") if self.kinds not in ((Kind.EXP2,), (Kind.RECIPROCAL,)) else which
         binade = register(m, binade, "binade1")
+        if self.late:
+            m.d.comb += self.whole.eq(binade)
         sign = register(m, x.sign & ~exp2 & (~rsqrt | zero), "sign1")
         infinite = register(m, Mux(exp2, top & ~x.sign, zero), "infinite1")
         none = register(m, Mux(exp2, top & x.sign, top), "none1")
@@ -92,11 +115,11 @@ class Functions(Block):
         # Stage 4: the sum, rounded; a little less than 1 is 1.
         total, value = Signal(len(second) + 1), Signal(25)
         drop = PLACES - FP32.mantissa + INDEX
-        exponent = Signal(signed(WHOLE + 4))
+        exponent = Signal(signed(WHOLE + 5))
         m.d.comb += [
             total.eq(second + Mux(falls, -first, first) + (1 << drop - 1)),
             value.eq(total[drop:]),
-            exponent.eq(binade + FP32.bias + value[24]),
+            exponent.eq(binade + later + FP32.bias + value[24]),
         ]
         mantissa = value[:23] & value[23:].any().replicate(23)
         past, below = exponent >= 255, exponent <= 0

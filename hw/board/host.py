@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from golden.link import ANSWERS, OPERANDS, Answer, Opcode, size
 from hw.board.memory import write
 from hw.emit import Block
-from hw.matmul.ports import request
+from hw.fetch import request
 
 __all__ = ["LONGEST", "Host", "fields"]
 

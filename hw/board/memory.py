@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from hw.emit import Block
-from hw.matmul.ports import ADDRESS, request, response
+from hw.fetch import ADDRESS, request, response
 from hw.ram import Ram
 from hw.stream import DeepQueue, Queue
 

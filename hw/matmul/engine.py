@@ -6,12 +6,12 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.arith.aligned import TAG
+from hw.fetch import Fetch, request, response
 from hw.matmul.accumulator import Accumulator
 from hw.matmul.array import Array
 from hw.matmul.drain import Drain
-from hw.matmul.fetch import Fetch
 from hw.matmul.parameters import Parameters, longest_read
-from hw.matmul.ports import Error, Part, command, completion, request, response, result
+from hw.matmul.ports import Error, Part, command, completion, result
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker, aligned, scale_beats
 from hw.stream import Queue

@@ -6,7 +6,8 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
-from hw.matmul.ports import Error, Part, request
+from hw.fetch import request
+from hw.matmul.ports import Error, Part
 from hw.matmul.walker import block, finish
 from hw.ram import Ram
 from hw.stream import DeepQueue, Queue

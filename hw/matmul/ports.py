@@ -6,10 +6,9 @@ import re
 from amaranth.lib import data, enum
 
 from hw.emit import Block
+from hw.fetch import ADDRESS
 
-__all__ = ["ADDRESS", "Error", "Part", "command", "completion", "request", "response", "result"]
-
-ADDRESS = 32    # bits of a byte address
+__all__ = ["Error", "Part", "command", "completion", "result"]
 
 
 class Error(enum.Enum, shape=3):
@@ -51,17 +50,6 @@ def command(config):
         "c": ADDRESS, "c_pitch": ADDRESS,
         **({"mx": 1, "a_scales": ADDRESS, "a_scales_pitch": ADDRESS} if config.mx else {}),
     })
-
-
-def request(beats, rows):
-    """A read of `rows` runs of `beats` consecutive beats, a run every `stride` bytes from `address`."""
-    return data.StructLayout({"address": ADDRESS, "stride": ADDRESS,
-                              "beats": range(beats + 1), "rows": range(rows + 1)})
-
-
-def response(width):
-    """One beat of a read; `last` marks the last of its request."""
-    return data.StructLayout({"data": width, "last": 1})
 
 
 def result(config):

@@ -7,7 +7,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from golden.families import FAMILIES, FORMAT_CODES
-from hw.matmul.ports import ADDRESS, Error, Part, command, request
+from hw.fetch import ADDRESS, request
+from hw.matmul.ports import Error, Part, command
 
 __all__ = ["RESULT_FORMATS", "Walker", "aligned", "block", "finish", "load", "mx", "scale_beats", "tile"]
 

@@ -20,6 +20,7 @@ __all__ = ["BEYOND", "DATA", "LIMIT", "OWN", "errors", "measure"]
 
 GROUP, BEAT = 4, 32
 UNITS = {"fp8.dh64": ("fp8", 64), "bf16.dh64": ("bf16", 64), "fp8.dh128": ("fp8", 128)}
+TABLE = 512                         # blocks of a sequence, which sets the width of its sums: 8,192 tokens
 LENGTHS = 16, 32, 64, 128, 250      # tokens of heads that follow each other
 LONG = 128                          # of those that the issue's figure is of
 AREA, PATH = 150, 1.4               # kGE, ns
@@ -107,7 +108,8 @@ def _accuracy(quick):
     for data, (_, _, what) in DATA.items():
         for format, limit in LIMIT.items():
             found = errors(format, data, seeds=8 if quick else 32)
-            how = f"golden, head_dim 64, {TOKENS} tokens, {what}; |error| / |row|, mean over queries; against float64 of "
+            how = (f"golden, head_dim 64, {TOKENS} tokens, {what}; |error| / |row|, mean over queries; against "
+                   "float64 of ")
             beyond = (format, data) in BEYOND
             yield figure(f"attention.error.{format}.{data}", round(100 * found["all"], 3), "%",
                          how + "what was given" + "; the format alone is beyond the goal" * beyond,
@@ -121,9 +123,9 @@ def _accuracy(quick):
 def _areas(quick, library):
     """Area and longest path of FP8 and BF16."""
     cells, sizes, paths = liberty.read(library) if library else None, {}, {}
-    how = f"head_dim 64, {BEAT}-byte beats, {GROUP} queries, {cells.name if cells else 'generic cells, no library'}"
+    how = f"head_dim 64, {BEAT}-byte beats, {GROUP} queries, 8,192 tokens, {cells.name if cells else 'generic cells, no library'}"
     for format in LIMIT:
-        block = Attention(KvCache(format=format, beat=BEAT), GROUP)
+        block = Attention(KvCache(format=format, beat=BEAT, table=TABLE), GROUP)
         text = Verilog(block).text
         report = asic.synthesize(text, block.name, cells, asic.AREA)
         sizes[format] = (report.ge if cells else report.cells) / 1000

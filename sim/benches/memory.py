@@ -9,8 +9,8 @@ import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from hw.board.memory import write
-from hw.matmul.ports import request
-from sim.matmul import pack
+from hw.fetch import request
+from sim.ports import pack
 from sim.stream import Sink, Source, check_stalls, reset
 
 SIZE, READERS, WRITERS = ast.literal_eval(os.environ.get("MEMORY", "(1024, (), ())"))

@@ -11,7 +11,8 @@ from cocotb.triggers import RisingEdge
 
 import sim.matmul
 from hw.matmul.ports import Error
-from sim.matmul import READS, Board, Memory, pack, unpack
+from sim.matmul import READS, Board
+from sim.ports import Memory, pack, unpack
 from sim.stream import reset
 
 BASES = 0x5A96_A000, 0xA569_5000        # operands lie up here, so that all bits of an address matter,

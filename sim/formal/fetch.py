@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contract of `hw.matmul.fetch.Fetch`: exactly the beats asked for, whatever the response does."""
+"""Contract of `hw.fetch.Fetch`: exactly the beats asked for, whatever the response does."""
 
 from amaranth.hdl import Mux, Signal
 

@@ -8,13 +8,13 @@ two parts, all kinds of sums.
 
 from golden.config import KvCache, Matmul
 from hw.axi import Bursts, Port, Reads, Writes
+from hw.fetch import Fetch
 from hw.kvcache.counters import Counters
 from hw.kvcache.dispatcher import Dispatcher
 from hw.kvcache.runs import Runs, Tags
 from hw.kvcache.store import Store
 from hw.matmul.drain import Drain
 from hw.matmul.engine import Engine
-from hw.matmul.fetch import Fetch
 from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker

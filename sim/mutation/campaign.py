@@ -9,10 +9,10 @@ from golden.config import Matmul
 from golden.families import FAMILIES, FORMAT_CODES
 from golden.formats import FORMATS, decode
 from golden.matmul import PARAMETERS, RESULT_FORMATS, Gemm
+from hw.fetch import Fetch
 from hw.matmul.accumulator import Accumulator
 from hw.matmul.drain import Drain
 from hw.matmul.engine import Engine, reads
-from hw.matmul.fetch import Fetch
 from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker, load

@@ -1,15 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads that keep in step whatever comes back."""
+"""Reads: what crosses the ports, and how they keep in step whatever comes back."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from hw.emit import Block
-from hw.matmul.ports import request, response
 from hw.stream import Queue
 
-__all__ = ["Fetch"]
+__all__ = ["ADDRESS", "Fetch", "request", "response"]
+
+ADDRESS = 32    # bits of a byte address
+
+
+def request(beats, rows):
+    """A read of `rows` runs of `beats` consecutive beats, a run every `stride` bytes from `address`."""
+    return data.StructLayout({"address": ADDRESS, "stride": ADDRESS,
+                              "beats": range(beats + 1), "rows": range(rows + 1)})
+
+
+def response(width):
+    """One beat of a read; `last` marks the last of its request."""
+    return data.StructLayout({"data": width, "last": 1})
 
 
 class Fetch(Block):

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instructions on the simulated vector engine: a memory that answers its requests and takes its results, and a host.
+
+`run` is the door for everybody; `Board` is what sits around the engine inside the simulator (see `sim.benches.vector`).
+"""
+
+import random
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from golden import vector as golden
+from golden.families import FORMAT_CODES
+from hw.fetch import request
+from hw.vector import ports
+from hw.vector.engine import Engine
+from hw.vector.walker import reads
+from sim.job import submit
+from sim.ports import Memory, Port, pack, unpack
+
+__all__ = ["Board", "Call", "Job", "Run", "run"]
+
+GUARD = 16      # bytes around rows of results that must stay as they are
+
+
+@dataclass
+class Call:
+    """An instruction and its operands, see `golden.vector.execute`.
+
+    Attributes
+    ----------
+    instruction : golden.vector.Instruction
+    x : array (rows, length) of codes
+    y : array of codes, or None
+    fields : dict
+        For tests: fields of the instruction to overwrite.
+    """
+
+    instruction: golden.Instruction
+    x: np.ndarray
+    y: np.ndarray | None = None
+    fields: dict = field(default_factory=dict)
+
+
+@dataclass
+class Job:
+    """What to simulate.
+
+    Attributes
+    ----------
+    config : golden.config.Vector
+    calls : list of Call
+        Queued one after the other.
+    stall : float
+        Probability with which each port idles or stalls in a cycle.
+    latency : int
+        Cycles from a request to its first word, at least 1.
+    seed : int
+    queue : bool
+        Give instructions as soon as they are taken, not when the one before has completed.
+    reset : int
+        For tests: begin all over again after so many cycles.
+    broken : dict of (str, int) to int
+        For tests: read port and number of a response on it, and how many words to add to it or, negative, leave out.
+    """
+
+    config: object
+    calls: list
+    stall: float = 0.0
+    latency: int = 1
+    seed: int = 0
+    queue: bool = True
+    reset: int = 0
+    broken: dict = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """What came of one call.
+
+    Attributes
+    ----------
+    result : golden.vector.Result
+        As the engine wrote it.
+    error : int
+        A value of `hw.vector.ports.Error`.
+    accepted, first, finished : int
+        Cycles at which the instruction was taken, its first beat of x came, and its last result left.
+    """
+
+    result: golden.Result | None = None
+    error: int = 0
+    accepted: int = 0
+    first: int = 0
+    finished: int = 0
+
+    @property
+    def cycles(self):
+        """From the instruction's being taken to its last result, both counted."""
+        return self.finished - self.accepted + 1
+
+
+def run(job, *, waves=False, x_initial="0"):
+    """Simulate a job; return its list of `Run` and the `Counter` of what its ports saw.
+
+    Raises
+    ------
+    AssertionError
+        When a result differs from golden in any bit, or the bench fails otherwise.
+    """
+    return submit(Engine(job.config), "sim.benches.vector", job, seed=job.seed, waves=waves, x_initial=x_initial)
+
+
+class Board:
+    """The engine's surroundings, one step a cycle: called after each rising edge, `step` reads what the ports held
+    before it and sets what they hold after it.
+    """
+
+    def __init__(self, dut, job):
+        self.dut, self.job, self.rng = dut, job, random.Random(job.seed)
+        self.memory, self.seen, self.cycle, self.quiet = Memory(), Counter(), 0, 0
+        lanes = job.config.lanes
+        self.size = 4 * lanes
+        self.layout = {"instructions": ports.instruction(), "results": ports.result(lanes),
+                       "completions": ports.completion(), "request": request(*reads(job.config))}
+        self.port = {name: Port(dut, name, source=True) for name in ("instructions", "x", "y")}
+        self.port |= {name: Port(dut, name, source=False)
+                      for name in ("results", "completions", "x_request", "y_request")}
+        self.due = [golden.execute(call.instruction, call.x, call.y, lanes=lanes) for call in job.calls]
+        self.runs = [Run() for _ in job.calls]
+        self.areas = []                                     # of each call: where its results and scalars go
+        self.instructions = deque(self._instruction(n, call) for n, call in enumerate(job.calls))
+        self.before = bytes(self.memory.data)
+        self.reads = {name: deque() for name in "xy"}       # (cycle from which on, word)
+        self.responses = Counter()
+        self.accepted = self.completed = 0
+
+    def _rows(self, rows):
+        """Place rows of bytes, some bytes apart; return address and pitch."""
+        pitch = rows.shape[1] + self.rng.randrange(8)
+        rows = np.hstack([rows, np.random.default_rng(self.rng.getrandbits(32)).integers(
+            0, 256, (len(rows), pitch - rows.shape[1]), np.uint8)])
+        return self.memory.place(rows.tobytes() + self.rng.randbytes(self.size)), pitch
+
+    def _instruction(self, number, call):
+        """Put a call's operands into memory; return its instruction as an integer."""
+        given, due = call.instruction, self.due[number]
+        fields = {"tag": number & 0xFF, "operation": given.operation, "quantize": given.quantize, "k": given.k,
+                  "rows": len(call.x), "length": call.x.shape[1],
+                  "second": golden.second(call.y, call.x.shape),
+                  **{name: int(golden.code(getattr(given, name))) for name in ("alpha", "beta")},
+                  **{name: FORMAT_CODES[getattr(given, name)] for name in ("x_format", "y_format", "result_format")}}
+        fields["x"], fields["x_pitch"] = self._rows(golden.image(given.x_format, call.x))
+        if call.y is not None:
+            fields["y"], pitch = self._rows(golden.image(given.y_format, call.y))
+            fields["y_pitch"] = pitch if len(call.y) > 1 else 0
+        areas = {}
+        for name, found in (("result", due.codes), ("scalars", due.scalars)):
+            if found is not None:
+                areas[name] = (golden.image(given.result_format, found) if name == "result" else
+                               np.ascontiguousarray(found.reshape(len(found), -1)).view(np.uint8))
+                blank = self.rng.randbytes(areas[name].size)
+                self.memory.place(self.rng.randbytes(GUARD))
+                fields[name], fields[f"{name}_pitch"] = self._rows(
+                    np.frombuffer(blank, np.uint8).reshape(areas[name].shape))
+                self.memory.place(self.rng.randbytes(GUARD))
+                areas[name] = fields[name], fields[f"{name}_pitch"], areas[name]
+        self.areas.append(areas)
+        return pack(self.layout["instructions"], fields | call.fields)
+
+    @property
+    def finished(self):
+        return self.completed == len(self.runs)
+
+    def step(self):
+        """One cycle."""
+        port, stall, random = self.port, self.job.stall, self.rng.random
+        moved = {name: each.sample(self.seen) for name, each in port.items()}
+        if moved["instructions"]:
+            self.runs[self.accepted].accepted = self.cycle
+            self.accepted += 1
+            self.instructions.popleft()
+        due = self.instructions and (self.job.queue or self.accepted == self.completed)
+        port["instructions"].drive(self.instructions[0] if due else None, stall, random)
+
+        for name in "xy":
+            asked = port[f"{name}_request"]
+            if moved[f"{name}_request"]:
+                self._read(name, unpack(self.layout["request"], asked.value))
+            asked.take(stall, random)
+            words = self.reads[name]
+            if moved[name]:
+                words.popleft()
+            ready = words and words[0][0] <= self.cycle
+            port[name].drive(words[0][1] if ready else None, stall, random)
+
+        if moved["results"]:
+            self._result(unpack(self.layout["results"], port["results"].value))
+        port["results"].take(stall, random)
+        if moved["completions"]:
+            done = unpack(self.layout["completions"], port["completions"].value)
+            assert done["tag"] == self.completed & 0xFF, f"completion of {done['tag']}, not {self.completed}"
+            one = self.runs[self.completed]
+            one.error, one.nans = done["error"], done["nans"]
+            self.completed += 1
+        port["completions"].take(stall, random)
+        self.quiet = 0 if any(moved.values()) else self.quiet + 1
+        self.cycle += 1
+
+    def _read(self, name, asked):
+        number = self.responses[name]
+        self.responses[name] += 1
+        addresses = [asked["address"] + row * asked["stride"] + word * self.size
+                     for row in range(asked["rows"]) for word in range(asked["beats"])]
+        change = self.job.broken.get((name, number), 0)
+        addresses = (addresses + addresses[-1:] * max(change, 0))[:len(addresses) + change or None]
+        ready = self.cycle + self.job.latency - 1
+        for n, address in enumerate(addresses):
+            last = n == len(addresses) - 1
+            self.reads[name].append((ready, self.memory.beat(address, self.size) | last << 8 * self.size))
+
+    def _result(self, given):
+        number = self.completed
+        assert given["tag"] == number & 0xFF, f"a result of instruction {given['tag']} during {number}"
+        count, address = given["bytes"], given["address"]
+        assert 0 < count <= self.size and address + count <= len(self.memory.data)
+        self.memory.data[address:address + count] = given["data"].to_bytes(self.size, "little")[:count]
+        self.runs[number].finished = self.cycle
+
+    def check(self):
+        """Compare all of memory with what golden would have made of it, and the sticky error."""
+        errors = [one.error for one in self.runs if one.error]
+        assert int(self.dut.error.value) == (errors[0] if errors else 0)
+        due, found = np.frombuffer(bytearray(self.before), np.uint8), np.frombuffer(self.memory.data, np.uint8)
+        for number, (call, one, areas) in enumerate(zip(self.job.calls, self.runs, self.areas, strict=True)):
+            for name, (address, pitch, rows) in areas.items():
+                for n, row in enumerate(rows):
+                    place = slice(address + n * pitch, address + n * pitch + len(row))
+                    if one.error == ports.Error.RESPONSE.value:
+                        due[place] = found[place]           # of what came in place of operands
+                    elif not one.error:
+                        due[place] = row
+                        wrong = np.flatnonzero(found[place] != row)
+                        assert not len(wrong), (
+                            f"call {number}, {call.instruction} on {call.x.shape}: {name}, row {n}: {len(wrong)} bytes "
+                            f"differ, first byte {wrong[0]}: {found[place][wrong[0]]:#x}, golden {row[wrong[0]]:#x}")
+            if not one.error:
+                assert one.nans == self.due[number].nans, (
+                    f"call {number}, {call.instruction}: {one.nans} NaN counted, golden {self.due[number].nans}")
+                one.result = self.due[number]
+        assert (due == found).all(), f"byte {np.flatnonzero(due != found)[0]} is no result and was written"

@@ -10,8 +10,8 @@ that several share, all sums are of integers:
   aligned to the largest exponent of a beat (BF16), cut off `GUARD` places below. It is rounded once, to a score with
   `FRACTION` bits after the point.
 - Tokens are taken in groups. The powers of two of a group share an exponent for each query, V's scales among it. Their
-  products with a column of values are summed like those of a key, and the sum joins the group's before: whichever has
-  the smaller exponent is shifted to that of the other.
+  products with a column of values are summed like those of a key, aligned, if they are, to the largest exponent of the
+  group's values. The sum joins the groups' before: whichever has the smaller exponent is shifted to that of the other.
 - The same powers are summed, and their reciprocal is multiplied with the sum of values at the end.
 
 The largest score of all is never needed: an exponent takes its place, so that parts of a sequence may be attended to
@@ -27,7 +27,7 @@ from golden.formats import BF16, E8M0, FP32, decode, is_nan
 from golden.scores import DOWN, FRACTION, GUARD, QUOTIENT, SHARE, WHOLE, Widths
 from golden.tables import CHOICE, chords
 
-__all__ = ["Attended", "attention", "join", "reference", "score_code"]
+__all__ = ["Attended", "attention", "integers", "join", "reference", "score_code"]
 
 NEVER = -(1 << 20)          # an exponent below all others
 MOST = (1 << WHOLE - 1 + FRACTION) - 1
@@ -87,7 +87,7 @@ def attention(kv, queries, k, v, k_scales=None, v_scales=None, *, first=0, end=N
     bad = k_lanes.bad.any(-1) | v_lanes.bad.any(-1)
     if not widths.aligned:
         bad |= (k_scales == E8M0.nan) | (v_scales == E8M0.nan)
-    operands, exponents, nan = _shared(widths, queries)
+    operands, exponents, nan = integers(widths, queries)
     nan = nan | (seen & bad).any(-1)
     scores = _scores(widths, operands, exponents, k_lanes, k_scales)
 
@@ -145,8 +145,8 @@ def _lanes(widths, codes):
     return _Lanes(np.where(codes >> fmt.width - 1, -significands, significands), exponents, bad)
 
 
-def _shared(widths, queries):
-    """Queries as integers of `widths.operand` bits and a sign, the exponent field of each row, which of them are NaN."""
+def integers(widths, queries):
+    """Queries as integers of `widths.operand` bits and a sign, the exponent field of each row, and which are NaN."""
     x = fp32.flush(queries).astype(np.int64)
     field = x >> FP32.mantissa & 0xFF
     nan, field = (field == 0xFF).any(-1), np.where(field == 0xFF, 0, field)

@@ -18,7 +18,8 @@ from golden.noc import check
 from golden.packet import LENGTH
 from golden.paging import LENGTH as TOKENS
 
-__all__ = ["KV_FORMATS", "KV_POLICIES", "Attention", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "Noc", "NocClass", "load"]
+__all__ = ["KV_FORMATS", "KV_POLICIES", "Attention", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "Noc",
+           "NocClass", "load"]
 
 
 KV_FORMATS = {"bf16": (2, 0), "fp8": (1, 2)}

@@ -11,7 +11,7 @@ __all__ = ["DOWN", "FRACTION", "GUARD", "QUOTIENT", "SHARE", "WHOLE", "Widths"]
 
 WHOLE, FRACTION = 12, 12        # bits of a score, in powers of two, before and after the point
 DOWN = 63 - WHOLE - FRACTION    # places by which a sum can be shifted to become a score; by more it is zero
-SHARE = 8                       # places that a power of two keeps below a group's largest for the sum of all
+SHARE = 6                       # places that a power of two keeps below a group's largest for the sum of all
 QUOTIENT = 12                   # bits of both factors of a result
 GUARD = 8                       # places below the products' last that aligned sums keep
 KEPT = 20                       # bits of a product that accumulators keep

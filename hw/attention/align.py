@@ -19,7 +19,7 @@ def joint():
 
 
 def alignment():
-    """Whether there are sums to add and sums `before`; the latter shift down by `places` if it `grows`, else the former."""
+    """Whether there are sums to add and sums `before`; by what the latter shift down if it `grows`, else the former."""
     return data.StructLayout({"some": 1, "before": 1, "grows": 1, "places": PLACES})
 
 

@@ -147,9 +147,8 @@ class Attention(Block):
         Between heads there is a pause, in which the last step's results are completed.
         """
         group, count = weights.passes.payload, self.widths.columns
-        gathered, slot, pair, room, pause = (
-            Signal(range(3)), Signal(), Signal(range(count)), Signal(range(RESULTS + 1), init=RESULTS), Signal(range(PAUSE + 1)))
-        go, ends = Signal(), Signal()
+        gathered, slot, pair, pause = Signal(range(3)), Signal(), Signal(range(count)), Signal(range(PAUSE + 1))
+        room, go, ends = Signal(range(RESULTS + 1), init=RESULTS), Signal(), Signal()
         m.d.comb += [
             go.eq(weights.passes.valid & (gathered != 0) & ~intake.takes_key & (pause == 0) &
                   (~group.ends | intake.finals.valid & (room != 0))),

@@ -111,7 +111,7 @@ class Intake(Block):
 
         # The stream of the one in hand
         beat, accept, fits = self.beats.payload, Signal(), Signal()
-        counts = Signal(length(kv), name="keys"), Signal(length(kv), name="rows")   # tokens whose keys, whose values have come
+        counts = Signal(length(kv), name="keys"), Signal(length(kv), name="rows")   # tokens that have come
         key, value = Signal(range(size)), Signal(range(size))               # likewise, of their groups
         at, of_row = Signal(range(max(kv.row_beats, kv.scale_beats, 2))), Signal()
         closed, ahead, slot = Signal(), Signal(range(kv.block_tokens // size + 3)), Signal()
@@ -233,7 +233,8 @@ class Intake(Block):
         slot = register(m, slot, "slot_held")
         pair = scales.read_data.word_select(register(m, slot[:bits], "slot_kept"), 16)
         m.d.comb += [
-            scales.write_en.eq(register(m, takes, "takes_scales")), scales.write_address.eq(register(m, at, "scales_at")),
+            scales.write_en.eq(register(m, takes, "takes_scales")),
+            scales.write_address.eq(register(m, at, "scales_at")),
             scales.write_data.eq(Cat(self.data[32 * n + 16 * half:32 * n + 16 * half + 8]
                                      for n in range(count) for half in range(2))),
             scales.read_en.eq(1), scales.read_address.eq(slot[bits:]),

@@ -80,8 +80,9 @@ class Scores(Block):
     def elaborate(self, platform):
         m, widths = Module(), self.widths
 
-        # Both halves; how far sums have to shift to the larger of their exponents.
-        item, top, old_places, places = self.i, Signal(8), Signal(PLACES), Signal(PLACES)
+        # Both halves; if aligned, how far they have to shift, or all before them, to the larger of their exponents.
+        item, joined = self.i, [first + second for first, second in self.sums]
+        top, old_places, places = Signal(8), Signal(PLACES), Signal(PLACES)
         if widths.aligned:
             rises, fall = self.top > top, Signal(signed(9))
             m.d.comb += fall.eq(top - self.top)
@@ -91,14 +92,14 @@ class Scores(Block):
                     old_places.eq(Mux(rises, _far(-fall), 0)),
                     places.eq(Mux(item.starts | rises, 0, _far(fall))),
                 ]
-        joined = [register(m, pair[0] + pair[1], f"joined{g}") for g, pair in enumerate(self.sums)]
-        item = register(m, item, "joined_row", reset=True)
+            joined = [register(m, one, f"joined{g}") for g, one in enumerate(joined)]
+            item = register(m, item, "joined_row", reset=True)
 
         # Over all beats of a row; where its point is.
         totals, lefts, worse = [], [], Signal()
         for g, one in enumerate(joined):
-            total, before, exponent = Signal(signed(widths.score), name=f"total{g}"), one, Signal(8, name=f"exponent{g}")
-            kept = total
+            total, exponent = Signal(signed(widths.score), name=f"total{g}"), Signal(8, name=f"exponent{g}")
+            kept, before = total, one
             if widths.aligned:
                 kept = shift_right(m, total, old_places, f"kept{g}_")
                 before = shift_right(m, one, places, f"before{g}_").as_signed()
@@ -154,7 +155,8 @@ class Scores(Block):
         for g, score in enumerate(scores):
             counts, query = Signal(name=f"counts{g}"), closed.queries[g]
             whole, shared = Signal(signed(WHOLE), name=f"whole{g}"), Signal(EXPONENT, name=f"shared{g}")
-            held, now, nan, worse = Signal(largest(), name=f"held{g}"), query.largest, Signal(name=f"nan{g}"), Signal(name=f"worse{g}")
+            held, nan, worse = Signal(largest(), name=f"held{g}"), Signal(name=f"nan{g}"), Signal(name=f"worse{g}")
+            now = query.largest
             m.d.comb += [
                 token.scores[g].eq(score), counts.eq(ends & done.seen[g]),
                 whole.eq(score >> FRACTION), shared.eq(whole + done.v_scale),

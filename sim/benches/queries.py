@@ -7,7 +7,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
 
-from golden.attention import _shared
+from golden.attention import integers
 from golden.config import KvCache
 from golden.scores import Widths
 from sim.stream import Source, reset
@@ -46,7 +46,7 @@ class Reader:
         dut, rng, slot = self.dut, self.rng, 0
         for rows in loads:
             count = len(rows)
-            operands, exponents, nan = _shared(WIDTHS, rows)
+            operands, exponents, nan = integers(WIDTHS, rows)
             padded = np.zeros((count, CONFIG.row_beats * WIDTHS.elements), np.int64)
             padded[:, :CONFIG.head_dim] = operands
             while not int(dut.full.value) >> slot & 1:
@@ -76,8 +76,8 @@ class Reader:
         found, bits, size = int(self.dut.operands.value), WIDTHS.operand + 1, WIDTHS.elements
         for n, row in enumerate(rows):
             for j in range(min(size, CONFIG.head_dim - beat * size)):
-                value = found >> (n * size + j) * bits & (1 << bits) - 1
-                assert value == row[beat * size + j] & (1 << bits) - 1, f"query {n}, element {beat * size + j}"
+                sign, value = divmod(found >> (n * size + j) * bits & (1 << bits) - 1, 1 << bits - 1)
+                assert (-value if sign else value) == row[beat * size + j], f"query {n}, element {beat * size + j}"
 
 
 async def start(dut, idle):

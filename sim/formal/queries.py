@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contract of `hw.attention.queries.Queries`: every word of a load has its place, and stays there until its release."""
 
-from amaranth.hdl import Array, Cat, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Mux, Signal
 
 from golden.config import KvCache
 from golden.formats import FP32
@@ -43,7 +43,7 @@ class QueriesRules(Contract):
         # What is followed: an element, and what its row has.
         follow, followed, open, shown = self.any(1, "follow"), Signal(), Signal(), Signal()
         lane = self.any(range(lanes), "lane")
-        x, kept, value = Signal(Float(FP32)), Signal(operand), Signal(signed(operand + 1))
+        x, kept, value = Signal(Float(FP32)), Signal(operand), Signal(operand + 1)
         m.d.comb += x.eq(i.payload.word_select(lane, 32)), kept.eq(x.mantissa[-operand:])
         magnitude = (1 << operand - 1) + (kept >> 1) + (kept[0] & ~kept[1:].all())
         own_slot, own_row, place = Signal(), Signal.like(row), Signal(range(max(kv.head_dim, kv.row_beats * size)))
@@ -58,7 +58,7 @@ class QueriesRules(Contract):
         with m.If(takes & follow & ~followed & ~shown):
             m.d.sync += [
                 followed.eq(1), open.eq(~ends), own.eq(now), own_slot.eq(slot), own_row.eq(row),
-                place.eq(at * lanes + lane), value.eq(Mux(x.exponent.all(), 0, Mux(x.sign, -magnitude, magnitude))),
+                place.eq(at * lanes + lane), value.eq(Mux(x.exponent.all(), 0, magnitude) | x.sign << operand),
             ]
         with m.Elif(followed & gone.bit_select(own_slot, 1)):
             m.d.sync += followed.eq(0)
@@ -78,7 +78,7 @@ class QueriesRules(Contract):
                      loads.ready == ((left == 0) & ~taken.all()))
         self.promise("words of a load are taken, and no others", i.ready == (left != 0))
         self.promise("a slot is full so long after its last word, until its release", full == complete)
-        self.promise("an element is read from its place", ~shown | (found == value.as_unsigned()))
+        self.promise("an element is read from its place", ~shown | (found == value))
         self.promise("a row has its exponent", ~there | (
             block.exponents.as_value().word_select(own_slot * group + own_row, 8) == Mux(own[0], FP32.bias, 0)))
         self.promise("a row is NaN when an element is not finite", ~there | (

@@ -174,13 +174,12 @@ def samples(found, count=4):
 
 def head(found):
     """What the attention head did."""
-    table = Table("attention head", title="attention, against float64", title_justify="left")
-    for heading in "tokens, queries", "rows: rms", "weights: max", "guesses", "right", "as float64", "RTL = golden":
+    table = Table("attention", title="a head, against float64", title_justify="left")
+    for heading in "rows: rms", "weights: max", "guesses as float64's", "RTL = golden":
         table.add_column(heading, justify="right")
     count = len(found.text)
-    table.add_row(f"{found.kv.format.upper()} keys, values", f"{count}, {count}", f"{found.error['rms']:.2%}",
-                  f"{found.off:.4f}", f"{count}", f"{found.right[0]}, {found.right[1]} in float64", f"{found.same}",
-                  f"yes, {found.results:,}")
+    table.add_row(f"{found.kv.format.upper()}, {count} tokens", f"{found.error['rms']:.2%}", f"{found.off:.3f}",
+                  f"{found.same} of {count}", f"yes, {found.results:,}")
     return table
 
 

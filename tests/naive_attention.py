@@ -74,9 +74,8 @@ class Head:
         weight, exponent = total
         if broken:
             return [NAN] * len(sums), NAN, exponent
-        values = [Fraction(0) if each is None else each[0] for each in sums]
-        row = [leading(value, QUOTIENT) / power(exponent) if part else self.quotient(value, weight, exponent)
-               for value in values]
+        values = [Fraction(0) if each is None else leading(nearer(*each), QUOTIENT) for each in sums]
+        row = [value / power(exponent) if part else self.quotient(value, weight, exponent) for value in values]
         return [code(value) for value in row], code(weight), exponent
 
     def shared(self, values):
@@ -130,7 +129,7 @@ class Head:
         weights, place = weights
         values = {token: self.v[token][column] for token in group}
         if self.bf16:
-            lsb = max(each for _, each in values.values()) * place / 2**GUARD     # of all tokens, seen or not
+            lsb = max(each for token in group for _, each in self.v[token]) * place / 2**GUARD    # seen or not
         else:
             lsb = place * power(-9)
         products = [weight * (values[token][0] or 0) for token, weight in weights.items()]
@@ -138,10 +137,10 @@ class Head:
         return down(sum(to_zero(each, lsb) for each in products), lsb_kept), lsb_kept
 
     def quotient(self, value, weight, exponent):
-        """A mean: both are cut to the bits that are multiplied."""
+        """A mean."""
         fraction = leading(weight, QUOTIENT + 1) / power(binade(weight)) - 1
         reciprocal = to_nearest(line(reciprocal_knots(), fraction), power(-QUOTIENT))
-        return leading(value, QUOTIENT) * reciprocal / power(exponent + binade(weight))
+        return value * reciprocal / power(exponent + binade(weight))
 
 
 # numbers
@@ -169,6 +168,11 @@ def down(value, place):
 
 def to_zero(value, place):
     return down(value, place) if value >= 0 else -down(-value, place)
+
+
+def nearer(value, place):
+    """A negative number a place nearer to zero: its magnitude as one's complement has it."""
+    return value + place if value < 0 else value
 
 
 def leading(value, bits):

@@ -77,9 +77,10 @@ def test_float64_against_softmax():
 def test_accuracy(format, data):
     """The goals, but for data that the format alone is too coarse for; and little is added to a format's error."""
     found = errors(format, data, seeds=32 if DEEP else 8)
-    assert found["own"] <= OWN[format]
-    assert found["all"] <= 1.2 * found["format"]
-    assert (found["all"] <= LIMIT[format]) == (found["format"] <= LIMIT[format]) == ((format, data) not in BEYOND)
+    assert found["own"] <= OWN[format] * (3 if data == "sink" else 1)       # docs/attention.md says why
+    assert found["all"] <= 1.05 * np.hypot(found["format"], found["own"])
+    assert (found["format"] > LIMIT[format]) == ((format, data) in BEYOND)
+    assert found["all"] <= LIMIT[format] or (format, data) in BEYOND | {("bf16", "sink")}
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -121,7 +122,7 @@ def test_sinks_are_tokens_without_values():
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("cuts, limit", [([16, 64], 1e-4), ([0, 80, 100], 1e-4), ([50], None), ([1, 1, 2, 99], None)])
+@pytest.mark.parametrize("cuts, limit", [([16, 64], 5e-4), ([0, 80, 100], 5e-4), ([50], None), ([1, 1, 2, 99], None)])
 def test_parts_join(format, cuts, limit):
     """Parts of a sequence, some of them empty, as the whole: in all but last places, or where they begin within a
     group, as near as either is to float64."""
@@ -163,7 +164,7 @@ def test_queries_are_on_their_own(format, kind):
 
 def test_tokens_that_nobody_sees():
     """In FP8 they do not matter at all. In BF16 values are aligned within a group, so last places may differ."""
-    for format, limit in ("fp8", 0), ("bf16", 1e-5):
+    for format, limit in ("fp8", 0), ("bf16", 1e-4):
         config = cache(format)
         q, k, v = normal(config, 4, 60)
         mask = Mask(np.full(4, 10), np.full(4, 45))

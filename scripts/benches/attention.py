@@ -108,14 +108,13 @@ def _accuracy(quick):
     for data, (_, _, what) in DATA.items():
         for format, limit in LIMIT.items():
             found = errors(format, data, seeds=8 if quick else 32)
-            how = (f"golden, head_dim 64, {TOKENS} tokens, {what}; |error| / |row|, mean over queries; against "
-                   "float64 of ")
+            how = f"golden, head_dim 64, {TOKENS} tokens, {what}; mean over queries of |error| / |row|, against "
             beyond = (format, data) in BEYOND
             yield figure(f"attention.error.{format}.{data}", round(100 * found["all"], 3), "%",
-                         how + "what was given" + "; the format alone is beyond the goal" * beyond,
+                         f"{how}float64 of what was given" + "; the format alone is beyond the goal" * beyond,
                          None if beyond else 100 * limit, "<=")
             yield figure(f"attention.error.{format}.{data}.own", round(100 * found["own"], 3), "%",
-                         how + "what the cache keeps", None if data == "sink" else 100 * OWN[format], "<=")
+                         f"{how}float64 of what the cache keeps", None if data == "sink" else 100 * OWN[format], "<=")
             yield figure(f"attention.error.{format}.{data}.format", round(100 * found["format"], 3), "%",
                          "float64, the same data; what the cache keeps, against what was given")
 
@@ -123,7 +122,8 @@ def _accuracy(quick):
 def _areas(quick, library):
     """Area and longest path of FP8 and BF16."""
     cells, sizes, paths = liberty.read(library) if library else None, {}, {}
-    how = f"head_dim 64, {BEAT}-byte beats, {GROUP} queries, 8,192 tokens, {cells.name if cells else 'generic cells, no library'}"
+    how = (f"head_dim 64, {BEAT}-byte beats, {GROUP} queries, 8,192 tokens, "
+           f"{cells.name if cells else 'generic cells, no library'}")
     for format in LIMIT:
         block = Attention(KvCache(format=format, beat=BEAT, table=TABLE), GROUP)
         text = Verilog(block).text

@@ -102,10 +102,12 @@ def heads(found):
             axes.set_title(title, loc="left", fontsize=11)
             axes.set_xlabel("token that is looked at")
             axes.spines[["top", "right"]].set_visible(True)
-            ends = np.flatnonzero(np.array(list(head.text)) == " ")
-            axes.set_xticks(ends[::3], [head.text[:end].split()[-1] for end in ends[::3]], rotation=90, fontsize=8)
-            axes.set_yticks(ends, [head.text[:end].split()[-1] for end in ends], fontsize=8)
+            words = {n: head.text[:n].split()[-1] for n, letter in enumerate(head.text) if letter == " "}
+            words = {n: word for n, word in words.items() if len(word) > 2}
+            axes.set_xticks(list(words), words.values(), rotation=90, fontsize=8)
+            axes.set_yticks(list(words), words.values(), fontsize=8)
             axes.tick_params(length=2)
+        figure.get_layout_engine().set(h_pad=0.2)
         both[0].set_ylabel("token that looks; words stand at their ends")
         return inline(figure)
 

@@ -25,7 +25,7 @@ from hw.stream import RamQueue
 
 __all__ = ["Attention"]
 
-PAUSE = 8           # cycles from a column's sum to its results, and some
+PAUSE = 12          # cycles from the last columns to the end of their results, and of what is known of the head
 RESULTS = 16        # words of results that can wait: more than there are steps under way
 
 

@@ -101,7 +101,7 @@ class Intake(Block):
         heads, turn, error, ends, can, done = (
             Signal(range(HEADS + 1)), Signal(), Signal(Error), Signal(Error), Signal(), Signal())
         m.d.comb += [
-            can.eq(asked.o.valid & (heads != HEADS) & (refused | self.full.bit_select(turn, 1))),
+            can.eq(asked.o.valid & (heads != HEADS) & (refused | loading & self.full.bit_select(turn, 1))),
             begun.i.valid.eq(begins), begun.i.payload.part.eq(next.part),
             begun.i.payload.sink.eq(next.sink),
             begun.i.payload.sink_valid.eq(Mux(refused, 0, next.sink_valid & (1 << next.queries) - 1)),

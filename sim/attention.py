@@ -38,6 +38,8 @@ class Job:
     seed : int
     queue : bool
         Give a command, its queries and its beats as soon as they are taken, not when all heads before are done.
+    late : int
+        Cycles before the first beat, in which commands and queries come.
     ragged : bool
         Blocks are read in part, as windows and sinks have it.
     commands : dict of int to dict
@@ -56,6 +58,7 @@ class Job:
     stall: float = 0.0
     seed: int = 0
     queue: bool = True
+    late: int = 0
     ragged: bool = False
     commands: dict = field(default_factory=dict)
     broken: dict = field(default_factory=dict)
@@ -191,7 +194,8 @@ class Board:
                 number, _ = given.popleft()
                 if name == "beats":
                     self.runs[number].beats.append(self.cycle)
-            due = given and (self.job.queue or given[0][0] == self.done)
+            due = given and (self.job.queue or given[0][0] == self.done) and (
+                name != "beats" or self.cycle >= self.job.late)
             port[name].drive(given[0][1] if due else None, stall, random)
         if moved["results"]:
             self._result(unpack(self.layout["results"], port["results"].value))

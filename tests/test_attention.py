@@ -3,6 +3,7 @@
 
 import os
 from dataclasses import replace
+from itertools import product
 from math import exp
 
 import naive_attention as naive
@@ -215,6 +216,16 @@ def test_heads_under_stalls(name):
         _, seen = run(Job(config, group, given, stall=stall, seed=3, ragged=stall != 0.6), x_initial="unique")
         for port in PORTS if stall else ():
             assert seen[port, "held back"] and seen[port, "starved"], f"{port} did not stall both ways"
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_short_heads(name):
+    """Many of a few tokens, whose queries may wait for beats or beats for queries."""
+    config, group = UNITS[name]
+    rng = np.random.default_rng(4)
+    for late, tokens in product((0, 200), (1, 2, 3)):
+        given = [draw(rng, config, int(rng.integers(1, group + 1)), tokens) for _ in range(9)]
+        run(Job(config, group, given, late=late, stall=0.2 * (tokens == 3), seed=tokens))
 
 
 @pytest.mark.parametrize("name", UNITS)

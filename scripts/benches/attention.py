@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of attention: beats taken, cycles beyond them, area, and how far its results are from float64's."""
+"""Figures of attention: beats taken, cycles beyond them, area, and how far its results are from float64's.
+
+    .venv/bin/python -m scripts.benches.attention       the errors alone, as a table of docs/attention.md
+"""
 
 import contextlib
 import sys
@@ -49,8 +52,8 @@ DATA = {
     "student3": (_student(3), {}, "Student's t, 3 degrees of freedom"),
     "values": (_normal, {"v": 12}, "normal, two columns of V 12 times as large"),
     "keys": (_normal, {"k": 12}, "normal, two columns of K 12 times as large"),
-    "sink": (_normal, {}, "normal, and a first token of score 8 to all queries, its V a tenth"),
     "balanced": (_normal, {"k": 12, "q": 1 / 12}, "the same, those of Q as much smaller"),
+    "sink": (_normal, {}, "normal, and a first token of score 8 to all queries, its V a tenth"),
 }
 """How queries, keys and values of variance 1 are drawn, what some columns are multiplied by, and what that is."""
 
@@ -174,3 +177,17 @@ def errors(format, name, *, head_dim=64, seeds=8):
 
 def _norm(rows):
     return np.sqrt((rows ** 2).sum(axis=-1))
+
+
+def table():
+    """Lines of markdown: the errors in per cent."""
+    yield "| elements of Q, K, V | FP8: all | format | own | BF16: all | format | own |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
+    for data, (_, _, what) in DATA.items():
+        found = [errors(format, data, seeds=32) for format in ("fp8", "bf16")]
+        yield f"| {what} | " + " | ".join(
+            f"{100 * each[key]:.2f}" for each in found for key in ("all", "format", "own")) + " |"
+
+
+if __name__ == "__main__":
+    print("\n".join(table()))

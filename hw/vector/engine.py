@@ -6,12 +6,13 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from golden.isa import Operation
+from golden.tables import LIFT
 from hw.arith.pipeline import register
 from hw.fetch import Fetch, request, response
 from hw.stream import DeepQueue, Queue
 from hw.vector.back import Back, kept
 from hw.vector.issue import Issue
-from hw.vector.lane import LIFT, Lane, Operands
+from hw.vector.lane import Lane, Operands
 from hw.vector.ports import Error, Part, completion, instruction, result
 from hw.vector.reduce import Largest, Most, Sum, delayed
 from hw.vector.scalars import Scalars, constants

@@ -8,17 +8,16 @@ from amaranth.lib.wiring import In, Out
 from golden.families import FORMAT_CODES
 from golden.formats import FORMATS, FP32
 from golden.isa import Operation, Second
-from golden.tables import WHOLE
+from golden.tables import LIFT, WHOLE
 from hw.arith.convert import ToFp32
 from hw.arith.fp32 import Add, Multiply
 from hw.arith.functions import Functions, Kind
 from hw.arith.pipeline import register
 from hw.emit import Block
 
-__all__ = ["LIFT", "Lane", "Operands", "factors", "steps"]
+__all__ = ["Lane", "Operands", "factors", "steps"]
 
 ONE = 0x3F800000
-LIFT = 32                                               # as golden.functions has it
 LIFTED = FP32.bias - LIFT << FP32.mantissa              # 2**-LIFT
 
 

@@ -16,7 +16,7 @@ from hw.vector.writer import Writer
 from sim.formal.contract import Contract
 from sim.formal.prove import Task
 
-__all__ = ["QUICK", "TASKS", "BackRules", "EngineRules", "IssueRules", "WalkerRules", "WriterRules"]
+__all__ = ["TASKS", "BackRules", "EngineRules", "IssueRules", "WalkerRules", "WriterRules"]
 
 CONFIG = Vector(lanes=4, row_max=32)
 
@@ -239,10 +239,8 @@ class EngineRules(Contract):
             ~completions.valid | (completions.payload.error != Error.NONE)))
 
 
-QUICK = [
-    Task(Writer(2), WriterRules),
-]
 TASKS = [
+    Task(Writer(2), WriterRules, depth=20, patience=60),
     Task(Walker(CONFIG), WalkerRules),
     Task(Issue(CONFIG, 3), IssueRules, depth=20, patience=200),
     Task(Back(2), BackRules, depth=20, patience=100, cut=("finish*",)),

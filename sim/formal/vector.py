@@ -82,7 +82,7 @@ class IssueRules(Contract):
     """Beats come row by row, pass by pass; never more of them than there is room for."""
 
     def rules(self, m, block):
-        work, o, given, config = block.work, block.o, block.given, block.config
+        work, o, config = block.work, block.o, block.config
         tail, top_k = o.tail, o.operation == Operation.TOP_K
         kept, units = Signal(range(config.depth + 2)), Signal(range(config.units + 2))
         comes, unit_comes = o.valid & (~top_k | tail.unit), o.valid & tail.scaled & tail.unit
@@ -113,7 +113,6 @@ class IssueRules(Contract):
             block.unit_leaves & (units == 0)))
         self.promise("there is room for all beats", kept <= config.depth)
         self.promise("there is room for all units", units <= config.units)
-        self.promise("beats belong to the work in hand", ~o.valid | (given == last))
         moved = Signal()
         m.d.sync += moved.eq(self.moves(work))
         self.promise("work is done with its last beat", moved == (o.valid & ends_all))

@@ -9,11 +9,10 @@ import numpy as np
 
 from golden import fp32
 from golden.formats import FP32
-from golden.tables import INDEX, PLACES, SQUARE, SQUARED, WHOLE, table
+from golden.tables import INDEX, LIFT, PLACES, SQUARE, SQUARED, WHOLE, table
 
-__all__ = ["LIFT", "exp2", "reciprocal", "rsqrt", "sigmoid", "silu", "whole"]
+__all__ = ["exp2", "reciprocal", "rsqrt", "sigmoid", "silu", "whole"]
 
-LIFT = 32                           # powers of two that keep 1 / (1 + e**-x) a normal number
 LOG2E = np.uint32(0x3FB8AA3B)       # 1 / ln 2
 
 

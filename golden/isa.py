@@ -3,10 +3,11 @@
 
 from enum import IntEnum
 
-__all__ = ["K_MAX", "LENGTH", "ROWS", "Operation", "Quantize", "Second"]
+__all__ = ["K_MAX", "LENGTH", "PARTIALS", "ROWS", "Operation", "Quantize", "Second"]
 
 ROWS, LENGTH = 16, 20   # bits of the number of rows and of a row's length
 K_MAX = 8               # of `TOP_K`
+PARTIALS = 4            # sums of a row that grow in turn: as many as an addition takes cycles, and one
 
 
 class Operation(IntEnum):

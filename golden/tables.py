@@ -11,13 +11,16 @@ from functools import cache
 
 from golden.formats import FP32
 
-__all__ = ["FUNCTIONS", "INDEX", "CHOICE", "PIECES", "PLACES", "SQUARE", "SQUARED", "WHOLE", "chords", "table"]
+__all__ = ["CHOICE", "FUNCTIONS", "INDEX", "LIFT", "LOWEST", "PIECES", "PLACES", "SQUARE", "SQUARED", "WHOLE", "chords",
+           "table"]
 
 PIECES, PLACES = 64, 26
-CHOICE = 6                             # bits that choose a piece
+CHOICE = 6                          # bits that choose a piece
 INDEX = FP32.mantissa - PIECES.bit_length() + 1     # bits of u
 SQUARE, SQUARED = 10, 11            # bits of u that are squared, and that are kept of the square
 WHOLE = 16                          # bits before the point that exp2 looks at
+LOWEST = 1 - (1 << WHOLE)           # where running maxima of integers begin
+LIFT = 32                           # powers of two that keep 1 / (1 + e**-x) a normal number
 
 NODES = Decimal(0), Decimal("0.5"), Decimal(1)
 

@@ -20,15 +20,12 @@ import numpy as np
 
 from golden import formats, fp32, functions
 from golden.formats import E8M0, FORMATS, FP32, MX_BLOCK
-from golden.functions import LIFT
-from golden.isa import Operation, Quantize, Second
-from golden.tables import WHOLE
+from golden.isa import PARTIALS, Operation, Quantize, Second
+from golden.tables import LIFT, LOWEST
 
-__all__ = ["LOG2E", "LOWEST", "PARTIALS", "QUANTIZED", "Instruction", "Result", "code", "execute", "image", "pairs",
+__all__ = ["LOG2E", "QUANTIZED", "Instruction", "Result", "code", "execute", "image", "pairs",
            "rms_norm", "rope", "scale_blocks", "scale_rows", "second", "silu", "softmax", "top_k", "total"]
 
-PARTIALS = 4        # as many as an addition takes cycles, and one: a beat a cycle
-LOWEST = 1 - (1 << WHOLE)
 LOG2E = 1 / log(2)
 MINUS_INF = fp32.INF | fp32.SIGN
 

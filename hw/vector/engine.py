@@ -6,12 +6,13 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from golden.isa import Operation
+from golden.tables import LIFT
 from hw.arith.pipeline import register
 from hw.fetch import Fetch, request, response
 from hw.stream import DeepQueue, Queue
 from hw.vector.back import Back, kept
 from hw.vector.issue import Issue
-from hw.vector.lane import LIFT, Lane, Operands
+from hw.vector.lane import Lane, Operands
 from hw.vector.ports import Error, Part, completion, instruction, result
 from hw.vector.reduce import Largest, Most, Sum, delayed
 from hw.vector.scalars import Scalars, constants
@@ -86,33 +87,34 @@ class Engine(Part):
 
         # A beat runs through the lanes; what is to become of it runs beside them.
         at = Lane.at
-        beats = [delayed(m, issue.o, Operands.latency, "operands")]
+        beats = [delayed(m, issue.o, Operands.latency - 1, "operands")]
         for n in range(at["kept"]):
             beats.append(delayed(m, beats[-1], 1, f"beat{n}_"))
-        def is_(operation, when):
-            return beats[at[when]].operation == operation
+        def is_(operation, when, before=0):
+            return beats[at[when] - before].operation == operation
         def present(when):
-            return Cat(beats[at[when]].tail.count > n for n in range(lanes))
+            return register(m, Cat(beats[at[when] - 1].tail.count > n for n in range(lanes)), f"present_{when}")
 
         m.submodules.most = most = Most(lanes)
         m.submodules.sum = total = Sum(lanes)
-        pairs = []
+        pairs, given = [], issue.work.payload
+        alpha, beta = register(m, given.alpha, "alpha"), register(m, given.beta, "beta")
         for n in range(0, lanes, 2):
             m.submodules[f"operands{n}"] = pair = Operands()
             pairs += list(pair.o)
             m.d.comb += [
-                *(getattr(pair, name).eq(issue.given[name]) for name in (
-                    "x_format", "y_format", "operation", "second", "alpha", "beta")),
+                *(getattr(pair, name).eq(given[name]) for name in ("x_format", "y_format", "operation", "second")),
+                pair.alpha.eq(alpha), pair.beta.eq(beta),
                 *(getattr(pair, name)[k].eq(issue.codes[i][n + k]) for i, name in enumerate("xy") for k in range(2)),
             ]
         for n in range(lanes):
             m.submodules[f"lane{n}"] = lane = Lane()
             m.d.comb += [
                 lane.i.eq(pairs[n]),
-                lane.steps.lift.eq(is_(Operation.SILU, "power")),
-                lane.steps.power.eq(is_(Operation.SOFTMAX, "power")),
-                lane.steps.sum.eq(is_(Operation.ADD, "sum") | is_(Operation.ROPE, "sum")),
-                lane.steps.sigmoid.eq(is_(Operation.SILU, "sum")),
+                lane.steps.lift.eq(is_(Operation.SILU, "power", 1)),
+                lane.steps.power.eq(is_(Operation.SOFTMAX, "power", 1)),
+                lane.steps.sum.eq(is_(Operation.ADD, "sum", 1) | is_(Operation.ROPE, "sum", 1)),
+                lane.steps.sigmoid.eq(is_(Operation.SILU, "sum", 1)),
                 lane.offset.eq(Mux(is_(Operation.SILU, "offset"), -LIFT, most.minus)),
                 most.i[n].eq(lane.whole), total.i[n].eq(lane.addend), largest.i[n].eq(lane.kept),
             ]

@@ -89,9 +89,8 @@ class Issue(Part):
     work : In(stream.Signature(work()))
     x, y : In(stream.Signature(struct(data, bad)))
     kept_leaves, unit_leaves : In(1)
-    o : Out(beat(lanes)), codes : Out(ArrayLayout(ArrayLayout(32, lanes), 2))
-    given : Out(work())
-        The beat, its elements of x and y, and to what work it belongs.
+    codes : Out(ArrayLayout(ArrayLayout(32, lanes), 2)), o : Out(beat(lanes))
+        Elements of x and y, and a cycle later the beat.
     """
 
     def __init__(self, config, settle):
@@ -100,7 +99,7 @@ class Issue(Part):
         super().__init__({
             "work": In(stream.Signature(work())), "x": In(stream.Signature(words)), "y": In(stream.Signature(words)),
             "kept_leaves": In(1), "unit_leaves": In(1), "o": Out(beat(config.lanes)),
-            "codes": Out(data.ArrayLayout(data.ArrayLayout(32, config.lanes), 2)), "given": Out(work()),
+            "codes": Out(data.ArrayLayout(data.ArrayLayout(32, config.lanes), 2)),
         })
 
     def elaborate(self, platform):
@@ -150,11 +149,12 @@ class Issue(Part):
             new.tail.coded.eq(quantized | top_k),
             new.tail.unit.eq(ends | block), new.tail.row.eq(ends_row), new.tail.end.eq(ends_all),
             new.tail.bad.eq(bad | x.bad | y.bad),
+            self.codes[0].eq(x.o), self.codes[1].eq(y.o),
         ]
         with m.If(take):
             m.d.sync += bad.eq(new.tail.bad & ~ends_all)
         m.d.sync += [
-            self.o.eq(new), self.given.eq(given), self.codes[0].eq(x.o), self.codes[1].eq(y.o),
+            self.o.eq(new),
             kept.eq(kept - (take & (~top_k | ends)) + self.kept_leaves),
             units.eq(units - (take & new.tail.scaled & new.tail.unit) + self.unit_leaves),
         ]

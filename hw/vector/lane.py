@@ -8,17 +8,16 @@ from amaranth.lib.wiring import In, Out
 from golden.families import FORMAT_CODES
 from golden.formats import FORMATS, FP32
 from golden.isa import Operation, Second
-from golden.tables import WHOLE
+from golden.tables import LIFT, WHOLE
 from hw.arith.convert import ToFp32
 from hw.arith.fp32 import Add, Multiply
 from hw.arith.functions import Functions, Kind
 from hw.arith.pipeline import register
 from hw.emit import Block
 
-__all__ = ["LIFT", "Lane", "Operands", "factors", "steps"]
+__all__ = ["Lane", "Operands", "factors", "steps"]
 
 ONE = 0x3F800000
-LIFT = 32                                               # as golden.functions has it
 LIFTED = FP32.bias - LIFT << FP32.mantissa              # 2**-LIFT
 
 
@@ -28,12 +27,12 @@ def factors():
 
 
 def steps():
-    """What a lane does otherwise than add and keep its products, each when it is due, see `Lane.at`."""
+    """What a lane does otherwise than keep its second product."""
     return data.StructLayout({"lift": 1, "power": 1, "sum": 1, "sigmoid": 1})
 
 
 class Operands(Block):
-    """Makes of elements of x and y the factors of two lanes. Latency 1 cycle.
+    """Makes of elements of x and y the factors of two lanes. Latency 2 cycles.
 
     Members
     -------
@@ -42,10 +41,11 @@ class Operands(Block):
     x_format, y_format : In(3)
     operation : In(3), second : In(2)
     alpha, beta : In(32)
+        A cycle later.
     o : Out(ArrayLayout(factors(), 2))
     """
 
-    latency = 1
+    latency = 2
 
     def __init__(self):
         pair = data.ArrayLayout(32, 2)
@@ -57,19 +57,23 @@ class Operands(Block):
     def elaborate(self, platform):
         m = Module()
         formats = tuple(FORMATS[name] for name in FORMAT_CODES)
+        codes = [register(m, port, name) for port, name in ((self.x, "x_codes"), (self.y, "y_codes"))]
+        x_format, y_format, operation, second = (register(m, port, f"{name}_held") for port, name in (
+            (self.x_format, "x_format"), (self.y_format, "y_format"),
+            (self.operation, "operation"), (self.second, "second")))
         x, y = Signal.like(self.x), Signal.like(self.y)
         for n in range(2):
             m.submodules[f"x{n}"], m.submodules[f"y{n}"] = to_x, to_y = ToFp32(formats), ToFp32(formats)
             m.d.comb += [
-                to_x.i.eq(self.x[n]), to_x.format.eq(self.x_format), x[n].eq(to_x.o),
-                to_y.i.eq(self.y[n]), to_y.format.eq(self.y_format),
-                y[n].eq(Mux(self.second == Second.ABSENT, ONE, to_y.o)),
+                to_x.i.eq(codes[0].word_select(n, 32)), to_x.format.eq(x_format), x[n].eq(to_x.o),
+                to_y.i.eq(codes[1].word_select(n, 32)), to_y.format.eq(y_format),
+                y[n].eq(Mux(second == Second.ABSENT, ONE, to_y.o)),
             ]
         turned = y[1] ^ Const(1 << 31, 32)
         for n, o in enumerate(self.o):
             next = Signal(factors(), name=f"next{n}")
             m.d.comb += next.a.eq(x[n]), next.b.eq(self.alpha), next.c.eq(x[n]), next.d.eq(y[n])
-            with m.Switch(self.operation):
+            with m.Switch(operation):
                 with m.Case(Operation.ADD):
                     m.d.comb += next.c.eq(y[n]), next.d.eq(self.beta)
                 with m.Case(Operation.ROPE):
@@ -94,7 +98,7 @@ class Lane(Block):
     -------
     i : In(factors())
     steps : In(steps())
-        `lift` and `power` at["power"], `sum` and `sigmoid` at["sum"].
+        `lift` and `power` a cycle before at["power"], `sum` and `sigmoid` before at["sum"]: they come from afar.
     whole : Out(signed(WHOLE + 2))
         The integer part of a * b.
     offset : In(signed(WHOLE + 1))
@@ -118,7 +122,7 @@ class Lane(Block):
         m.submodules.sum = total = Add()
         m.submodules.share = share = Functions((Kind.RECIPROCAL,))
         m.submodules.last = last = Multiply(scale=-LIFT)
-        steps = self.steps
+        steps = data.View(self.steps.shape(), register(m, self.steps, "steps_held"))
 
         m.d.comb += [
             first.a.eq(self.i.a), first.b.eq(self.i.b), second.a.eq(self.i.c), second.b.eq(self.i.d),

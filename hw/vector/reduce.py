@@ -7,17 +7,15 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from golden.formats import FP32
-from golden.isa import LENGTH
-from golden.tables import WHOLE
+from golden.isa import LENGTH, PARTIALS
+from golden.tables import LOWEST, WHOLE
 from hw.arith.fp32 import Add
 from hw.arith.pipeline import register
 from hw.emit import Block
 
-__all__ = ["INTEGER", "LOWEST", "PARTIALS", "Largest", "Most", "Sum", "delayed", "lessened", "partial"]
+__all__ = ["INTEGER", "Largest", "Most", "Sum", "delayed", "lessened", "partial"]
 
 INTEGER = signed(WHOLE + 2)
-LOWEST = 1 - (1 << WHOLE)           # as golden.vector has them
-PARTIALS = 4
 
 
 class Most(Block):

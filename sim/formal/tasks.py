@@ -19,7 +19,7 @@ from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
-from sim.formal import chiplink, interface, kvcache, noc, queries, reduce
+from sim.formal import chiplink, interface, kvcache, noc, queries, reduce, vector
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.counters import CountersFromAnywhere
 from sim.formal.drain import DrainRules
@@ -92,4 +92,5 @@ TASKS = [
     *reduce.TASKS,
     *interface.TASKS,
     *chiplink.TASKS,
+    *vector.TASKS,
 ]

@@ -16,7 +16,7 @@ from hw.vector.writer import Writer
 from sim.formal.contract import Contract
 from sim.formal.prove import Task
 
-__all__ = ["QUICK", "TASKS", "BackRules", "EngineRules", "IssueRules", "WalkerRules", "WriterRules"]
+__all__ = ["TASKS", "BackRules", "EngineRules", "IssueRules", "WalkerRules", "WriterRules"]
 
 CONFIG = Vector(lanes=4, row_max=32)
 
@@ -58,14 +58,12 @@ class WalkerRules(Contract):
             port, at = getattr(block, name), Signal(32, name=f"expected_{name}")
             payload, length = port.payload, Signal(21, name=f"length_{name}")
             m.d.comb += length.eq(Mux((given.second == Second.ROW) & (name == "y"), 1, given.length))
-            with m.If(self.moves(i)):
-                m.d.sync += at.eq(0)
-            with m.Elif(self.moves(port)):
-                m.d.sync += at.eq(at + given[f"{name}_pitch"])
+            with m.If(self.moves(port)):
+                m.d.sync += at.eq(payload.address + given[f"{name}_pitch"])
             self.promise(f"{name} asks for its rows", ~port.valid | (
                 payload.rows == Mux(again, given.k, given.rows)) & (
                 payload.stride == Mux(again, 0, given[f"{name}_pitch"])) & (
-                payload.address == (given[name] + at)[:32]))
+                payload.address == Mux(heard[name] == 0, given[name], at)))
             for format, number in FORMAT_CODES.items():
                 fill = block.config.lanes * 32 // FORMATS[format].width
                 enough = (payload.beats * fill >= length) & (payload.beats * fill < length + fill)
@@ -82,7 +80,7 @@ class IssueRules(Contract):
     """Beats come row by row, pass by pass; never more of them than there is room for."""
 
     def rules(self, m, block):
-        work, o, given, config = block.work, block.o, block.given, block.config
+        work, o, config = block.work, block.o, block.config
         tail, top_k = o.tail, o.operation == Operation.TOP_K
         kept, units = Signal(range(config.depth + 2)), Signal(range(config.units + 2))
         comes, unit_comes = o.valid & (~top_k | tail.unit), o.valid & tail.scaled & tail.unit
@@ -113,7 +111,6 @@ class IssueRules(Contract):
             block.unit_leaves & (units == 0)))
         self.promise("there is room for all beats", kept <= config.depth)
         self.promise("there is room for all units", units <= config.units)
-        self.promise("beats belong to the work in hand", ~o.valid | (given == last))
         moved = Signal()
         m.d.sync += moved.eq(self.moves(work))
         self.promise("work is done with its last beat", moved == (o.valid & ends_all))
@@ -136,8 +133,20 @@ class BackRules(Contract):
         end_in, end_out = taken & tail.end, given & word.end
         m.d.sync += rows.eq(rows + row_in - row_out), codes.eq(codes + codes_in - codes_out)
         m.d.sync += ends.eq(ends + end_in - end_out)
-        idle = Signal(range(12))        # cycles in which everybody was ready
-        m.d.sync += idle.eq(Mux(o.ready & ~o.valid, idle + (idle != 11), 0))
+
+        # Any one end: what is to leave before it.
+        follow, followed = self.any(1, "follow"), Signal()
+        ahead, left_rows, left_codes = Signal.like(ends), Signal.like(rows), Signal.like(codes)
+        with m.If(end_in & follow & ~followed):
+            m.d.sync += [
+                followed.eq(1), ahead.eq(ends - end_out),
+                left_rows.eq(rows + row_in - row_out), left_codes.eq(codes + codes_in - codes_out),
+            ]
+        with m.Elif(followed):
+            m.d.sync += followed.eq(~(end_out & (ahead == 0))), ahead.eq(ahead - end_out)
+            m.d.sync += left_rows.eq(left_rows - row_out), left_codes.eq(left_codes - codes_out)
+        idle = Signal(range(12))        # cycles in which nothing came, and nothing left though it could
+        m.d.sync += idle.eq(Mux(o.ready & ~o.valid & ~taken, idle + (idle != 11), 0))
 
         self.require("beats hold", self.steady(beats))
         self.require("scalings hold", self.steady(scalings))
@@ -146,11 +155,20 @@ class BackRules(Contract):
             tail.coded == ((tail.quantize != Quantize.NONE) | (tail.count == 0))))
         self.require("formats exist", ~beats.valid | (tail.format <= max(FORMAT_CODES.values())) & (
             tail.count <= block.lanes))
+        before, amid = Signal(tail.shape()), Signal(2)      # in the midst of an instruction, of a row
+        with m.If(taken):
+            m.d.sync += before.eq(tail), amid.eq(Cat(~tail.end, ~tail.row))
+        self.require("an instruction is of one kind", ~(beats.valid & amid[0]) | Cat(
+            before[name] == tail[name] for name in ("format", "quantize", "scaled", "coded")).all() & (
+            (before.count == 0) == (tail.count == 0)))
+        self.require("only the last beat of a row is short", ~(beats.valid & amid[1]) | (before.count == 0) | (
+            before.count == block.lanes))
         self.promise("o holds", self.steady(o))
         self.promise("rows of elements leave once", ~row_out | (rows != 0))
         self.promise("rows of codes leave once", ~codes_out | (codes != 0))
         self.promise("the end leaves once", ~end_out | (ends != 0))
-        self.promise("the end is last", ~end_out | (rows == row_out) & (codes == codes_out) | (ends != 1))
+        self.promise("the end is last", ~(followed & end_out & (ahead == 0)) | (left_rows == row_out) & (
+            left_codes == codes_out))
         self.promise("words have bytes, as many as fit", ~o.valid | (word.bytes != 0) & (
             word.bytes <= 4 * block.lanes))
         self.promise("scales are used with the last of their beats",
@@ -239,12 +257,10 @@ class EngineRules(Contract):
             ~completions.valid | (completions.payload.error != Error.NONE)))
 
 
-QUICK = [
-    Task(Writer(2), WriterRules),
-]
 TASKS = [
-    Task(Walker(CONFIG), WalkerRules),
-    Task(Issue(CONFIG, 3), IssueRules, depth=20, patience=200),
-    Task(Back(2), BackRules, depth=20, patience=100, cut=("finish*",)),
+    Task(Writer(2), WriterRules, depth=20, patience=60),
+    Task(Walker(CONFIG), WalkerRules, depth=12, patience=60),
+    Task(Issue(CONFIG, 3), IssueRules, depth=20, patience=60),
+    Task(Back(2), BackRules, depth=20, patience=60, cut=("finish*",)),
     Task(Engine(Vector(lanes=2, row_max=32)), EngineRules, depth=12, cover=0, cut=("multiply*", "add", "functions*")),
 ]

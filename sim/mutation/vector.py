@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vector engine's mutants, and what they are put to: instructions of all kinds, as golden."""
+
+import numpy as np
+
+from golden.config import Vector
+from golden.formats import FORMATS, encode
+from golden.isa import Operation, Quantize
+from golden.vector import LOG2E, QUANTIZED, Instruction
+from hw.vector.back import Back
+from hw.vector.engine import Engine
+from hw.vector.issue import Issue, Unpack
+from hw.vector.reduce import Largest, Most, Sum
+from hw.vector.scalars import Scalars
+from hw.vector.walker import Walker
+from hw.vector.writer import Writer
+from sim.formal.prove import Task
+from sim.formal.vector import BackRules, IssueRules, WalkerRules, WriterRules
+from sim.mutation.campaign import Unwatched, judged
+from sim.mutation.mutants import Target
+from sim.vector import Call, Job
+
+__all__ = ["CONFIG", "inside", "jobs", "run"]
+
+BENCH = "sim.benches.vector_mutants"
+CONFIG = Vector(lanes=4, row_max=64)
+
+
+def run(folder, progress, label=""):
+    """Judge the mutants of the blocks whose label begins so; return a list of `campaign.Verdict`."""
+    return judged("vector", inside(), jobs(), BENCH, folder, progress, label)
+
+
+def inside():
+    """An engine, and what of it is mutated. What computes has no contract but what golden says."""
+    engine, lanes = Engine(CONFIG), CONFIG.lanes
+    return engine, [
+        Target("vector_walker", Task(Walker(CONFIG), WalkerRules, depth=6)),
+        Target("vector_unpack", Task(Unpack(lanes), Unwatched)),
+        Target("vector_issue", Task(Issue(CONFIG, Largest(lanes).latency), IssueRules, depth=14), compared=False),
+        Target("vector_most", Task(Most(lanes), Unwatched), compared=False),
+        Target("vector_sum", Task(Sum(lanes), Unwatched), compared=False),
+        Target("vector_largest", Task(Largest(lanes), Unwatched), compared=False),
+        Target("vector_scalars", Task(Scalars(CONFIG.units), Unwatched), compared=False),
+        Target("vector_back", Task(Back(lanes), BackRules, depth=10, cut=("finish*",)), compared=False),
+        Target("vector_writer", Task(Writer(lanes), WriterRules, depth=8)),
+        Target("vector", Task(engine, Unwatched), compared=False),
+    ]
+
+
+def jobs():
+    """Operations, formats, scales and lengths of all kinds; refused ones, broken reads, stalls."""
+    rng = np.random.default_rng(1)
+    rules = [(operation, rule) for operation in Operation for rule in (
+        [Quantize.NONE] if operation in (Operation.SOFTMAX, Operation.TOP_K) else Quantize)]
+    all_kinds = [_call(rng, *rules[n % len(rules)], int(rng.choice([1, 4, 7, 32, 64, 50])), n) for n in range(72)]
+    bad = [{"operation": 7}, {"second": 3}, {"rows": 0}, {"length": 0}, {"x_format": 6}, {"y_format": 7},
+           {"result_format": 6}, {"quantize": 2, "result_format": 4}, {"quantize": 1, "result_format": 1}]
+    refused = [_call(rng, Operation.MUL, Quantize.NONE, 9, n) for n in range(2 * len(bad))]
+    for call, fields in zip(refused[::2], bad, strict=True):
+        call.fields = fields
+    refused += [_call(rng, operation, Quantize.NONE, 64, 4) for operation in (Operation.SOFTMAX, Operation.RMS_NORM)]
+    for call in refused[-2:]:
+        call.fields = {"length": 65}
+    short = [_call(rng, *rules[n % len(rules)], 2 + 2 * (n % 3), n) for n in range(60)]
+    return [
+        Job(CONFIG, all_kinds, queue=False),
+        Job(CONFIG, short, stall=0.4, seed=1),
+        Job(CONFIG, all_kinds[::-1], stall=0.2, seed=2, latency=3),
+        Job(CONFIG, refused, stall=0.3, seed=3),
+        Job(CONFIG, short[:30], seed=4, broken={("x", 3): -1, ("y", 4): 1}),
+        *(Job(CONFIG, [_call(rng, operation, rule, length, 3, rows=rows)], stall=0.9, seed=5)
+          for operation, rule, length, rows in ((Operation.RMS_NORM, Quantize.ROW, 3, 60),
+                                                (Operation.MUL, Quantize.MX, 33, 30), (Operation.ADD, 0, 64, 12))),
+    ]
+
+
+def _call(rng, operation, rule, length, number, rows=2):
+    """A call whose number says which formats and which y it has."""
+    formats = QUANTIZED[Quantize.NONE]
+    length += length % 2 * (operation == Operation.ROPE)
+    x, y = formats[number % 6], formats[number // 6 % 6]
+    result = QUANTIZED[rule][number // 2 % len(QUANTIZED[rule])]
+    shape = [None, (rows, length), (1, length), (rows, 1)][number % 4]
+
+    def draw(name, shape):
+        return encode(FORMATS[name], rng.standard_normal(shape) * (40 if name == "int8" else 3))
+
+    alpha = {Operation.SILU: -LOG2E, Operation.SOFTMAX: LOG2E, Operation.RMS_NORM: 1 / length}.get(operation, 0.75)
+    instruction = Instruction(operation, x, y, result, alpha, 1e-5 if operation == Operation.RMS_NORM else -1.5,
+                              Quantize(rule), min(1 + number % 8, length))
+    return Call(instruction, draw(x, (rows, length)), shape and draw(y, shape))

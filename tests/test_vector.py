@@ -11,7 +11,9 @@ from golden.config import Vector
 from golden.formats import BF16, E4M3, E8M0, FORMATS, FP32, INT8, decode, encode, quantize_mx
 from golden.isa import Operation, Quantize
 from golden.vector import LOG2E, Instruction, execute
+from hw.vector.engine import Engine
 from hw.vector.ports import Error
+from sim.formal.cones import cones
 from sim.vector import Call, Job
 from sim.vector import run as run_rtl
 
@@ -319,6 +321,11 @@ def test_refused_instructions_disturb_nobody():
         calls[-1].fields = fields
     runs, _ = run_rtl(Job(CONFIG, [*calls, call(rng, Operation.ADD, 2, 10)]))
     assert [one.error for one in runs] == [code for _, _, error in bad for code in (0, error.value)] + [0]
+
+
+def test_no_port_answers_within_the_cycle():
+    """No valid waits for a ready; nothing at the ports depends on anything else in its cycle."""
+    assert not any(outputs for port, outputs in cones(Engine(Vector(lanes=2, row_max=32))).items() if port != "rst")
 
 
 def test_longer_rows_where_nothing_waits_for_their_end():

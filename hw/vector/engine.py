@@ -21,6 +21,8 @@ from hw.vector.writer import Writer, places
 
 __all__ = ["Engine"]
 
+SUMS = Operation.RMS_NORM, Operation.SOFTMAX
+
 
 class Engine(Part):
     """Norms, rotations, activations, softmax, scales: what a transformer computes beside matrix products.
@@ -68,7 +70,7 @@ class Engine(Part):
             connect(m, between.o, target)
 
         # Instructions become requests and work.
-        m.submodules.largest = largest = Largest(lanes)
+        m.submodules.sum, m.submodules.largest = total, largest = Sum(lanes), Largest(lanes)
         m.submodules.walker = walker = Walker(config)
         m.submodules.issue = issue = Issue(config, settle=largest.latency)
         m.submodules.scalars = scalars = Scalars(config.units)
@@ -85,71 +87,17 @@ class Engine(Part):
             connect(m, flipped(getattr(self, name)), fetch.response)
             connect(m, fetch.o, getattr(issue, name))
 
-        # A beat runs through the lanes; what is to become of it runs beside them.
-        at = Lane.at
-        beats = [delayed(m, issue.o, Operands.latency - 1, "operands")]
-        for n in range(at["kept"]):
-            beats.append(delayed(m, beats[-1], 1, f"beat{n}_"))
-        def is_(operation, when, before=0):
-            return beats[at[when] - before].operation == operation
-        def present(when):
-            return register(m, Cat(beats[at[when] - 1].tail.count > n for n in range(lanes)), f"present_{when}")
-
-        m.submodules.most = most = Most(lanes)
-        m.submodules.sum = total = Sum(lanes)
-        pairs, given = [], issue.work.payload
-        alpha, beta = register(m, given.alpha, "alpha"), register(m, given.beta, "beta")
-        for n in range(0, lanes, 2):
-            m.submodules[f"operands{n}"] = pair = Operands()
-            pairs += list(pair.o)
-            m.d.comb += [
-                *(getattr(pair, name).eq(given[name]) for name in ("x_format", "y_format", "operation", "second")),
-                pair.alpha.eq(alpha), pair.beta.eq(beta),
-                *(getattr(pair, name)[k].eq(issue.codes[i][n + k]) for i, name in enumerate("xy") for k in range(2)),
-            ]
-        for n in range(lanes):
-            m.submodules[f"lane{n}"] = lane = Lane()
-            m.d.comb += [
-                lane.i.eq(pairs[n]),
-                lane.steps.lift.eq(is_(Operation.SILU, "power", 1)),
-                lane.steps.power.eq(is_(Operation.SOFTMAX, "power", 1)),
-                lane.steps.sum.eq(is_(Operation.ADD, "sum", 1) | is_(Operation.ROPE, "sum", 1)),
-                lane.steps.sigmoid.eq(is_(Operation.SILU, "sum", 1)),
-                lane.offset.eq(Mux(is_(Operation.SILU, "offset"), -LIFT, most.minus)),
-                most.i[n].eq(lane.whole), total.i[n].eq(lane.addend), largest.i[n].eq(lane.kept),
-            ]
-
-        # What is known at the end of a row.
-        softmax, summed, ended = beats[at["whole"]], beats[at["power"]], beats[at["kept"]]
-        counts = register(m, Mux(is_(Operation.SOFTMAX, "offset"), most.o, 0), "most")    # at["power"]
-        m.d.comb += [
-            most.present.eq(present("whole")), most.last.eq(softmax.tail.row),
-            most.valid.eq(softmax.valid & is_(Operation.SOFTMAX, "whole")),
-            total.present.eq(present("power")), total.last.eq(summed.tail.row), total.most.eq(counts),
-            total.valid.eq(summed.valid & (is_(Operation.SOFTMAX, "power") | is_(Operation.RMS_NORM, "power"))),
-            scalars.sum.eq(total.o), scalars.summed.eq(total.done),
-        ]
-        top_k = is_(Operation.TOP_K, "kept")
-        m.d.comb += [
-            largest.present.eq(present("kept")), largest.magnitude.eq(~top_k),
-            largest.valid.eq(ended.valid & ended.tail.scaled), largest.last.eq(ended.tail.unit),
-            largest.after.eq(ended.again),
-            scalars.ended.eq(largest.done), scalars.unit.value.eq(largest.value), scalars.unit.place.eq(largest.place),
-        ]
-        late = delayed(m, ended, largest.latency, "ended")
-        m.d.comb += [
-            scalars.unit.quantize.eq(late.tail.quantize), scalars.unit.format.eq(late.tail.format),
-            scalars.unit.row.eq(late.tail.row), scalars.unit.top_k.eq(late.operation == Operation.TOP_K),
-            scalars.unit.reduced.eq((late.operation == Operation.RMS_NORM) | (late.operation == Operation.SOFTMAX)),
-        ]
+        beats, most = self._front(m, issue, total, largest)
+        self._ends(m, beats, most, total, largest, scalars)
 
         # Elements wait for that, and leave.
+        beat, top_k = beats[-1], _is(beats[-1], Operation.TOP_K)
         m.submodules.kept = rows = DeepQueue(kept(lanes), config.depth)
         m.submodules.back = back = Back(lanes)
         m.d.comb += [
-            rows.i.valid.eq(ended.valid & (~top_k | ended.tail.unit)),
-            rows.i.payload.data.eq(largest.i), rows.i.payload.tail.eq(ended.tail),
-            rows.i.payload.most.eq(delayed(m, counts, at["kept"] - at["power"], "counts")),
+            rows.i.valid.eq(beat.valid & (~top_k | beat.tail.unit)),
+            rows.i.payload.data.eq(largest.i), rows.i.payload.tail.eq(beat.tail),
+            rows.i.payload.most.eq(delayed(m, most, Lane.at["kept"] - Lane.at["power"], "counts")),
             issue.kept_leaves.eq(back.beats.valid & back.beats.ready),
             issue.unit_leaves.eq(back.scalings.valid & back.scalings.ready),
         ]
@@ -173,3 +121,72 @@ class Engine(Part):
             with m.If(Cat(fetch.error for fetch in fetches.values()).any()):
                 m.d.sync += self.error.eq(Error.RESPONSE)
         return m
+
+    def _front(self, m, issue, total, largest):
+        """A beat runs through the lanes, and what is to become of it beside them: `beats[n]`, n cycles after the
+        factors. Also what the elements of beats[at["power"]] count.
+        """
+        at, lanes, given = Lane.at, self.config.lanes, issue.work.payload
+        beats = [delayed(m, issue.o, Operands.latency - 1, "operands")]
+        for n in range(at["kept"]):
+            beats.append(delayed(m, beats[-1], 1, f"beat{n}_"))
+        before_power, before_sum = beats[at["power"] - 1], beats[at["sum"] - 1]
+
+        m.submodules.most = most = Most(lanes)
+        alpha, beta = register(m, given.alpha, "alpha"), register(m, given.beta, "beta")
+        for n in range(lanes):
+            if n % 2 == 0:
+                m.submodules[f"operands{n}"] = pair = Operands()
+                m.d.comb += [
+                    *(getattr(pair, name).eq(given[name]) for name in ("x_format", "y_format", "operation", "second")),
+                    *(pair.x[k].eq(issue.codes[0][n + k]) for k in range(2)),
+                    *(pair.y[k].eq(issue.codes[1][n + k]) for k in range(2)),
+                    pair.alpha.eq(alpha), pair.beta.eq(beta),
+                ]
+            m.submodules[f"lane{n}"] = lane = Lane()
+            m.d.comb += [
+                lane.i.eq(pair.o[n % 2]),
+                lane.steps.lift.eq(_is(before_power, Operation.SILU)),
+                lane.steps.power.eq(_is(before_power, Operation.SOFTMAX)),
+                lane.steps.sum.eq(_is(before_sum, Operation.ADD, Operation.ROPE)),
+                lane.steps.sigmoid.eq(_is(before_sum, Operation.SILU)),
+                lane.offset.eq(Mux(_is(beats[at["offset"]], Operation.SILU), -LIFT, most.minus)),
+                most.i[n].eq(lane.whole), total.i[n].eq(lane.addend), largest.i[n].eq(lane.kept),
+            ]
+        beat = beats[at["whole"]]
+        m.d.comb += [
+            most.present.eq(_present(m, beats, "whole", lanes)), most.last.eq(beat.tail.row),
+            most.valid.eq(beat.valid & _is(beat, Operation.SOFTMAX)),
+        ]
+        return beats, register(m, Mux(_is(beats[at["offset"]], Operation.SOFTMAX), most.o, 0), "most")
+
+    def _ends(self, m, beats, most, total, largest, scalars):
+        """What is known at the end of a row or block."""
+        beat, lanes = beats[Lane.at["power"]], self.config.lanes
+        m.d.comb += [
+            total.present.eq(_present(m, beats, "power", lanes)), total.last.eq(beat.tail.row), total.most.eq(most),
+            total.valid.eq(beat.valid & _is(beat, *SUMS)),
+            scalars.sum.eq(total.o), scalars.summed.eq(total.done),
+        ]
+        beat, unit = beats[-1], scalars.unit
+        m.d.comb += [
+            largest.present.eq(_present(m, beats, "kept", lanes)), largest.magnitude.eq(~_is(beat, Operation.TOP_K)),
+            largest.valid.eq(beat.valid & beat.tail.scaled), largest.last.eq(beat.tail.unit),
+            largest.after.eq(beat.again),
+        ]
+        ended = delayed(m, beat, largest.latency, "ended")
+        m.d.comb += [
+            scalars.ended.eq(largest.done), unit.value.eq(largest.value), unit.place.eq(largest.place),
+            unit.quantize.eq(ended.tail.quantize), unit.format.eq(ended.tail.format), unit.row.eq(ended.tail.row),
+            unit.top_k.eq(_is(ended, Operation.TOP_K)), unit.reduced.eq(_is(ended, *SUMS)),
+        ]
+
+
+def _is(beat, *operations):
+    """Whether the beat is of one of these."""
+    return Cat(beat.operation == each for each in operations).any()
+
+
+def _present(m, beats, when, lanes):
+    """Which lanes have an element, at that time."""
+    return register(m, Cat(beats[Lane.at[when] - 1].tail.count > n for n in range(lanes)), f"present_{when}")

@@ -82,7 +82,7 @@ class Intake(Block):
         m, kv, widths, group = Module(), self.kv, self.widths, self.queries
         size, depth = widths.tokens, waiting(kv)
 
-        # The next command waits for its queries, whose load it begins.
+        # The next command waits for its queries, whose load it begins: until that is taken, the slot is an older head's.
         m.submodules.asked = asked = RamQueue(command(kv, group), 2)
         connect(m, flipped(self.commands), asked.i)
         next, now, loading, refused = asked.o.payload, Signal(command(kv, group)), Signal(), Signal()
@@ -101,7 +101,7 @@ class Intake(Block):
         heads, turn, error, ends, can, done = (
             Signal(range(HEADS + 1)), Signal(), Signal(Error), Signal(Error), Signal(), Signal())
         m.d.comb += [
-            can.eq(asked.o.valid & (heads != HEADS) & (refused | self.full.bit_select(turn, 1))),
+            can.eq(asked.o.valid & (heads != HEADS) & (refused | loading & self.full.bit_select(turn, 1))),
             begun.i.valid.eq(begins), begun.i.payload.part.eq(next.part),
             begun.i.payload.sink.eq(next.sink),
             begun.i.payload.sink_valid.eq(Mux(refused, 0, next.sink_valid & (1 << next.queries) - 1)),

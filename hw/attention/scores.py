@@ -131,7 +131,8 @@ class Scores(Block):
         for stage in reversed(range(PLACES)):
             step = 1 << stage
             kept = UP + step            # bits from which the steps to come can still bring
-            lost.append((value[kept:] ^ sign.replicate(max(len(value) - kept, 0))).any() & ~right[stage])
+            if len(value) > kept:
+                lost.append((value[kept:] ^ sign.replicate(len(value) - kept)).any() & ~right[stage])
             value = Cat(value, sign.replicate(max(kept + step - len(value), 0)))
             shifted = Signal(kept, name=f"shifted{g}_{stage}")
             m.d.comb += shifted.eq(Mux(right[stage], value[step:], value))

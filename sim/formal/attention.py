@@ -8,16 +8,18 @@ from amaranth.hdl import Mux, Signal
 
 from golden.config import KvCache
 from golden.paging import Part
+from hw.attention.attention import Attention
 from hw.attention.intake import HEADS, RELEASE, Intake
 from hw.attention.ports import Error
 from hw.attention.weights import waiting
-from hw.stream import RamQueue
+from hw.stream import DeepQueue, RamQueue
 from sim.formal.contract import Contract
 from sim.formal.prove import Task
 
-__all__ = ["TASKS", "IntakeRules", "Unrefused"]
+__all__ = ["TASKS", "AttentionRules", "IntakeRules", "Unrefused"]
 
 OPEN = 16       # more commands than can be under way
+PATIENCE = 56   # cycles that pass without anything at a port, at most
 SOME = 8        # cycles in which what was given comes through queues
 
 
@@ -25,7 +27,7 @@ class Unrefused(Contract):
     """A queue that never refuses what it is given, as nobody looks at its `ready`; but for that of commands."""
 
     def rules(self, m, block):
-        if block.depth > 2:
+        if block.depth > 2 or isinstance(block, DeepQueue):
             self.require("there is room for what comes", ~block.i.valid | block.i.ready)
 
 
@@ -96,6 +98,8 @@ class IntakeRules(Heads):
             to_begin.eq(to_begin + accepted - begun), to_end.eq(to_end + accepted - ended),
             begins.eq(begins + begun - block.leaves), ends.eq(ends + ended - block.leaves),
         ]
+        self.require("heads are taken when they are there", ~heads.ready | heads.valid)
+        self.require("ends are taken when they are there", ~finals.ready | finals.valid)
         self.require("heads leave that have begun and ended", ~block.leaves | (begins != 0) & (ends != 0))
         self.promise("no head without a command", ~heads.valid | (to_begin != 0))
         self.promise("no end without a command", ~finals.valid | (to_end != 0))
@@ -142,7 +146,8 @@ class IntakeRules(Heads):
         command, plain = Signal(commands.payload.shape()), self.some(1, "plain")
         before = {name: Signal(range(OPEN), name=f"before_{name}") for name in ("head", "end", "stream")}
         to_stream, through, sound, refused = Signal(range(OPEN)), Signal(), Signal(), Signal()
-        self.require("all heads have streams", ~plain | ~commands.valid | (commands.payload.tokens != 0))
+        if self.assume:
+            self.require("all heads have streams", ~plain | ~commands.valid | (commands.payload.tokens != 0))
         m.d.sync += to_stream.eq(to_stream + accepted - over)
         m.d.comb += refused.eq((command.queries == 0) | (command.queries > group))
         its_head, its_end, its_stream = (followed & (left == 0) for left in before.values())
@@ -183,8 +188,68 @@ class IntakeRules(Heads):
             ended & (final.error == Error.LENGTH)) & ended & (final.error == Error.NONE) & whole)
 
 
+class AttentionRules(Heads):
+    """Any command is followed to its results and to its completion, whatever numbers are."""
+
+    def rules(self, m, block):
+        kv, group, columns = block.kv, block.group, block.widths.columns
+        commands, results, completions = block.commands, block.results, block.completions
+        result, completion = results.payload, completions.payload
+        accepted, given, ended = self.moves(commands), self.moves(results), self.moves(completions)
+        self.streams(m, kv, block.beats)
+        self.require("commands hold", self.steady(commands))
+        self.require("queries hold", self.steady(block.queries))
+        for name in "results", "completions":
+            port, marks = getattr(block, name), Signal(8)
+            waiting, kept = Signal(name=f"{name}_waits"), Signal(8, name=f"{name}_tag")
+            m.d.comb += marks.eq(port.payload.tag)
+            m.d.sync += waiting.eq(port.valid & ~port.ready), kept.eq(marks)
+            self.promise(f"{name} are on offer until they are taken", ~waiting | port.valid & (kept == marks))
+
+        to_give, to_end, at = Signal(range(OPEN)), Signal(range(OPEN)), Signal(range(columns))
+        last = given & (at == columns - 1)
+        m.d.sync += to_give.eq(to_give + accepted - last), to_end.eq(to_end + accepted - ended)
+        with m.If(given):
+            m.d.sync += at.eq(Mux(last, 0, at + 1))
+        self.promise("no result without a command", ~results.valid | (to_give != 0))
+        self.promise("no completion without a command", ~completions.valid | (to_end != 0))
+        self.promise("the last of a head's results, and no other, says so",
+                     ~results.valid | (result.last == (at == columns - 1)))
+
+        follow, followed = self.any(1, "follow"), Signal()
+        command, begun, done = Signal(commands.payload.shape()), Signal(), Signal()
+        ahead, before = Signal.like(to_give), Signal.like(to_end)
+        with m.If(accepted & follow & ~followed):
+            m.d.sync += followed.eq(1), command.eq(commands.payload), begun.eq(0), done.eq(0)
+            m.d.sync += ahead.eq(to_give - last), before.eq(to_end - ended)
+        with m.Elif(followed):
+            m.d.sync += ahead.eq(ahead - (last & ~begun)), before.eq(before - (ended & ~done))
+            m.d.sync += begun.eq(begun | last & (ahead == 0)), done.eq(done | ended & (before == 0))
+            with m.If(begun & done):
+                m.d.sync += followed.eq(0)
+        own = completions.valid & followed & ~done & (before == 0)
+        self.promise("results are their command's",
+                     ~(results.valid & followed & ~begun & (ahead == 0)) | (result.tag == command.tag))
+        self.promise("completions are their command's", ~own | (completion.tag == command.tag))
+        refused = (command.queries == 0) | (command.queries > group)
+        self.promise("no queries are an error, others are none",
+                     ~own | (refused == (completion.error == Error.COMMAND)))
+
+        stands = Signal(range(PATIENCE + 2))
+        still = (to_give != 0) | (to_end != 0)
+        still &= ~results.valid & ~completions.valid & block.beats.valid & block.queries.valid
+        still &= ~self.moves(block.beats) & ~self.moves(block.queries)
+        m.d.sync += stands.eq(Mux(still, stands + (stands <= PATIENCE), 0))
+        self.promise("nothing hangs", stands <= PATIENCE)
+
+
 SMALL = {"beat": 8, "head_dim": 8, "block_tokens": 2, "table": 3}
 FP8, BF16 = KvCache(format="fp8", **SMALL), KvCache(format="bf16", lanes=1, **SMALL)
-WATCHED = {RamQueue: Unrefused}
-TASKS = [Task(Intake(kv, 1), IntakeRules, depth=24, patience=120, cover=0, watched=WATCHED,
-              label=f"attention: intake, {kv.format}") for kv in (FP8, BF16)]
+WATCHED = {RamQueue: Unrefused, DeepQueue: Unrefused}
+NUMBERS = ("dot_pair_*", "mean_*", "weight_*", "align", "elements_*", "tally_*", "columns_*")
+TASKS = [
+    *(Task(Intake(kv, 1), IntakeRules, depth=24, patience=120, cover=0, watched=WATCHED,
+           label=f"attention: intake, {kv.format}") for kv in (FP8, BF16)),
+    *(Task(Attention(kv.model_copy(update={"lanes": 4}), 1), AttentionRules, depth=40, cover=0, cut=NUMBERS,
+           watched=WATCHED | {Intake: IntakeRules}, label=f"attention, {kv.format}") for kv in (FP8, BF16)),
+]

@@ -3,7 +3,7 @@
 
     scripts/mutate.py                   # all blocks, all bugs by hand
     scripts/mutate.py --block kvcache   # blocks whose label begins so, such as kvstore, router, reduce, interface,
-                                        # chiplink, vector, or router_fork; the engine's parts have labels of their own
+                                        # chiplink, vector, attention, or router_fork; the engine's parts have their own
     scripts/mutate.py --bugs            # only the bugs by hand
     scripts/mutate.py --write           # the results of the last full run into docs/mutation.md
 
@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict
 
 from hw.flow.figures import dump, figure
-from sim.mutation import campaign, chiplink, interface, kvcache, kvstore, noc_reduce, router, vector
+from sim.mutation import attention, campaign, chiplink, interface, kvcache, kvstore, noc_reduce, router, vector
 from sim.mutation.bugs import BUGS, caught
 from sim.mutation.campaign import Verdict
 from sim.mutation.mutants import SEED
@@ -26,7 +26,7 @@ from sim.mutation.reasons import REASONS
 from sim.run import ROOT
 
 CAMPAIGNS = [each.run for each in (campaign, kvcache, kvstore, router, noc_reduce, interface, chiplink,
-                                  vector)]
+                                  vector, attention)]
 FOLDER, PAGE = ROOT / "build" / "mutation", ROOT / "docs" / "mutation.md"
 
 

@@ -261,6 +261,13 @@ def test_what_is_wrong_is_said_and_disturbs_nobody(name):
             assert code != Error.COMMAND or not one.attended.rows.any()
 
 
+@pytest.mark.parametrize("beat", [8, 32])
+def test_heads_of_no_tokens_wait_for_their_queries(beat):
+    """A slot is still an older head's when two of its followers come and go before it is released."""
+    config, rng = cache("fp8", 8, beat), np.random.default_rng(7)
+    run(Job(config, 1, [draw(rng, config, 1, tokens) for tokens in (9, 0, 0, 9, 1, 1, 0, 0, 0, 1, 9)]))
+
+
 def test_no_beat_waits():
     """Of heads that follow each other; after one alone, the columns of a group, and perhaps of one before."""
     config, group = UNITS["fp8"]

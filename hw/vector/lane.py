@@ -65,8 +65,8 @@ class Operands(Block):
         for n in range(2):
             m.submodules[f"x{n}"], m.submodules[f"y{n}"] = to_x, to_y = ToFp32(formats), ToFp32(formats)
             m.d.comb += [
-                to_x.i.eq(codes[0].word_select(n, 32)), to_x.format.eq(x_format), x[n].eq(to_x.o),
-                to_y.i.eq(codes[1].word_select(n, 32)), to_y.format.eq(y_format),
+                to_x.i.eq(codes[0][n]), to_x.format.eq(x_format), x[n].eq(to_x.o),
+                to_y.i.eq(codes[1][n]), to_y.format.eq(y_format),
                 y[n].eq(Mux(second == Second.ABSENT, ONE, to_y.o)),
             ]
         turned = y[1] ^ Const(1 << 31, 32)
@@ -122,7 +122,7 @@ class Lane(Block):
         m.submodules.sum = total = Add()
         m.submodules.share = share = Functions((Kind.RECIPROCAL,))
         m.submodules.last = last = Multiply(scale=-LIFT)
-        steps = data.View(self.steps.shape(), register(m, self.steps, "steps_held"))
+        steps = register(m, self.steps, "steps_held")
 
         m.d.comb += [
             first.a.eq(self.i.a), first.b.eq(self.i.b), second.a.eq(self.i.c), second.b.eq(self.i.d),

@@ -19,7 +19,7 @@ from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
-from sim.formal import chiplink, interface, kvcache, noc, queries, reduce, vector
+from sim.formal import attention, chiplink, interface, kvcache, noc, queries, reduce, vector
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.counters import CountersFromAnywhere
 from sim.formal.drain import DrainRules
@@ -88,6 +88,7 @@ TASKS = [
     Task(Counters((("free", 0, 0), ("commands", 1, 1), ("cow", 3, 0))), CountersFromAnywhere, cover=0),
     *kvcache.TASKS,
     *queries.TASKS,
+    *attention.TASKS,
     *noc.TASKS,
     *reduce.TASKS,
     *interface.TASKS,

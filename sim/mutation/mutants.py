@@ -98,7 +98,7 @@ hierarchy -check -top {top.name}
 delete ram_*/t:$meminit_v2
 setattr -unset init w:*
 select {modules}
-proc
+proc -norom
 pmuxtree
 opt
 wreduce

@@ -193,7 +193,13 @@ def _scores(widths, operands, exponents, lanes, scales):
 def _align(total, top, more, tag):
     """The sum of `total` * 2**`top` and `more` * 2**`tag`, whichever is smaller shifted down; and its exponent."""
     most = np.maximum(top, tag)
-    return (total >> np.minimum(most - top, 62)) + (more >> np.minimum(most - tag, 62)), most
+    return _down(total, most - top) + _down(more, most - tag), most
+
+
+def _down(values, places):
+    """Shifted down and rounded, half up."""
+    places = np.minimum(places, 62)
+    return (values >> places) + np.where(places > 0, values >> np.maximum(places, 1) - 1 & 1, 0)
 
 
 class _State:
@@ -212,11 +218,9 @@ class _State:
         widths, some = self.widths, seen.any(-1)
         powers, whole = _power(widths, scores), np.where(seen, scores >> FRACTION, NEVER)
         top = whole.max(-1)
-        places = np.minimum(top[:, None] - whole, 62)
-        share = np.where(seen, powers << SHARE >> places, 0).sum(-1)
+        share = np.where(seen, _down(powers << SHARE, top[:, None] - whole), 0).sum(-1)
         shared = np.where(seen, whole + scales, NEVER).max(-1)
-        places = np.minimum(shared[:, None] - whole - scales, 62)
-        operands = np.where(seen, np.where(places == 0, powers, (powers >> np.maximum(places, 1) - 1) + 1 >> 1), 0)
+        operands = np.where(seen, _down(powers, shared[:, None] - whole - scales), 0)
 
         columns = _Lanes(*(np.pad(each.T, [(0, self.sums.shape[1] - each.shape[1]), (0, 0)]) for each in (
             lanes.significands, lanes.exponents, lanes.bad)))

@@ -107,7 +107,7 @@ class Head:
     def share(self, scores):
         """What a group adds to the sum of all: the largest exponent, and the sum over its power."""
         top = max(score >> FRACTION for score in scores)
-        return top, sum(down(self.weight(score) / power(top - (score >> FRACTION)), power(1 - self.bits - SHARE))
+        return top, sum(to_nearest(self.weight(score) / power(top - (score >> FRACTION)), power(1 - self.bits - SHARE))
                         for score in scores)
 
     def total(self, total, more, top):
@@ -115,7 +115,7 @@ class Head:
         if total is None:
             return more, top
         most = max(total[1], top)
-        return sum(down(value * power(exponent - most), power(1 - self.bits - SHARE))
+        return sum(to_nearest(value * power(exponent - most), power(1 - self.bits - SHARE))
                    for value, exponent in (total, (more, top))), most
 
     def weights(self, scores, tokens):
@@ -181,11 +181,11 @@ def leading(value, bits):
 
 
 def meet(one, other):
-    """The sum of two multiples of their places: the larger place holds for it, the other is cut down to it."""
+    """The sum of two multiples of their places: the larger place holds for it, the other is rounded to it."""
     if one is None:
         return other
     place = max(one[1], other[1])
-    return sum(down(value, place) for value, _ in (one, other)), place
+    return sum(to_nearest(value, place) for value, _ in (one, other)), place
 
 
 def line(knots, at):

@@ -56,14 +56,15 @@ class Mean(Block):
     def elaborate(self, platform):
         m, how, width = Module(), self.alignment, len(self.after)
 
-        # What has the smaller exponent shifts.
+        # What has the smaller exponent shifts, and is rounded.
         more, kept = Signal(partial(self.kv)), Signal(partial(self.kv))
         m.d.comb += [
             more.eq(Mux(how.some, self.sum >> self.widths.drop, 0)), kept.eq(Mux(how.before, self.before, 0)),
         ]
         big, small = (register(m, Mux(how.grows, *pair), name) for name, pair in (
             ("big", (more, kept)), ("small", (kept, more))))
-        m.d.sync += self.after.eq(big + shift_right(m, small, how.places, "less"))
+        less = shift_right(m, Cat(Const(0, 1), small).as_signed(), how.places, "less")
+        m.d.sync += self.after.eq(big + less[1:] + less[0])
 
         # Sign and magnitude, complemented without adding one; its highest one in the highest place
         sign, magnitude = self.after[-1], Signal(max(width, QUOTIENT))

@@ -99,12 +99,13 @@ class Scores(Block):
         totals, lefts, worse = [], [], Signal()
         for g, one in enumerate(joined):
             total, exponent = Signal(signed(widths.score), name=f"total{g}"), Signal(8, name=f"exponent{g}")
-            kept, before = total, one
+            kept, before, up = total, one, Const(0, 1)
             if widths.aligned:
-                kept = shift_right(m, total, old_places, f"kept{g}_")
-                before = shift_right(m, one, places, f"before{g}_").as_signed()
+                kept, up = _down(m, total, old_places, f"kept{g}_")
+                before, also = _down(m, one, places, f"before{g}_")
+                up = also | up & ~item.starts               # never both, as one of them does not shift
             with m.If(item.valid):
-                m.d.sync += total.eq(Mux(item.starts, 0, kept) + before)
+                m.d.sync += total.eq(Mux(item.starts, 0, kept) + before + up)
             left = Signal(signed(12), name=f"left{g}")
             m.d.comb += exponent.eq(Mux(item.slot, self.exponents[1][g], self.exponents[0][g]))
             m.d.sync += left.eq(exponent + item.k_scale + top + (
@@ -171,6 +172,12 @@ class Scores(Block):
                 held.top.eq(now.top), held.shared.eq(now.shared), held.some.eq(now.some & ~done.closes),
                 nan.eq(worse & ~(done.closes & done.ends_head)),
             ]
+
+
+def _down(m, value, places, name):
+    """A value shifted down, and whether it is to be rounded up."""
+    shifted = shift_right(m, Cat(Const(0, 1), value).as_signed(), places, name)
+    return shifted[1:].as_signed(), shifted[0]
 
 
 def _far(distance):

@@ -85,14 +85,13 @@ class Weight(Block):
             ("seen", seen), ("first", first), ("opens", opens), ("whole", whole)))
 
         # As an operand, rounded; and in the sum
-        half, part = Signal(bits + 2), Signal(bits + SHARE)
         share = Signal(bits + SHARE + self.widths.tokens.bit_length())
         half = shift_right(m, Cat(Const(0, 1), power, Const(0, 1)).as_signed(), operand_places, "half")
-        part = shift_right(m, Cat(Const(0, SHARE), power, Const(0, 1)).as_signed(), share_places, "part")
+        part = shift_right(m, Cat(Const(0, SHARE + 1), power, Const(0, 1)).as_signed(), share_places, "part")
         m.d.comb += [
             self.operand.eq(Mux(seen, (half[:-1] + 1) >> 1, 0)), self.attends.eq(seen),
         ]
-        m.d.sync += share.eq(Mux(first, 0, share) + Mux(seen, part[:-1], 0))
+        m.d.sync += share.eq(Mux(first, 0, share) + Mux(seen, part[1:-1], 0) + (seen & part[0]))
 
         # What is smaller shifts to the exponent of the other.
         known, grows, places = Signal(), Signal(), Signal(signed(WHOLE + 1))
@@ -103,9 +102,9 @@ class Weight(Block):
             big.eq(Mux(grows, share, self.total)),
             small.eq(Mux(grows, self.total, share)),
         ]
-        less = shift_right(m, small.as_signed(), _limited(places, 6), "less")
+        less = shift_right(m, Cat(Const(0, 1), small).as_signed(), _limited(places, 6), "less")
         with m.If(self.joins & self.group.some):
-            m.d.sync += known.eq(1), self.total.eq(big + less)
+            m.d.sync += known.eq(1), self.total.eq(big + less[1:] + less[0])
             with m.If(grows):
                 m.d.sync += self.exponent.eq(self.group.top)
         with m.If(opens):

@@ -14,7 +14,7 @@ DOWN = 63 - WHOLE - FRACTION    # places by which a sum can be shifted to become
 SHARE = 6                       # places that a power of two keeps below a group's largest for the sum of all
 QUOTIENT = 12                   # bits of both factors of a result
 GUARD = 8                       # places below the products' last that aligned sums keep
-KEPT = 20                       # bits of a product that accumulators keep
+KEPT = 19                       # bits of a product that accumulators keep
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,7 @@ FP8, BF16 = KvCache(format="fp8", **SMALL), KvCache(format="bf16", lanes=1, **SM
 WATCHED = {RamQueue: Unrefused, DeepQueue: Unrefused}
 NUMBERS = ("dot_pair_*", "mean_*", "weight_*", "align", "elements_*", "tally_*", "columns_*")
 TASKS = [
-    *(Task(Intake(kv, 1), IntakeRules, depth=18, patience=60, cover=0, watched=WATCHED,
+    *(Task(Intake(kv, 1), IntakeRules, depth=16, patience=60, cover=0, watched=WATCHED,
            label=f"attention: intake, {kv.format}") for kv in (FP8, BF16)),
     Task(Intake(BF16, 2), IntakeGoesOn, depth=42, cover=0, label="attention: intake goes on"),
     *(Task(Attention(kv.model_copy(update={"lanes": 4}), 1), AttentionRules, depth=30, cover=0, cut=NUMBERS,

@@ -82,7 +82,7 @@ class Intake(Block):
         m, kv, widths, group = Module(), self.kv, self.widths, self.queries
         size, depth = widths.tokens, waiting(kv)
 
-        # The next command waits for its queries, whose load it begins: until that is taken, its slot is another head's.
+        # The next command waits for its queries, whose load it begins: until it is taken, an older head has the slot.
         m.submodules.asked = asked = RamQueue(command(kv, group), 2)
         connect(m, flipped(self.commands), asked.i)
         next, now, loading, refused = asked.o.payload, Signal(command(kv, group)), Signal(), Signal()

@@ -16,10 +16,11 @@ from hw.stream import DeepQueue, RamQueue
 from sim.formal.contract import Contract
 from sim.formal.prove import Task
 
-__all__ = ["TASKS", "AttentionRules", "IntakeRules", "Unrefused"]
+__all__ = ["TASKS", "AttentionEnds", "AttentionRules", "IntakeGoesOn", "IntakeRules", "Unrefused"]
 
 OPEN = 16       # more commands than can be under way
-PATIENCE = 56   # cycles that pass without anything at a port, at most
+WITHIN = 80     # cycles in which a head ends
+WAITS = 2       # cycles that what comes out waits, at most
 SOME = 8        # cycles in which what was given comes through queues
 
 
@@ -178,14 +179,25 @@ class IntakeRules(Heads):
         self.promise("without tokens there is no other error",
                      ~own | (command.tokens != 0) | refused | (final.error == Error.NONE))
 
-        # When nobody else is asked, something moves.
-        stands = Signal(range(RELEASE + 2 * SOME + 2))
-        owed = (heads.valid | finals.valid | loads.valid | (begins != 0) | (ends != 0) | (tokens != 0) | (groups != 0)
-                | (loaded & ~block.full).any() | ~beats.valid | self.moves(beats))
-        m.d.sync += stands.eq(Mux(owed | (to_end == 0), 0, stands + (stands <= RELEASE + 2 * SOME)))
-        self.promise("nothing hangs", stands <= RELEASE + 2 * SOME)
+        self.goes_on(m, to_end, owed=(
+            heads.valid | finals.valid | loads.valid | (begins != 0) | (ends != 0) | (tokens != 0) | (groups != 0)
+            | (loaded & ~block.full).any() | ~beats.valid | self.moves(beats)))
         self.reach("a stream is cut short, and the next head ends well", self.after(
             ended & (final.error == Error.LENGTH)) & ended & (final.error == Error.NONE) & whole)
+
+    def goes_on(self, m, to_end, owed):
+        """When nobody else is asked, something moves."""
+        stands = Signal(range(RELEASE + 2 * SOME + 2))
+        m.d.sync += stands.eq(Mux(owed | (to_end == 0), 0, stands + (stands <= RELEASE + 2 * SOME)))
+        self.promise("nothing hangs", stands <= RELEASE + 2 * SOME)
+
+
+class IntakeGoesOn(IntakeRules):
+    """Of these rules, that nothing hangs: what takes more cycles than can be looked at for all."""
+
+    def promise(self, name, holds):
+        if name == "nothing hangs":
+            super().promise(name, holds)
 
 
 class AttentionRules(Heads):
@@ -235,12 +247,26 @@ class AttentionRules(Heads):
         self.promise("no queries are an error, others are none",
                      ~own | (refused == (completion.error == Error.COMMAND)))
 
-        stands = Signal(range(PATIENCE + 2))
-        still = (to_give != 0) | (to_end != 0)
-        still &= ~results.valid & ~completions.valid & block.beats.valid & block.queries.valid
-        still &= ~self.moves(block.beats) & ~self.moves(block.queries)
-        m.d.sync += stands.eq(Mux(still, stands + (stands <= PATIENCE), 0))
-        self.promise("nothing hangs", stands <= PATIENCE)
+
+class AttentionEnds(Heads):
+    """Where nobody waits, and streams are no longer than a table, heads end within some cycles, one after the other."""
+
+    def rules(self, m, block):
+        results, completions = block.results, block.completions
+        accepted, ended, kv = self.moves(block.commands), self.moves(completions), block.kv
+        _, count, _ = self.streams(m, kv, block.beats)
+        self.require("beats and queries are on offer", block.beats.valid & block.queries.valid)
+        self.require("commands hold", self.steady(block.commands))
+        self.require("streams fit a table", block.beats.payload.last | (count < kv.table * kv.block_tokens))
+        for name, port in ("results", results), ("completions", completions):
+            waits = Signal(2, name=f"{name}_waits")
+            m.d.sync += waits.eq(Mux(port.valid & ~port.ready, waits + 1, 0))
+            self.require(f"{name} are taken within some cycles", port.ready | ~port.valid | (waits != WAITS))
+        to_end, lasts = Signal(range(OPEN)), Signal(range(WITHIN + 2))
+        m.d.sync += to_end.eq(to_end + accepted - ended)
+        m.d.sync += lasts.eq(Mux(ended | (to_end == 0), 0, lasts + (lasts <= WITHIN)))
+        self.promise("a head ends within some cycles", lasts <= WITHIN)
+        self.reach("two heads end", self.after(ended) & ended)
 
 
 SMALL = {"beat": 8, "head_dim": 8, "block_tokens": 2, "table": 3}
@@ -248,8 +274,11 @@ FP8, BF16 = KvCache(format="fp8", **SMALL), KvCache(format="bf16", lanes=1, **SM
 WATCHED = {RamQueue: Unrefused, DeepQueue: Unrefused}
 NUMBERS = ("dot_pair_*", "mean_*", "weight_*", "align", "elements_*", "tally_*", "columns_*")
 TASKS = [
-    *(Task(Intake(kv, 1), IntakeRules, depth=24, patience=120, cover=0, watched=WATCHED,
+    *(Task(Intake(kv, 1), IntakeRules, depth=16, patience=60, cover=0, watched=WATCHED,
            label=f"attention: intake, {kv.format}") for kv in (FP8, BF16)),
-    *(Task(Attention(kv.model_copy(update={"lanes": 4}), 1), AttentionRules, depth=40, cover=0, cut=NUMBERS,
+    Task(Intake(BF16, 2), IntakeGoesOn, depth=42, cover=0, label="attention: intake goes on"),
+    *(Task(Attention(kv.model_copy(update={"lanes": 4}), 1), AttentionRules, depth=30, cover=0, cut=NUMBERS,
            watched=WATCHED | {Intake: IntakeRules}, label=f"attention, {kv.format}") for kv in (FP8, BF16)),
+    Task(Attention(BF16.model_copy(update={"lanes": 4, "table": 1}), 1), AttentionEnds, depth=86, cover=0, cut=NUMBERS,
+         label="attention that nobody waits for"),
 ]

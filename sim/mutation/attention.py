@@ -36,11 +36,12 @@ SHARED = ("intake", "weights")      # that BF16 leaves as they are
 def run(folder, progress, label=""):
     """Judge the mutants, if their label begins so; return a list of `campaign.Verdict`."""
     return [verdict for name, kv in CONFIGS.items()
-            for verdict in judged(name, inside(name, kv), jobs(kv), BENCH, folder, progress, label)]
+            for verdict in judged(name, inside(name), jobs(kv), BENCH, folder, progress, label)]
 
 
-def inside(name, kv):
+def inside(name="attention"):
     """Attention, and what of it is mutated."""
+    kv = CONFIGS[name]
     blocks = {"intake": Intake(kv, GROUP), "weights": Weights(kv, GROUP), "weight": Weight(kv),
               "scores": Scores(kv, GROUP), "align": Align(), "mean": Mean(kv), "elements": Elements(kv),
               "dot_pair": DotPair(kv)}

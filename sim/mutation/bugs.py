@@ -204,6 +204,38 @@ BUGS = [
         "unit.wants[n].eq(o.valid & o.payload.outputs[out])", "unit.wants[n].eq(o.valid)"),
     Bug("a packet's virtual channel is that of the one before", "hw.noc.router",
         "with m.If(lane.taken & ~lane.inside):", "with m.If(lane.taken & lane.o.tail):"),
+    Bug("a head begins with the queries of one that is done", "hw.attention.intake",
+        "(refused | loading & self.full", "(refused | self.full", "attention_intake"),
+    Bug("values are written over others that are not yet summed", "hw.attention.intake",
+        "(waits < depth - 1) & (groups != 2)", "(waits < depth - 1)", "attention_intake"),
+    Bug("a stream that ends early leaves its last group open", "hw.attention.intake",
+        "value_closes.eq(closed & (ahead != 0) & fits)", "value_closes.eq(closed & (ahead == 2) & fits)"),
+    Bug("one sink too many", "hw.attention.intake", "(counts[0] < now.sinks)", "(counts[0] <= now.sinks)"),
+    Bug("a head's first group joins the last head's", "hw.attention.weights",
+        "valued.eq((valued | query.largest.some) & ~now.ends_head)", "valued.eq(valued | query.largest.some)"),
+    Bug("weights are made where others are in use", "hw.attention.weights",
+        "groups.o.valid & self.heads.valid & (used != 2)", "groups.o.valid & self.heads.valid"),
+    Bug("a head without a sink begins with a sum of 2**0", "hw.attention.weight",
+        "known.eq(self.sinks)", "known.eq(1)"),
+    Bug("a group's powers are added to the last group's once more", "hw.attention.weight",
+        "Mux(first, 0, share)", "share"),
+    Bug("the largest score is that of the group before", "hw.attention.scores",
+        "held.some.eq(now.some & ~done.closes)", "held.some.eq(now.some)"),
+    Bug("a query that met a NaN stays so in the next head", "hw.attention.scores",
+        "nan.eq(worse & ~(done.closes & done.ends_head))", "nan.eq(worse)"),
+    Bug("a bad key spoils the next one, too", "hw.attention.scores", "bad & ~item.starts", "bad"),
+    Bug("the first group of a head shifts to an exponent that is past", "hw.attention.align",
+        "(~i.before | (exponent > self.exponent))", "(exponent > self.exponent)"),
+    Bug("the smallest normal number's exponent is that of subnormals", "hw.attention.mean",
+        "none | (field <= 0)", "none | (field < 0)"),
+    Bug("subnormal elements count as if they had a one ahead", "hw.attention.elements",
+        "code[fmt.mantissa:-1].any())))", "~bad(widths, code))))"),
+    Bug("results come without room for them", "hw.attention.attention",
+        "intake.finals.valid & (room != 0)", "intake.finals.valid"),
+    Bug("a head completes with the sums of the next", "hw.attention.attention",
+        "Mux(ends & group.ends, PAUSE,", "Mux(ends & group.ends, 0,"),
+    Bug("a query's element is rounded beyond all bits", "hw.attention.queries",
+        "Cat(low & ~Cat(high).all(), high)", "Cat(low, high)"),
 ]
 
 
@@ -241,6 +273,11 @@ def _judge(bug):
         from sim.mutation.chiplink import check, jobs
 
         return _simulated(check, jobs())
+    if bug.module.startswith("hw.attention"):
+        from sim.attention import run
+        from sim.mutation.attention import CONFIGS, jobs
+
+        return _simulated(run, [job for kv in CONFIGS.values() for job in jobs(kv)])
     if bug.module in ("hw.noc.reduce", "hw.arith.combine"):
         from sim.mutation.noc_reduce import BENCHES
     elif bug.module in ("hw.noc.sender", "hw.noc.receiver", "hw.noc.interface"):
@@ -259,11 +296,11 @@ def _judge(bug):
 
 def _asked(bug):
     """What of its contract the block breaks."""
-    from sim.mutation import campaign, interface, noc_reduce, router
+    from sim.mutation import attention, campaign, interface, noc_reduce, router
     from sim.mutation.judge import breach
 
     targets = [router.CORNER, *(
-        target for each in (campaign, interface, noc_reduce, router) for target in each.inside()[1])]
+        target for each in (campaign, interface, noc_reduce, router, attention) for target in each.inside()[1])]
     task = next(target.task for target in targets if target.label == bug.judge)
     with tempfile.TemporaryDirectory() as folder:
         found = breach(replace(task, depth=task.depth + 6), Path(folder), timeout=200)

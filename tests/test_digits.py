@@ -62,7 +62,7 @@ def test_run_prints_and_reports(tmp_path, capsys, monkeypatch):
     assert figures["digits.equal.fp8"] == 5 * (160 + 96 + 10)
     assert "yes, 1,330" in printed.err
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<svg") == 4                          # three plots and the array
+    assert page.count("<svg") == 5                          # three plots, the array, and what a head looks at
     addresses = re.findall(r"(?:https?:)?//[\w.]+|(?:src|href)=.[^d#][^>]*", page)
     assert set(addresses) <= {"http://www.w3.org", "//www.w3.org"}, "the page must need nothing else"
 

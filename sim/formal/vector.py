@@ -262,5 +262,5 @@ TASKS = [
     Task(Walker(CONFIG), WalkerRules, depth=12, patience=60),
     Task(Issue(CONFIG, 3), IssueRules, depth=20, patience=60),
     Task(Back(2), BackRules, depth=12, patience=60, cut=("finish*",)),
-    Task(Engine(Vector(lanes=2, row_max=32)), EngineRules, depth=12, cover=0, cut=("multiply*", "add", "functions*")),
+    Task(Engine(Vector(lanes=2, row_max=32)), EngineRules, depth=8, cover=0, cut=("multiply*", "add", "functions*")),
 ]

@@ -261,6 +261,6 @@ TASKS = [
     Task(Writer(2), WriterRules, depth=20, patience=60),
     Task(Walker(CONFIG), WalkerRules, depth=12, patience=60),
     Task(Issue(CONFIG, 3), IssueRules, depth=20, patience=60),
-    Task(Back(2), BackRules, depth=20, patience=60, cut=("finish*",)),
-    Task(Engine(Vector(lanes=2, row_max=32)), EngineRules, depth=12, cover=0, cut=("multiply*", "add", "functions*")),
+    Task(Back(2), BackRules, depth=12, patience=60, cut=("finish*",)),
+    Task(Engine(Vector(lanes=2, row_max=32)), EngineRules, depth=8, cover=0, cut=("multiply*", "add", "functions*")),
 ]

@@ -69,6 +69,8 @@ def jobs():
         Job(CONFIG, all_kinds[::-1], stall=0.2, seed=2, latency=3),
         Job(CONFIG, refused, stall=0.3, seed=3),
         Job(CONFIG, short[:30], seed=4, broken={("x", 3): -1, ("y", 4): 1}),
+        Job(CONFIG, [_call(rng, Operation.MUL, Quantize.NONE, 5000, 1, rows=1),
+                     _call(rng, Operation.ADD, Quantize.NONE, 3, 1, rows=520)], seed=6),
         *(Job(CONFIG, [_call(rng, operation, rule, length, 3, rows=rows)], stall=0.9, seed=5)
           for operation, rule, length, rows in ((Operation.RMS_NORM, Quantize.ROW, 3, 60),
                                                 (Operation.MUL, Quantize.MX, 33, 30), (Operation.ADD, 0, 64, 12))),

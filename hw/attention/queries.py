@@ -11,6 +11,7 @@ from golden.scores import Widths
 from hw.arith.formats import Float
 from hw.arith.pipeline import register
 from hw.arith.shift import shift_right
+from hw.attention.elements import largest
 from hw.attention.ports import operand
 from hw.emit import Block
 from hw.ram import Ram
@@ -79,7 +80,7 @@ class Queries(Block):
         at, takes, ends, loads = Signal(range(max(chunks, 2))), Signal(), Signal(), Signal()
         first, nan, closes = Signal(reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
         tops = [Signal(FP32.exponent, name=f"top{n}", reset_less=True) for n in range(min(lanes, 2))]
-        largest, before = Signal(FP32.exponent), Signal(FP32.exponent, reset_less=True)
+        most, before = Signal(FP32.exponent), Signal(FP32.exponent, reset_less=True)
         exponents, bad = [], [nan & (at != 0)]
         for n in range(lanes):
             x, exponent = Float(FP32)(self.i.payload.word_select(n, 32)), Signal(FP32.exponent, name=f"exponent{n}")
@@ -96,15 +97,15 @@ class Queries(Block):
             self.loads.ready.eq((left == 0) & (held != 2)), loads.eq(self.loads.valid & self.loads.ready),
             self.i.ready.eq(left != 0), takes.eq(self.i.valid & self.i.ready), ends.eq(at == chunks - 1),
             row.write_en.eq(takes), row.write_address.eq(at),
-            largest.eq(_largest(m, [*tops, Mux(first, 0, before)])),
+            most.eq(largest(m, [*tops, Mux(first, 0, before)])),
         ]
-        m.d.sync += held.eq(held + loads - self.release), before.eq(largest)
+        m.d.sync += held.eq(held + loads - self.release), before.eq(most)
         with m.If(loads):
             m.d.sync += left.eq(self.loads.payload)
         with m.If(takes):
             m.d.sync += at.eq(Mux(ends, 0, at + 1)), left.eq(left - ends)
             m.d.sync += first.eq(at == 0), nan.eq(Cat(bad).any()), closes.eq(left == 1)
-            m.d.sync += (top.eq(_largest(m, exponents[n::2])) for n, top in enumerate(tops))
+            m.d.sync += (top.eq(largest(m, exponents[n::2])) for n, top in enumerate(tops))
 
         # Out of memory: at once, and without a pause.
         starts, place, going = Signal(), Signal.like(at), Signal()
@@ -121,7 +122,7 @@ class Queries(Block):
         m.d.sync += valid.eq(going)
         with m.If(starts):
             m.d.sync += [
-                shared.eq(largest), shared_nan.eq(nan), last.eq(closes), slot.eq(slot ^ last),
+                shared.eq(most), shared_nan.eq(nan), last.eq(closes), slot.eq(slot ^ last),
                 query.eq(Mux(last, 0, query + 1)),
             ]
         elements = []
@@ -164,14 +165,3 @@ class Queries(Block):
         with m.If(finished):
             m.d.sync += self.full.bit_select(slot, 1).eq(1)
         return m
-
-
-def _largest(m, values):
-    """The largest of some values, in a tree."""
-    while len(values) > 1:
-        pairs, values = [values[n:n + 2] for n in range(0, len(values), 2)], []
-        for pair in pairs:
-            larger = Signal(len(pair[0]))
-            m.d.comb += larger.eq(Mux(pair[0] > pair[-1], pair[0], pair[-1]))
-            values.append(larger)
-    return values[0]

@@ -148,9 +148,10 @@ class Board:
         given, due = call.instruction, self.due[number]
         fields = {"tag": number & 0xFF, "operation": given.operation, "quantize": given.quantize, "k": given.k,
                   "rows": len(call.x), "length": call.x.shape[1],
-                  "second": golden.second(call.y, call.x.shape),
+                  "second": golden.second(call.y, call.x.shape, given.y_format),
                   **{name: int(golden.code(getattr(given, name))) for name in ("alpha", "beta")},
-                  **{name: FORMAT_CODES[getattr(given, name)] for name in ("x_format", "y_format", "result_format")}}
+                  **{name: FORMAT_CODES.get(getattr(given, name), 0)
+                     for name in ("x_format", "y_format", "result_format")}}
         fields["x"], fields["x_pitch"] = self._rows(golden.image(given.x_format, call.x))
         if call.y is not None:
             fields["y"], pitch = self._rows(golden.image(given.y_format, call.y))

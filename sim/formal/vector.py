@@ -5,7 +5,7 @@ from amaranth.hdl import Cat, Mux, Signal
 
 from golden.config import Vector
 from golden.families import FORMAT_CODES
-from golden.formats import FORMATS
+from golden.formats import E8M0, FORMATS, MX_BLOCK
 from golden.isa import Operation, Quantize, Second
 from hw.vector.back import Back
 from hw.vector.engine import Engine
@@ -64,11 +64,14 @@ class WalkerRules(Contract):
                 payload.rows == Mux(again, given.k, given.rows)) & (
                 payload.stride == Mux(again, 0, given[f"{name}_pitch"])) & (
                 payload.address == Mux(heard[name] == 0, given[name], at)))
-            for format, number in FORMAT_CODES.items():
-                fill = block.config.lanes * 32 // FORMATS[format].width
+            bits, scales = 32 * block.config.lanes, (given.second == Second.BLOCK) & (name == "y")
+            held = {format: (bits // FORMATS[format].width, ~scales & (given[f"{name}_format"] == number))
+                    for format, number in FORMAT_CODES.items()}     # elements of a word
+            if name == "y":
+                held["scales"] = bits // E8M0.width * MX_BLOCK, scales
+            for format, (fill, asked) in held.items():
                 enough = (payload.beats * fill >= length) & (payload.beats * fill < length + fill)
-                self.promise(f"{name} asks for whole words of {format}",
-                             ~port.valid | (given[f"{name}_format"] != number) | enough)
+                self.promise(f"{name} asks for whole words of {format}", ~port.valid | ~asked | enough)
         whole = is_[Operation.RMS_NORM] | is_[Operation.SOFTMAX] | (given.quantize == Quantize.ROW)
         self.promise("no row is too long, empty or none", ~(i.valid & sound) | (given.rows != 0) & (
             given.length != 0) & (~whole | (given.length <= block.config.row_max)))

@@ -4,7 +4,7 @@
 import numpy as np
 
 from golden.config import Vector
-from golden.formats import FORMATS, encode
+from golden.formats import FORMATS, MX_BLOCK, encode
 from golden.isa import Operation, Quantize
 from golden.vector import LOG2E, QUANTIZED, Instruction
 from hw.vector.back import Back
@@ -83,9 +83,14 @@ def _call(rng, operation, rule, length, number, rows=2):
     length += length % 2 * (operation == Operation.ROPE)
     x, y = formats[number % 6], formats[number // 6 % 6]
     result = QUANTIZED[rule][number // 2 % len(QUANTIZED[rule])]
-    shape = [None, (rows, length), (1, length), (rows, 1)][number % 4]
+    width = length
+    if operation in (Operation.MUL, Operation.TOP_K) and x in QUANTIZED[Quantize.MX] and number % 4 in (1, 2):
+        y, width = "e8m0", -(-length // MX_BLOCK)
+    shape = [None, (rows, width), (1, width), (rows, 1)][number % 4]
 
     def draw(name, shape):
+        if name == "e8m0":
+            return rng.integers(50, 200, shape).astype(np.uint8)
         return encode(FORMATS[name], rng.standard_normal(shape) * (40 if name == "int8" else 3))
 
     alpha = {Operation.SILU: -LOG2E, Operation.SOFTMAX: LOG2E, Operation.RMS_NORM: 1 / length}.get(operation, 0.75)

@@ -19,7 +19,7 @@ from hw.vector.walker import reads
 from sim.job import submit
 from sim.ports import Memory, Port, pack, unpack
 
-__all__ = ["Board", "Call", "Job", "Run", "run"]
+__all__ = ["Board", "Call", "Job", "Run", "run", "run_all"]
 
 GUARD = 16      # bytes around rows of results that must stay as they are
 
@@ -109,7 +109,13 @@ def run(job, *, waves=False, x_initial="0"):
     AssertionError
         When a result differs from golden in any bit, or the bench fails otherwise.
     """
-    return submit(Engine(job.config), "sim.benches.vector", job, seed=job.seed, waves=waves, x_initial=x_initial)
+    return run_all([job], waves=waves, x_initial=x_initial)[0]
+
+
+def run_all(jobs, *, waves=False, x_initial="0"):
+    """Simulate jobs of one configuration one after the other, each from a reset; return what `run` does, of each."""
+    return submit(Engine(jobs[0].config), "sim.benches.vector", jobs, seed=jobs[0].seed, waves=waves,
+                  x_initial=x_initial)
 
 
 class Board:

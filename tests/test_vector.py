@@ -15,7 +15,7 @@ from golden.vector import LOG2E, Instruction, execute
 from hw.vector.engine import Engine
 from hw.vector.ports import Error
 from sim.formal.cones import cones
-from sim.vector import Call, Job
+from sim.vector import Call, Job, run_all
 from sim.vector import run as run_rtl
 
 LENGTHS = 64, 96, 576, 1000, 2048, 4096
@@ -301,11 +301,10 @@ def test_all_operations_under_stalls(lanes):
     """Bit-exact at no stall and at heavy stall, with every port seen held back and starved."""
     config = Vector(lanes=lanes, row_max=256)
     calls = list(grid(np.random.default_rng(1), config, 1000 if DEEP else 150))
-    run_rtl(Job(config, calls))
-    _, seen = run_rtl(Job(config, calls, stall=0.6, seed=1))
+    stalls = Job(config, calls, stall=0.6, seed=1)
+    (_, seen), *_ = run_all([stalls, Job(config, calls), Job(config, calls, latency=20)])
     for port in PORTS:
         assert seen[port, "held back"] and seen[port, "starved"], f"{port} did not stall both ways"
-    run_rtl(Job(config, calls, latency=20))
 
 
 @pytest.mark.parametrize("lanes", [2, 32] if DEEP else [2])
@@ -332,8 +331,7 @@ def test_one_operation_after_another():
     rng = np.random.default_rng(3)
     calls = [call(rng, rng.choice(Operation), int(rng.integers(1, 4)), 2 * int(rng.integers(1, 5)),
                   second=int(rng.integers(0, 4))) for _ in range(300)]
-    run_rtl(Job(CONFIG, calls))
-    run_rtl(Job(CONFIG, calls, stall=0.3, seed=3))
+    run_all([Job(CONFIG, calls), Job(CONFIG, calls, stall=0.3, seed=3)])
 
 
 def test_many_rows_wait_for_their_sums():
@@ -342,8 +340,7 @@ def test_many_rows_wait_for_their_sums():
     calls = [call(rng, operation, 300, length, rule, result="e4m3") for operation, rule, length in (
         (Operation.RMS_NORM, Quantize.ROW, 3), (Operation.RMS_NORM, Quantize.MX, 40), (Operation.SOFTMAX, 0, 5),
         (Operation.MUL, Quantize.MX_CEIL, 33), (Operation.TOP_K, 0, 4))]
-    run_rtl(Job(CONFIG, calls))
-    run_rtl(Job(CONFIG, calls, stall=0.8, seed=4))
+    run_all([Job(CONFIG, calls), Job(CONFIG, calls, stall=0.8, seed=4)])
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -353,10 +350,9 @@ def test_random_start(seed):
     run_rtl(Job(CONFIG, calls, seed=seed), x_initial="unique")
 
 
-@pytest.mark.parametrize("cycles", [100, 231, 1777])
-def test_reset_in_mid_traffic(cycles):
+def test_reset_in_mid_traffic():
     calls = list(grid(np.random.default_rng(6), CONFIG, 40))
-    run_rtl(Job(CONFIG, calls, stall=0.3, seed=6, reset=cycles))
+    run_all([Job(CONFIG, calls, stall=0.3, seed=6, reset=cycles) for cycles in (100, 231, 1777)])
 
 
 def test_refused_instructions_disturb_nobody():
@@ -403,11 +399,11 @@ def test_longer_rows_where_nothing_waits_for_their_end():
         call(rng, Operation.TOP_K, 2, 1999, k=3)]))
 
 
-@pytest.mark.parametrize("port, number, change", [("x", 1, -1), ("x", 1, 2), ("y", 1, -1), ("y", 1, 1)])
-def test_wrong_responses(port, number, change):
+def test_wrong_responses():
     """A read that comes back short or long: the instruction says so, those around it are exact."""
     rng = np.random.default_rng(9)
     calls = [call(rng, operation, 3, 20) for operation in (Operation.MUL, Operation.ADD, Operation.RMS_NORM)]
-    runs, _ = run_rtl(Job(CONFIG, calls, broken={(port, number): change}))
+    changes = [("x", -1), ("x", 2), ("y", -1), ("y", 1)]
     # What comes beyond an end may come when the next read has begun, and is dropped.
-    assert [one.error for one in runs] == [0, Error.RESPONSE.value, 0]
+    for runs, _ in run_all([Job(CONFIG, calls, broken={(port, 1): change}) for port, change in changes]):
+        assert [one.error for one in runs] == [0, Error.RESPONSE.value, 0]

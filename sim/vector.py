@@ -137,7 +137,7 @@ class Board:
         self.runs = [Run() for _ in job.calls]
         self.areas = []                                     # of each call: where its results and scalars go
         self.instructions = deque(self._instruction(n, call) for n, call in enumerate(job.calls))
-        self.before = bytes(self.memory.data)
+        self.left = np.frombuffer(bytearray(self.memory.data), np.uint8)     # memory as golden leaves it
         self.reads = {name: deque() for name in "xy"}       # (cycle from which on, word)
         self.responses = Counter()
         self.accepted = self.completed = 0
@@ -210,6 +210,7 @@ class Board:
             assert done["tag"] == self.completed & 0xFF, f"completion of {done['tag']}, not {self.completed}"
             one = self.runs[self.completed]
             one.error, one.nans = done["error"], done["nans"]
+            self._compare(self.completed)
             self.completed += 1
         port["completions"].take(stall, random)
         self.quiet = 0 if any(moved.values()) else self.quiet + 1
@@ -235,25 +236,28 @@ class Board:
         self.memory.data[address:address + count] = given["data"].to_bytes(self.size, "little")[:count]
         self.runs[number].finished = self.cycle
 
+    def _compare(self, number):
+        """Compare what a call left with golden; mark the places of its results as written."""
+        call, one, found = self.job.calls[number], self.runs[number], np.frombuffer(self.memory.data, np.uint8)
+        for name, (address, pitch, rows) in self.areas[number].items():
+            for n, row in enumerate(rows):
+                place = slice(address + n * pitch, address + n * pitch + len(row))
+                if one.error == ports.Error.RESPONSE.value:
+                    self.left[place] = found[place]         # of what came in place of operands
+                elif not one.error:
+                    self.left[place] = row
+                    wrong = np.flatnonzero(found[place] != row)
+                    assert not len(wrong), (
+                        f"call {number}, {call.instruction} on {call.x.shape}: {name}, row {n}: {len(wrong)} bytes "
+                        f"differ, first byte {wrong[0]}: {found[place][wrong[0]]:#x}, golden {row[wrong[0]]:#x}")
+        if not one.error:
+            assert one.nans == self.due[number].nans, (
+                f"call {number}, {call.instruction}: {one.nans} NaN counted, golden {self.due[number].nans}")
+            one.result = self.due[number]
+
     def check(self):
-        """Compare all of memory with what golden would have made of it, and the sticky error."""
+        """At the end: nothing but results was written, and the error that sticks is the first one."""
         errors = [one.error for one in self.runs if one.error]
         assert int(self.dut.error.value) == (errors[0] if errors else 0)
-        due, found = np.frombuffer(bytearray(self.before), np.uint8), np.frombuffer(self.memory.data, np.uint8)
-        for number, (call, one, areas) in enumerate(zip(self.job.calls, self.runs, self.areas, strict=True)):
-            for name, (address, pitch, rows) in areas.items():
-                for n, row in enumerate(rows):
-                    place = slice(address + n * pitch, address + n * pitch + len(row))
-                    if one.error == ports.Error.RESPONSE.value:
-                        due[place] = found[place]           # of what came in place of operands
-                    elif not one.error:
-                        due[place] = row
-                        wrong = np.flatnonzero(found[place] != row)
-                        assert not len(wrong), (
-                            f"call {number}, {call.instruction} on {call.x.shape}: {name}, row {n}: {len(wrong)} bytes "
-                            f"differ, first byte {wrong[0]}: {found[place][wrong[0]]:#x}, golden {row[wrong[0]]:#x}")
-            if not one.error:
-                assert one.nans == self.due[number].nans, (
-                    f"call {number}, {call.instruction}: {one.nans} NaN counted, golden {self.due[number].nans}")
-                one.result = self.due[number]
-        assert (due == found).all(), f"byte {np.flatnonzero(due != found)[0]} is no result and was written"
+        found = np.frombuffer(self.memory.data, np.uint8)
+        assert (self.left == found).all(), f"byte {np.flatnonzero(self.left != found)[0]} is no result and was written"

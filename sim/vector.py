@@ -121,6 +121,9 @@ def run_all(jobs, *, waves=False, x_initial="0"):
 class Board:
     """The engine's surroundings, one step a cycle: called after each rising edge, `step` reads what the ports held
     before it and sets what they hold after it. `due` is what golden says of each call, if that is known already.
+
+    Rows lie close together in `memory`, but far apart in the engine's 32 bits of addresses, modulo `span` of which
+    they are where they are: so all bits of addresses and pitches matter.
     """
 
     def __init__(self, dut, job, due=None):
@@ -136,21 +139,25 @@ class Board:
         self.due = due or [golden.execute(call.instruction, call.x, call.y, lanes=lanes) for call in job.calls]
         self.runs = [Run() for _ in job.calls]
         self.areas = []                                     # of each call: where its results and scalars go
-        self.instructions = deque(self._instruction(n, call) for n, call in enumerate(job.calls))
+        self.placed = []                                    # name, address, pitch and number of rows, in turn
+        self.instructions = deque(self._far([self._instruction(n, call) for n, call in enumerate(job.calls)]))
         self.left = np.frombuffer(bytearray(self.memory.data), np.uint8)     # memory as golden leaves it
         self.reads = {name: deque() for name in "xy"}       # (cycle from which on, word)
         self.responses = Counter()
         self.accepted = self.completed = 0
 
-    def _rows(self, rows):
-        """Place rows of bytes, some bytes apart; return address and pitch."""
+    def _rows(self, fields, name, rows):
+        """Place rows of bytes, some bytes apart; note and return address and pitch."""
         pitch = rows.shape[1] + self.rng.randrange(8)
         rows = np.hstack([rows, np.random.default_rng(self.rng.getrandbits(32)).integers(
             0, 256, (len(rows), pitch - rows.shape[1]), np.uint8)])
-        return self.memory.place(rows.tobytes() + self.rng.randbytes(self.size)), pitch
+        address = self.memory.place(rows.tobytes() + self.rng.randbytes(self.size))
+        fields |= {name: address, f"{name}_pitch": pitch}
+        self.placed.append((fields, name, len(rows)))
+        return address, pitch
 
     def _instruction(self, number, call):
-        """Put a call's operands into memory; return its instruction as an integer."""
+        """Put a call's operands into memory; return the fields of its instruction."""
         given, due = call.instruction, self.due[number]
         fields = {"tag": number & 0xFF, "operation": given.operation, "quantize": given.quantize, "k": given.k,
                   "rows": len(call.x), "length": call.x.shape[1],
@@ -158,10 +165,9 @@ class Board:
                   **{name: int(golden.code(getattr(given, name))) for name in ("alpha", "beta")},
                   **{name: FORMAT_CODES.get(getattr(given, name), 0)
                      for name in ("x_format", "y_format", "result_format")}}
-        fields["x"], fields["x_pitch"] = self._rows(golden.image(given.x_format, call.x))
+        self._rows(fields, "x", golden.image(given.x_format, call.x))
         if call.y is not None:
-            fields["y"], pitch = self._rows(golden.image(given.y_format, call.y))
-            fields["y_pitch"] = pitch if len(call.y) > 1 else 0
+            self._rows(fields, "y", golden.image(given.y_format, call.y))
         areas = {}
         for name, found in (("result", due.codes), ("scalars", due.scalars)):
             if found is not None:
@@ -169,12 +175,31 @@ class Board:
                                np.ascontiguousarray(found.reshape(len(found), -1)).view(np.uint8))
                 blank = self.rng.randbytes(areas[name].size)
                 self.memory.place(self.rng.randbytes(GUARD))
-                fields[name], fields[f"{name}_pitch"] = self._rows(
-                    np.frombuffer(blank, np.uint8).reshape(areas[name].shape))
+                place = self._rows(fields, name, np.frombuffer(blank, np.uint8).reshape(areas[name].shape))
                 self.memory.place(self.rng.randbytes(GUARD))
-                areas[name] = fields[name], fields[f"{name}_pitch"], areas[name]
+                areas[name] = *place, areas[name]
         self.areas.append(areas)
-        return pack(self.layout["instructions"], fields | call.fields)
+        return fields
+
+    def _far(self, instructions):
+        """Move rows far apart; return instructions as integers."""
+        self.span = 1 << len(self.memory.data).bit_length()
+        spans = (1 << 32) // self.span
+        self.spans = np.full(len(self.memory.data), -1)     # of each byte: which of them it is in
+        for fields, name, rows in self.placed:
+            first, step = self.rng.randrange(spans), self.rng.randrange(spans)
+            address, pitch = fields[name], fields[f"{name}_pitch"]
+            for n in range(rows):
+                self.spans[address + n * pitch:address + (n + 1) * pitch] = (first + n * step) % spans
+            fields[name] += first * self.span
+            fields[f"{name}_pitch"] = pitch + step * self.span if rows > 1 or name != "y" else 0
+        return [pack(self.layout["instructions"], fields | call.fields)
+                for fields, call in zip(instructions, self.job.calls, strict=True)]
+
+    def _near(self, address):
+        """Where an address is in memory, if anywhere."""
+        span, place = divmod(address % (1 << 32), self.span)
+        return place if place < len(self.spans) and self.spans[place] == span else None
 
     @property
     def finished(self):
@@ -226,14 +251,16 @@ class Board:
         ready = self.cycle + self.job.latency - 1
         for n, address in enumerate(addresses):
             last = n == len(addresses) - 1
-            self.reads[name].append((ready, self.memory.beat(address, self.size) | last << 8 * self.size))
+            place = self._near(address)
+            word = self.rng.getrandbits(8 * self.size) if place is None else self.memory.beat(place, self.size)
+            self.reads[name].append((ready, word | last << 8 * self.size))
 
     def _result(self, given):
         number = self.completed
         assert given["tag"] == number & 0xFF, f"a result of instruction {given['tag']} during {number}"
-        count, address = given["bytes"], given["address"]
-        assert 0 < count <= self.size and address + count <= len(self.memory.data)
-        self.memory.data[address:address + count] = given["data"].to_bytes(self.size, "little")[:count]
+        count, place = given["bytes"], self._near(given["address"])
+        assert 0 < count <= self.size and place is not None and place + count <= len(self.memory.data)
+        self.memory.data[place:place + count] = given["data"].to_bytes(self.size, "little")[:count]
         self.runs[number].finished = self.cycle
 
     def _compare(self, number):

@@ -62,9 +62,21 @@ def jobs():
     refused += [_call(rng, operation, Quantize.NONE, 64, 4) for operation in (Operation.SOFTMAX, Operation.RMS_NORM)]
     for call in refused[-2:]:
         call.fields = {"length": 65}
+    # All exponents in a row; scores as far apart as their powers can be, running up, down and anyhow; equal numbers.
+    wild = [_wild(rng, *rules[n % len(rules)], n) for n in range(3 * len(rules))]
+    scores = [np.float32(far + np.sort(rng.uniform(-135, 0, (4, 40)))[:, ::turn])
+              for far in (-30000, -200, 0, 77, 1000, 30000) for turn in (1, -1)]
+    scores += [np.float32(rng.permuted(each, axis=-1)) for each in scores]
+    spread = [Call(Instruction(Operation.SOFTMAX, "fp32", "fp32", "fp32"), each.view(np.uint32)) for each in scores]
+    nothing = [Call(Instruction(operation, "fp32", "fp32", "fp32", beta=0.0), np.full((2, 9), code, np.uint32))
+               for operation, code in ((Operation.SOFTMAX, 0xFF800000), (Operation.RMS_NORM, 0))]
+    few = np.array([0, 1 << 31, 0x3F800000, 0xBF800000, 0x40000000, 0x7FC00000, 0xFF800000], np.uint32)
+    equal = [Call(Instruction(Operation.TOP_K, "fp32", k=8), rng.choice(few[:n], (6, 50))) for n in (2, 4, 5, 7)]
+    equal += [_call(rng, Operation.TOP_K, Quantize.NONE, 3, 1, rows=70)]
     short = [_call(rng, *rules[n % len(rules)], 2 + 2 * (n % 3), n) for n in range(60)]
     return [
         Job(CONFIG, all_kinds, queue=False),
+        Job(CONFIG, [*spread, *wild, *nothing, *equal], seed=7),
         Job(CONFIG, short, stall=0.4, seed=1),
         Job(CONFIG, all_kinds[::-1], stall=0.2, seed=2, latency=3),
         Job(CONFIG, refused, stall=0.3, seed=3),
@@ -75,6 +87,20 @@ def jobs():
           for operation, rule, length, rows in ((Operation.RMS_NORM, Quantize.ROW, 3, 60),
                                                 (Operation.MUL, Quantize.MX, 33, 30), (Operation.ADD, 0, 64, 12))),
     ]
+
+
+def _wild(rng, operation, rule, number):
+    """A call on FP32 numbers of all sizes, a few of them infinite or none."""
+    def draw(rows):
+        exponent = rng.integers(*[(0, 255), (90, 160), (1, 40), (200, 254)][number % 4], (rows, 40))
+        codes = rng.integers(0, 2, (rows, 40)) << 31 | exponent << 23 | rng.integers(0, 1 << 23, (rows, 40))
+        odd = rng.choice([0x7F800000, 0x7FC00000, 0xFF800000, 0], (rows, 40))
+        return np.where(rng.random((rows, 40)) < 0.005, odd, codes).astype(np.uint32)
+
+    result = QUANTIZED[rule][number % len(QUANTIZED[rule])] if rule else "fp32"
+    beta = rng.uniform(0.1, 1) if operation == Operation.RMS_NORM else rng.uniform(-1, 1)
+    instruction = Instruction(operation, "fp32", "fp32", result, rng.uniform(0.5, 2), beta, rule, 3)
+    return Call(instruction, draw(5), None if number % 3 else draw(1))
 
 
 def _call(rng, operation, rule, length, number, rows=2):

@@ -53,7 +53,8 @@ def jobs():
     rng = np.random.default_rng(1)
     rules = [(operation, rule) for operation in Operation for rule in (
         [Quantize.NONE] if operation in (Operation.SOFTMAX, Operation.TOP_K) else Quantize)]
-    all_kinds = [_call(rng, *rules[n % len(rules)], int(rng.choice([1, 4, 7, 32, 64, 50])), n) for n in range(72)]
+    all_kinds = [_call(rng, *rules[n % len(rules)], int(rng.choice([1, 4, 7, 32, 64, 50])), n, rows=1 + n % 3)
+                 for n in range(72)]
     bad = [{"operation": 7}, {"second": 3}, {"rows": 0}, {"length": 0}, {"x_format": 6}, {"y_format": 7},
            {"result_format": 6}, {"quantize": 2, "result_format": 4}, {"quantize": 1, "result_format": 1}]
     refused = [_call(rng, Operation.MUL, Quantize.NONE, 9, n) for n in range(2 * len(bad))]
@@ -70,10 +71,11 @@ def jobs():
     spread = [Call(Instruction(Operation.SOFTMAX, "fp32", "fp32", "fp32"), each.view(np.uint32)) for each in scores]
     nothing = [Call(Instruction(operation, "fp32", "fp32", "fp32", beta=0.0), np.full((2, 9), code, np.uint32))
                for operation, code in ((Operation.SOFTMAX, 0xFF800000), (Operation.RMS_NORM, 0))]
+    nothing += [Call(Instruction(Operation.MUL), np.full((1, 5001), 0x7FC0, np.uint16))]
     few = np.array([0, 1 << 31, 0x3F800000, 0xBF800000, 0x40000000, 0x7FC00000, 0xFF800000], np.uint32)
     equal = [Call(Instruction(Operation.TOP_K, "fp32", k=8), rng.choice(few[:n], (6, 50))) for n in (2, 4, 5, 7)]
     equal += [_call(rng, Operation.TOP_K, Quantize.NONE, 3, 1, rows=70)]
-    short = [_call(rng, *rules[n % len(rules)], 2 + 2 * (n % 3), n) for n in range(60)]
+    short = [_call(rng, *rules[n % len(rules)], 2 + 2 * (n % 3), n, rows=1 + n % 4) for n in range(60)]
     return [
         Job(CONFIG, all_kinds, queue=False),
         Job(CONFIG, [*spread, *wild, *nothing, *equal], seed=7),

@@ -5,7 +5,7 @@ import numpy as np
 
 from golden.config import Vector
 from golden.formats import FORMATS, MX_BLOCK, encode
-from golden.isa import Operation, Quantize
+from golden.isa import Operation, Quantize, Second
 from golden.vector import LOG2E, QUANTIZED, Instruction
 from hw.vector.back import Back
 from hw.vector.engine import Engine
@@ -56,7 +56,15 @@ def jobs():
     all_kinds = [_call(rng, *rules[n % len(rules)], int(rng.choice([1, 4, 7, 32, 64, 50])), n, rows=1 + n % 3)
                  for n in range(72)]
     bad = [{"operation": 7}, {"second": 3}, {"rows": 0}, {"length": 0}, {"x_format": 6}, {"y_format": 7},
-           {"result_format": 6}, {"quantize": 2, "result_format": 4}, {"quantize": 1, "result_format": 1}]
+           {"result_format": 6}, {"quantize": 2, "result_format": 4}, {"quantize": 1, "result_format": 1},
+           {"quantize": 3, "result_format": 0}, {"quantize": 1, "result_format": 2, "length": 65}]
+    bad += [{"operation": Operation.TOP_K, **each} for each in (
+        {"k": 0}, {"k": 9}, {"k": 8, "length": 7}, {"quantize": 1, "result_format": 2})]
+    bad += [{"operation": Operation.ROPE, "length": 7}, {"operation": Operation.SOFTMAX, "quantize": 1}]
+    bad += [{"operation": Operation.SOFTMAX, "length": 1 << n} for n in range(7, 20)]
+    bad += [{"second": Second.BLOCK, "x_format": n} for n in (0, 1, 4, 6)]
+    bad += [{"second": Second.BLOCK, "x_format": 2, "operation": each} for each in Operation
+            if each not in (Operation.MUL, Operation.TOP_K)]
     refused = [_call(rng, Operation.MUL, Quantize.NONE, 9, n) for n in range(2 * len(bad))]
     for call, fields in zip(refused[::2], bad, strict=True):
         call.fields = fields
@@ -68,6 +76,9 @@ def jobs():
     scores = [np.float32(far + np.sort(rng.uniform(-135, 0, (4, 40)))[:, ::turn])
               for far in (-30000, -200, 0, 77, 1000, 30000) for turn in (1, -1)]
     scores += [np.float32(rng.permuted(each, axis=-1)) for each in scores]
+    lone = np.full((32, 9), -1000, np.float32)      # one score far above all others, in each lane
+    lone[range(32), np.arange(32) % 9] = np.repeat([300, 511, 1023, 5000, 12345, 29999, -1, -200], 4)
+    scores.append(lone)
     spread = [Call(Instruction(Operation.SOFTMAX, "fp32", "fp32", "fp32"), each.view(np.uint32)) for each in scores]
     nothing = [Call(Instruction(operation, "fp32", "fp32", "fp32", beta=0.0), np.full((2, 9), code, np.uint32))
                for operation, code in ((Operation.SOFTMAX, 0xFF800000), (Operation.RMS_NORM, 0))]
@@ -83,8 +94,9 @@ def jobs():
         Job(CONFIG, all_kinds[::-1], stall=0.2, seed=2, latency=3),
         Job(CONFIG, refused, stall=0.3, seed=3),
         Job(CONFIG, short[:30], seed=4, broken={("x", 3): -1, ("y", 4): 1}),
+        Job(CONFIG, equal[:2], seed=8, broken={("x", 1): -1}),      # not the last read of an instruction
         Job(CONFIG, [_call(rng, Operation.MUL, Quantize.NONE, 5000, 1, rows=1),
-                     _call(rng, Operation.ADD, Quantize.NONE, 3, 1, rows=520)], seed=6),
+                     _call(rng, Operation.ADD, Quantize.NONE, 3, 1, rows=650)], seed=6),
         *(Job(CONFIG, [_call(rng, operation, rule, length, 3, rows=rows)], stall=0.9, seed=5)
           for operation, rule, length, rows in ((Operation.RMS_NORM, Quantize.ROW, 3, 60),
                                                 (Operation.MUL, Quantize.MX, 33, 30), (Operation.ADD, 0, 64, 12))),

@@ -28,6 +28,7 @@ class Second(IntEnum):
     ABSENT = 0
     ELEMENT = 1     # a number for each element
     ROW = 2         # one for each row
+    BLOCK = 3       # an E8M0 scale for each block of 32: MX elements become numbers; of `MUL` and `TOP_K`
 
 
 class Quantize(IntEnum):

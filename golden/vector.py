@@ -46,7 +46,7 @@ class Instruction:
     ----------
     operation : Operation
     x_format, y_format, result_format : str
-        Names in `golden.formats.FORMATS`.
+        Names in `golden.formats.FORMATS`. A y of "e8m0" has the scales of blocks of 32 elements of x.
     alpha, beta : float
         Constants, rounded to FP32; see `Operation`.
     quantize : Quantize
@@ -95,14 +95,14 @@ def execute(instruction, x, y=None, *, lanes):
     instruction : Instruction
     x : array (rows, length) of codes
     y : array of codes, or None
-        (rows, length), or (1, length): the same for all rows; or (rows, 1): a number a row.
+        (rows, length), or (1, length): the same for all rows; or (rows, 1): a number a row. Of scales of blocks
+        (rows, blocks) or (1, blocks).
     lanes : int
         Elements of a beat.
     """
     operation, fmt = instruction.operation, FORMATS[instruction.result_format]
     alpha, beta = code(instruction.alpha), code(instruction.beta)
-    x = _operand(instruction.x_format, x)
-    y = code(1) if y is None else _operand(instruction.y_format, y)
+    x, y = _operands(instruction, x, y)
     share, lag = np.broadcast_to(code(1), x.shape[:-1]), 0
     match operation:
         case Operation.MUL | Operation.TOP_K:
@@ -131,9 +131,11 @@ def execute(instruction, x, y=None, *, lanes):
     return Result(fp32.to_format(fmt, found), scales, int(formats.is_nan(FP32, found).sum()))
 
 
-def second(y, shape):
-    """What kind of y an array is."""
-    return Second.ABSENT if y is None else Second.ROW if y.shape[-1] == 1 < shape[-1] else Second.ELEMENT
+def second(y, shape, name):
+    """What kind of y an array of a format is, beside an x of some shape."""
+    if y is None:
+        return Second.ABSENT
+    return Second.BLOCK if name == E8M0.name else Second.ROW if y.shape[-1] == 1 < shape[-1] else Second.ELEMENT
 
 
 def image(name, codes):
@@ -253,9 +255,14 @@ def scale_blocks(fmt, kept, share, ceil=False):
     return np.repeat(factor.astype(np.uint32), MX_BLOCK, -1)[..., :kept.shape[-1]], scales.astype(np.uint8)
 
 
-def _operand(name, codes):
-    """Codes of a format in FP32."""
-    return fp32.flush(formats.encode(FP32, formats.decode(FORMATS[name], codes)))
+def _operands(instruction, x, y):
+    """x and y in FP32; scales of blocks become part of x, exactly."""
+    fmt = FORMATS[instruction.x_format]
+    if y is not None and instruction.y_format == E8M0.name:
+        x, y = formats.dequantize_mx(fmt, x, y), 1
+    else:
+        x, y = formats.decode(fmt, x), 1 if y is None else formats.decode(FORMATS[instruction.y_format], y)
+    return [fp32.flush(formats.encode(FP32, each)) for each in (x, y)]
 
 
 def _largest(x):

@@ -27,9 +27,10 @@ An operation on the rows of x, which lie along its last axis, and of y:
   softmax   of alpha * x, alpha = 1 if not given
   top_k     values and places of the --k largest of x * y, those of a row in an array (k, 2) of float64
 
-y is as large as x, or one row for all, or one number a row. Arrays of floating point are rounded to the format,
-those of unsigned integers are codes of it. With --quantize, rows or blocks of 32 share a scale; what --out writes is
-multiplied by it, unless --codes asks for the codes."""
+y is as large as x, or one row for all, or one number a row; or, with --y-format e8m0, for mul and top_k of MX
+elements (e4m3, e5m2, e2m1), the scales of blocks of 32, one row of them for all or a row each. Arrays of floating
+point are rounded to the format, those of unsigned integers are codes of it. With --quantize, rows or blocks of 32
+share a scale; what --out writes is multiplied by it, unless --codes asks for the codes."""
 
 
 def add_arguments(parser):
@@ -39,8 +40,9 @@ def add_arguments(parser):
         help="chip configuration in TOML (default: %(default)s)")
     add("--x", type=Path, required=True, metavar="X.npy", help="rows, (..., length)")
     add("--y", type=Path, metavar="Y.npy", help="rows, a row, or numbers for rows")
-    for name in "xy":
-        add(f"--{name}-format", default="bf16", choices=QUANTIZED[Quantize.NONE], help="(default: %(default)s)")
+    for name, more in (("x", ()), ("y", (E8M0.name,))):
+        add(f"--{name}-format", default="bf16", choices=(*QUANTIZED[Quantize.NONE], *more),
+            help="(default: %(default)s)")
     add("--output", default="bf16", choices=QUANTIZED[Quantize.NONE], help="results' format (default: bf16)")
     add("--quantize", default="none", choices=[each.name.lower() for each in Quantize],
         help="scales of rows or, in E8M0, of blocks, by the rule of OCP or rounded up (default: none)")
@@ -72,8 +74,14 @@ def run(arguments):
     y = _codes("--y", arguments.y, arguments.y_format) if arguments.y else None
     if y is not None:
         y = y.reshape(-1, y.shape[-1])
-        if y.shape not in (x.shape, (1, x.shape[1]), (len(x), 1)):
-            raise ValueError(f"--y must be {x.shape}, {(1, x.shape[1])} or {(len(x), 1)}, not {y.shape}")
+        scales, blocks = arguments.y_format == E8M0.name, -(-x.shape[1] // MX_BLOCK)
+        allowed = [(len(x), blocks), (1, blocks)] if scales else [x.shape, (1, x.shape[1]), (len(x), 1)]
+        if y.shape not in allowed:
+            raise ValueError(f"--y must be {', '.join(map(str, allowed[:-1]))} or {allowed[-1]}, not {y.shape}")
+        if scales and (operation not in (Operation.MUL, Operation.TOP_K)
+                       or arguments.x_format not in QUANTIZED[Quantize.MX]):
+            raise ValueError(f"--y-format e8m0 is for mul and top_k of {', '.join(QUANTIZED[Quantize.MX])}, "
+                             f"not {arguments.operation} of {arguments.x_format}")
     if arguments.halves:
         x, y = pairs(x), y if y is None else pairs(y)
     instruction = Instruction(operation, arguments.x_format, arguments.y_format, arguments.output,
@@ -169,7 +177,10 @@ def _constants(arguments, operation, x, y):
 def _float64(instruction, x, y):
     """What float64 has to say."""
     x = decode(FORMATS[instruction.x_format], x)
-    y = np.broadcast_to(1.0 if y is None else decode(FORMATS[instruction.y_format], y), x.shape)
+    y = np.ones_like(x[:1]) if y is None else decode(FORMATS[instruction.y_format], y)
+    if instruction.y_format == E8M0.name:
+        y = np.repeat(y, MX_BLOCK, -1)[:, :x.shape[1]]
+    y = np.broadcast_to(y, x.shape)
     alpha, beta = instruction.alpha, instruction.beta
     match instruction.operation:
         case Operation.MUL:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers worth computing with: FP32 codes and integers on the way to them."""
+"""Numbers worth computing with: FP32 codes and integers on the way to them; and what the processor makes of them."""
 
 import numpy as np
 
-__all__ = ["CORNERS", "integers", "pairs"]
+__all__ = ["CORNERS", "ieee", "integers", "pairs"]
 
 # Zeros, subnormals, the smallest and largest normals, one and its neighbours, infinities, NaNs; all signs.
 CORNERS = [sign | code for sign in (0, 1 << 31) for code in (
@@ -31,6 +31,28 @@ def pairs(count, rng):
     a[3], b[3] = a[3] >> zeros << zeros, b[3] >> rest << rest
     x, y = np.meshgrid(corners, corners)
     return np.append(x, a), np.append(y, b)
+
+
+@np.errstate(all="ignore")
+def ieee(operation, a, b):
+    """Sums ("Add") or products ("Multiply") of FP32 codes by the processor's own arithmetic, by the rules of
+    `golden.fp32`: subnormal operands and results are zeros, NaN is canonical.
+    """
+    smallest = np.float32(2.0**-126)
+
+    def flush(x):
+        return np.where(np.abs(x) < smallest, np.copysign(np.float32(0), x), x)
+
+    x, y = (flush(each.view(np.float32)) for each in (a, b))
+    if operation == "Add":
+        result = flush(x + y)           # those that small are exact
+    else:
+        # The processor rounds small products to fewer bits: whether they are below is seen 2**64 above.
+        small, large = np.where(np.abs(x) < np.abs(y), (x, y), (y, x))
+        below = np.abs(small * np.float32(2.0**64) * large) < smallest * np.float32(2.0**64)
+        result = x * y
+        result = np.where((np.abs(result) <= smallest) & below, np.copysign(np.float32(0), result), result)
+    return np.where(np.isnan(result), np.uint32(0x7FC00000), result.view(np.uint32))
 
 
 def integers(count, width, rng):

@@ -34,6 +34,7 @@ BRIEF = ["OPT_FAST=-O1", "VM_PARALLEL_BUILDS=0"]         # in half the time: a b
 EMITTED = {}                                             # Verilog of the blocks that were built, by identity
 WARNINGS = ["-Wno-WIDTH", "-Wno-CASEINCOMPLETE"]         # reasons in `hw.emit.LINT_WAIVERS`
 RUNTIME = ["--vpi", "--trace", "-CFLAGS"]                # options that tell in Verilator's own runtime
+REWRITTEN = "sim/*.py"                                   # assertions that say more; not of all that benches import
 
 
 def simulate(block, bench, *, seed=None, waves=False, env=None, x_initial="0", folder=ROOT / "build" / "sim"):
@@ -84,7 +85,8 @@ def simulate(block, bench, *, seed=None, waves=False, env=None, x_initial="0", f
             hdl_toplevel=block.name, hdl_toplevel_lang="verilog", test_module=bench, seed=seed, waves=waves,
             build_dir=model, test_dir=run, log_file=log, results_xml=str(results),
             plusargs=plusargs if x_initial == "unique" else [],
-            extra_env={"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **env})
+            extra_env={"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+                       "COCOTB_REWRITE_ASSERTION_FILES": REWRITTEN, **env})
     except SystemExit:                     # how the runner says that a test failed
         pass
     if not results.exists():

@@ -19,7 +19,7 @@ from hw.vector.walker import reads
 from sim.job import submit
 from sim.ports import Memory, Port, pack, unpack
 
-__all__ = ["Board", "Call", "Job", "Run", "run"]
+__all__ = ["Board", "Call", "Job", "Run", "run", "run_all"]
 
 GUARD = 16      # bytes around rows of results that must stay as they are
 
@@ -109,12 +109,21 @@ def run(job, *, waves=False, x_initial="0"):
     AssertionError
         When a result differs from golden in any bit, or the bench fails otherwise.
     """
-    return submit(Engine(job.config), "sim.benches.vector", job, seed=job.seed, waves=waves, x_initial=x_initial)
+    return run_all([job], waves=waves, x_initial=x_initial)[0]
+
+
+def run_all(jobs, *, waves=False, x_initial="0"):
+    """Simulate jobs of one configuration one after the other, each from a reset; return what `run` does, of each."""
+    return submit(Engine(jobs[0].config), "sim.benches.vector", jobs, seed=jobs[0].seed, waves=waves,
+                  x_initial=x_initial)
 
 
 class Board:
     """The engine's surroundings, one step a cycle: called after each rising edge, `step` reads what the ports held
     before it and sets what they hold after it. `due` is what golden says of each call, if that is known already.
+
+    Rows lie close together in `memory`, but far apart in the engine's 32 bits of addresses, modulo `span` of which
+    they are where they are: so all bits of addresses and pitches matter.
     """
 
     def __init__(self, dut, job, due=None):
@@ -130,31 +139,35 @@ class Board:
         self.due = due or [golden.execute(call.instruction, call.x, call.y, lanes=lanes) for call in job.calls]
         self.runs = [Run() for _ in job.calls]
         self.areas = []                                     # of each call: where its results and scalars go
-        self.instructions = deque(self._instruction(n, call) for n, call in enumerate(job.calls))
-        self.before = bytes(self.memory.data)
+        self.placed = []                                    # name, address, pitch and number of rows, in turn
+        self.instructions = deque(self._far([self._instruction(n, call) for n, call in enumerate(job.calls)]))
+        self.left = np.frombuffer(bytearray(self.memory.data), np.uint8)     # memory as golden leaves it
         self.reads = {name: deque() for name in "xy"}       # (cycle from which on, word)
         self.responses = Counter()
         self.accepted = self.completed = 0
 
-    def _rows(self, rows):
-        """Place rows of bytes, some bytes apart; return address and pitch."""
+    def _rows(self, fields, name, rows):
+        """Place rows of bytes, some bytes apart; note and return address and pitch."""
         pitch = rows.shape[1] + self.rng.randrange(8)
         rows = np.hstack([rows, np.random.default_rng(self.rng.getrandbits(32)).integers(
             0, 256, (len(rows), pitch - rows.shape[1]), np.uint8)])
-        return self.memory.place(rows.tobytes() + self.rng.randbytes(self.size)), pitch
+        address = self.memory.place(rows.tobytes() + self.rng.randbytes(self.size))
+        fields |= {name: address, f"{name}_pitch": pitch}
+        self.placed.append((fields, name, len(rows)))
+        return address, pitch
 
     def _instruction(self, number, call):
-        """Put a call's operands into memory; return its instruction as an integer."""
+        """Put a call's operands into memory; return the fields of its instruction."""
         given, due = call.instruction, self.due[number]
         fields = {"tag": number & 0xFF, "operation": given.operation, "quantize": given.quantize, "k": given.k,
                   "rows": len(call.x), "length": call.x.shape[1],
-                  "second": golden.second(call.y, call.x.shape),
+                  "second": golden.second(call.y, call.x.shape, given.y_format),
                   **{name: int(golden.code(getattr(given, name))) for name in ("alpha", "beta")},
-                  **{name: FORMAT_CODES[getattr(given, name)] for name in ("x_format", "y_format", "result_format")}}
-        fields["x"], fields["x_pitch"] = self._rows(golden.image(given.x_format, call.x))
+                  **{name: FORMAT_CODES.get(getattr(given, name), 0)
+                     for name in ("x_format", "y_format", "result_format")}}
+        self._rows(fields, "x", golden.image(given.x_format, call.x))
         if call.y is not None:
-            fields["y"], pitch = self._rows(golden.image(given.y_format, call.y))
-            fields["y_pitch"] = pitch if len(call.y) > 1 else 0
+            self._rows(fields, "y", golden.image(given.y_format, call.y))
         areas = {}
         for name, found in (("result", due.codes), ("scalars", due.scalars)):
             if found is not None:
@@ -162,12 +175,31 @@ class Board:
                                np.ascontiguousarray(found.reshape(len(found), -1)).view(np.uint8))
                 blank = self.rng.randbytes(areas[name].size)
                 self.memory.place(self.rng.randbytes(GUARD))
-                fields[name], fields[f"{name}_pitch"] = self._rows(
-                    np.frombuffer(blank, np.uint8).reshape(areas[name].shape))
+                place = self._rows(fields, name, np.frombuffer(blank, np.uint8).reshape(areas[name].shape))
                 self.memory.place(self.rng.randbytes(GUARD))
-                areas[name] = fields[name], fields[f"{name}_pitch"], areas[name]
+                areas[name] = *place, areas[name]
         self.areas.append(areas)
-        return pack(self.layout["instructions"], fields | call.fields)
+        return fields
+
+    def _far(self, instructions):
+        """Move rows far apart; return instructions as integers."""
+        self.span = 1 << len(self.memory.data).bit_length()
+        spans = (1 << 32) // self.span
+        self.spans = np.full(len(self.memory.data), -1)     # of each byte: which of them it is in
+        for fields, name, rows in self.placed:
+            first, step = self.rng.randrange(spans), self.rng.randrange(spans)
+            address, pitch = fields[name], fields[f"{name}_pitch"]
+            for n in range(rows):
+                self.spans[address + n * pitch:address + (n + 1) * pitch] = (first + n * step) % spans
+            fields[name] += first * self.span
+            fields[f"{name}_pitch"] = pitch + step * self.span if rows > 1 or name != "y" else 0
+        return [pack(self.layout["instructions"], fields | call.fields)
+                for fields, call in zip(instructions, self.job.calls, strict=True)]
+
+    def _near(self, address):
+        """Where an address is in memory, if anywhere."""
+        span, place = divmod(address % (1 << 32), self.span)
+        return place if place < len(self.spans) and self.spans[place] == span else None
 
     @property
     def finished(self):
@@ -203,6 +235,7 @@ class Board:
             assert done["tag"] == self.completed & 0xFF, f"completion of {done['tag']}, not {self.completed}"
             one = self.runs[self.completed]
             one.error, one.nans = done["error"], done["nans"]
+            self._compare(self.completed)
             self.completed += 1
         port["completions"].take(stall, random)
         self.quiet = 0 if any(moved.values()) else self.quiet + 1
@@ -218,35 +251,40 @@ class Board:
         ready = self.cycle + self.job.latency - 1
         for n, address in enumerate(addresses):
             last = n == len(addresses) - 1
-            self.reads[name].append((ready, self.memory.beat(address, self.size) | last << 8 * self.size))
+            place = self._near(address)
+            word = self.rng.getrandbits(8 * self.size) if place is None else self.memory.beat(place, self.size)
+            self.reads[name].append((ready, word | last << 8 * self.size))
 
     def _result(self, given):
         number = self.completed
         assert given["tag"] == number & 0xFF, f"a result of instruction {given['tag']} during {number}"
-        count, address = given["bytes"], given["address"]
-        assert 0 < count <= self.size and address + count <= len(self.memory.data)
-        self.memory.data[address:address + count] = given["data"].to_bytes(self.size, "little")[:count]
+        count, place = given["bytes"], self._near(given["address"])
+        assert 0 < count <= self.size and place is not None and place + count <= len(self.memory.data)
+        self.memory.data[place:place + count] = given["data"].to_bytes(self.size, "little")[:count]
         self.runs[number].finished = self.cycle
 
+    def _compare(self, number):
+        """Compare what a call left with golden; mark the places of its results as written."""
+        call, one, found = self.job.calls[number], self.runs[number], np.frombuffer(self.memory.data, np.uint8)
+        for name, (address, pitch, rows) in self.areas[number].items():
+            for n, row in enumerate(rows):
+                place = slice(address + n * pitch, address + n * pitch + len(row))
+                if one.error == ports.Error.RESPONSE.value:
+                    self.left[place] = found[place]         # of what came in place of operands
+                elif not one.error:
+                    self.left[place] = row
+                    wrong = np.flatnonzero(found[place] != row)
+                    assert not len(wrong), (
+                        f"call {number}, {call.instruction} on {call.x.shape}: {name}, row {n}: {len(wrong)} bytes "
+                        f"differ, first byte {wrong[0]}: {found[place][wrong[0]]:#x}, golden {row[wrong[0]]:#x}")
+        if not one.error:
+            assert one.nans == self.due[number].nans, (
+                f"call {number}, {call.instruction}: {one.nans} NaN counted, golden {self.due[number].nans}")
+            one.result = self.due[number]
+
     def check(self):
-        """Compare all of memory with what golden would have made of it, and the sticky error."""
+        """At the end: nothing but results was written, and the error that sticks is the first one."""
         errors = [one.error for one in self.runs if one.error]
         assert int(self.dut.error.value) == (errors[0] if errors else 0)
-        due, found = np.frombuffer(bytearray(self.before), np.uint8), np.frombuffer(self.memory.data, np.uint8)
-        for number, (call, one, areas) in enumerate(zip(self.job.calls, self.runs, self.areas, strict=True)):
-            for name, (address, pitch, rows) in areas.items():
-                for n, row in enumerate(rows):
-                    place = slice(address + n * pitch, address + n * pitch + len(row))
-                    if one.error == ports.Error.RESPONSE.value:
-                        due[place] = found[place]           # of what came in place of operands
-                    elif not one.error:
-                        due[place] = row
-                        wrong = np.flatnonzero(found[place] != row)
-                        assert not len(wrong), (
-                            f"call {number}, {call.instruction} on {call.x.shape}: {name}, row {n}: {len(wrong)} bytes "
-                            f"differ, first byte {wrong[0]}: {found[place][wrong[0]]:#x}, golden {row[wrong[0]]:#x}")
-            if not one.error:
-                assert one.nans == self.due[number].nans, (
-                    f"call {number}, {call.instruction}: {one.nans} NaN counted, golden {self.due[number].nans}")
-                one.result = self.due[number]
-        assert (due == found).all(), f"byte {np.flatnonzero(due != found)[0]} is no result and was written"
+        found = np.frombuffer(self.memory.data, np.uint8)
+        assert (self.left == found).all(), f"byte {np.flatnonzero(self.left != found)[0]} is no result and was written"

@@ -244,6 +244,13 @@ def test_operations_of_the_vector_engine(matrices):
     found = vector(folder, "rope", "--golden", "--halves", "--y", str(folder / "y.npy"), "--y-format", "fp32")
     turned = (a[:, :25] + 1j * a[:, 25:]) * np.exp(1j * angles)
     np.testing.assert_allclose(found, np.concatenate([turned.real, turned.imag], -1), rtol=0.02, atol=0.02)
+    mx = ["--y", str(folder / "s.npy"), "--y-format", "e8m0", "--x-format", "e4m3", "--golden"]
+    written = vector(folder, "mul", "--golden", "--output", "e4m3", "--quantize", "mx", "--scales", mx[1])
+    codes = vector(folder, "mul", "--golden", "--output", "e4m3", "--quantize", "mx", "--codes")
+    np.save(folder / "codes.npy", codes)
+    np.testing.assert_array_equal(vector(folder, "mul", "--x", str(folder / "codes.npy"), *mx), written)
+    with pytest.raises(SystemExit, match="--y-format e8m0 is for mul and top_k of e4m3, e5m2, e2m1, not silu of e4m3"):
+        vector(folder, "silu", "--x", str(folder / "codes.npy"), *mx)
     np.save(folder / "y.npy", np.ones((2, 50)))
     with pytest.raises(SystemExit, match=r"--y must be \(9, 50\), \(1, 50\) or \(9, 1\), not \(2, 50\)"):
         vector(folder, "mul", "--y", str(folder / "y.npy"))

@@ -2,6 +2,7 @@
 """`golden.vector` against float64, and the engine against it."""
 
 import os
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from golden.vector import LOG2E, Instruction, execute
 from hw.vector.engine import Engine
 from hw.vector.ports import Error
 from sim.formal.cones import cones
-from sim.vector import Call, Job
+from sim.vector import Call, Job, run_all
 from sim.vector import run as run_rtl
 
 LENGTHS = 64, 96, 576, 1000, 2048, 4096
@@ -193,6 +194,46 @@ def test_scaled_blocks(name, rule):
     assert found.scalars[5, 0] == found.scalars[6, 1] == E8M0.nan and found.nans == 64
 
 
+@pytest.mark.parametrize("name", vector.QUANTIZED[Quantize.MX])
+def test_elements_times_scales_of_blocks(name):
+    """All codes under all scales are what their bits say, exactly, or beyond FP32's normal numbers."""
+    fmt = FORMATS[name]
+    x = np.arange(1 << fmt.width, dtype=np.uint8).repeat(2).reshape(1, -1)      # 16 codes a block, or fewer
+    for scale in range(256):
+        y = np.full((1, -(-x.size // 32)), scale, np.uint8)
+        found, = execute(Instruction(Operation.MUL, name, E8M0.name, "fp32"), x, y, lanes=4).codes
+        for code, got in zip(x[0].tolist(), found.tolist(), strict=True):
+            exponent, fraction = code >> fmt.mantissa & (1 << fmt.exponent) - 1, code & (1 << fmt.mantissa) - 1
+            sign = code >> fmt.width - 1 << 31
+            if scale == 255 or name == "e4m3" and code & 0x7F == 0x7F or name == "e5m2" and code & 0x7F > 0x7C:
+                due = fp32.NAN
+            elif name == "e5m2" and code & 0x7F == 0x7C:
+                due = sign | fp32.INF
+            else:
+                value = (Fraction(fraction, 1 << fmt.mantissa) + (exponent != 0)) * (
+                    Fraction(2) ** (max(exponent, 1) - fmt.bias + scale - 127))
+                due = sign | (0 if value < Fraction(2) ** -126 else fp32.INF if value >= 2**128 else
+                              int(np.float32(float(value)).view(np.uint32)))
+            assert got == due, f"{name} {code:x} under {scale}: {got:08x}, not {due:08x}"
+
+
+@pytest.mark.parametrize("rule", [Quantize.MX, Quantize.MX_CEIL])
+@pytest.mark.parametrize("name", vector.QUANTIZED[Quantize.MX])
+def test_what_is_scaled_by_blocks_reads_back(name, rule):
+    """Near what it was before, from the largest numbers to the smallest, and not changed by being written again."""
+    rng, fmt = np.random.default_rng(9), FORMATS[name]
+    x = encode(FP32, rng.standard_normal((300, 77)) * 2.0 ** rng.integers(-126, 125, (300, 1)))
+    written = run(Operation.MUL, x, result_format=name, quantize=rule)
+    def read(written):
+        given = Instruction(Operation.MUL, name, E8M0.name, "fp32")
+        return execute(given, written.codes, written.scalars, lanes=4).codes
+    found = read(written)
+    place = np.repeat(decode(E8M0, written.scalars), 32, -1)[:, :77] * 2.0**fmt.lsb
+    bound = np.maximum(np.abs(values(x)) * 2.0 ** -(fmt.mantissa + (rule == Quantize.MX_CEIL)), place / 2)
+    assert (np.abs(values(found) - values(x)) <= np.maximum(bound, 2.0**-126)).all()
+    np.testing.assert_array_equal(read(run(Operation.MUL, found, result_format=name, quantize=rule)), found)
+
+
 @pytest.mark.parametrize("quantize", [Quantize.ROW, Quantize.MX])
 def test_norm_and_scale_in_one(quantize):
     """As close to float64 as the norm first and then the scales."""
@@ -216,6 +257,9 @@ DEEP = "DEEP" in os.environ
 def draw(rng, name, shape, specials=0.0):
     """Codes of a format; a fraction of them any at all, NaN and infinite ones included."""
     fmt = FORMATS[name]
+    if fmt is E8M0:
+        drawn, specials = rng.integers(100, 150, shape), max(specials, 0.2)
+        return np.where(rng.random(shape) < specials, rng.integers(0, 256, shape), drawn).astype(np.uint8)
     size = 40 if fmt is INT8 else 2
     drawn = encode(fmt, rng.standard_normal(shape) * size * np.exp(rng.uniform(-3, 3, (*shape[:-1], 1))))
     return np.where(rng.random(shape) < specials, rng.integers(0, 1 << fmt.width, shape), drawn).astype(fmt.dtype)
@@ -223,8 +267,12 @@ def draw(rng, name, shape, specials=0.0):
 
 def call(rng, operation, rows, length, quantize=Quantize.NONE, *, x="bf16", y="bf16", result="bf16", second=1,
          specials=0.0, k=1):
-    """A random call; `second` chooses what y is: absent, all of it, one row, a number a row."""
-    shape = [None, (rows, length), (1, length), (rows, 1)][second]
+    """A random call; `second` chooses what y is: absent, all of it, one row, a number a row.
+
+    Scales of blocks, all of them or one row, are a y of "e8m0".
+    """
+    width = -(-length // 32) if y == E8M0.name else length
+    shape = [None, (rows, width), (1, width), (rows, 1)][second]
     alpha = {Operation.SILU: -LOG2E, Operation.SOFTMAX: LOG2E, Operation.RMS_NORM: 1 / length}.get(operation, 0.75)
     beta = 1e-5 if operation == Operation.RMS_NORM else -1.5
     return Call(Instruction(operation, x, y, result, alpha, beta, quantize, k), draw(rng, x, (rows, length), specials),
@@ -241,9 +289,11 @@ def grid(rng, config, count):
         length = min(int(rng.choice([*lengths, rng.integers(1, 300)])), config.row_max)
         length += length % 2 * (operation == Operation.ROPE)
         k = int(rng.integers(1, min(length, 8) + 1))
-        yield call(rng, operation, int(rng.integers(1, 6)), length, rule, k=k, x=str(rng.choice(FORMATS_OF)),
-                   y=str(rng.choice(FORMATS_OF)), result=str(rng.choice(vector.QUANTIZED[rule])),
-                   second=int(rng.integers(0, 4)), specials=rng.choice([0, 0, 0.01]))
+        x, y, second = str(rng.choice(FORMATS_OF)), str(rng.choice(FORMATS_OF)), int(rng.integers(0, 4))
+        if operation in (Operation.MUL, Operation.TOP_K) and rng.random() < 0.3:
+            x, y, second = str(rng.choice(vector.QUANTIZED[Quantize.MX])), E8M0.name, int(rng.integers(1, 3))
+        yield call(rng, operation, int(rng.integers(1, 6)), length, rule, k=k, x=x, y=y, second=second,
+                   result=str(rng.choice(vector.QUANTIZED[rule])), specials=rng.choice([0, 0, 0.01]))
 
 
 @pytest.mark.parametrize("lanes", [4, 16] if DEEP else [4])
@@ -251,11 +301,10 @@ def test_all_operations_under_stalls(lanes):
     """Bit-exact at no stall and at heavy stall, with every port seen held back and starved."""
     config = Vector(lanes=lanes, row_max=256)
     calls = list(grid(np.random.default_rng(1), config, 1000 if DEEP else 150))
-    run_rtl(Job(config, calls))
-    _, seen = run_rtl(Job(config, calls, stall=0.6, seed=1))
+    stalls = Job(config, calls, stall=0.6, seed=1)
+    (_, seen), *_ = run_all([stalls, Job(config, calls), Job(config, calls, latency=20)])
     for port in PORTS:
         assert seen[port, "held back"] and seen[port, "starved"], f"{port} did not stall both ways"
-    run_rtl(Job(config, calls, latency=20))
 
 
 @pytest.mark.parametrize("lanes", [2, 32] if DEEP else [2])
@@ -264,13 +313,25 @@ def test_fewest_and_most_lanes(lanes):
     run_rtl(Job(config, list(grid(np.random.default_rng(2), config, 60)), stall=0.3, seed=2))
 
 
+def test_all_scales_of_blocks():
+    """Under each there are elements of all kinds, in rows longer than a word of scales."""
+    calls = []
+    for name in vector.QUANTIZED[Quantize.MX]:
+        fmt = FORMATS[name]
+        x = np.arange(8192).reshape(256, 32).astype(np.uint32) * 0x9E3779B1 >> 32 - fmt.width
+        scales = np.arange(256, dtype=np.uint8)
+        for shape in (256, 1), (2, 128):
+            calls.append(Call(Instruction(Operation.MUL, name, E8M0.name, "fp32"),
+                              x.astype(np.uint8).reshape(shape[0], -1), scales.reshape(shape)))
+    run_rtl(Job(CONFIG, calls))
+
+
 def test_one_operation_after_another():
     """Short rows of all kinds, mixed, so that many instructions are under way."""
     rng = np.random.default_rng(3)
     calls = [call(rng, rng.choice(Operation), int(rng.integers(1, 4)), 2 * int(rng.integers(1, 5)),
                   second=int(rng.integers(0, 4))) for _ in range(300)]
-    run_rtl(Job(CONFIG, calls))
-    run_rtl(Job(CONFIG, calls, stall=0.3, seed=3))
+    run_all([Job(CONFIG, calls), Job(CONFIG, calls, stall=0.3, seed=3)])
 
 
 def test_many_rows_wait_for_their_sums():
@@ -279,8 +340,7 @@ def test_many_rows_wait_for_their_sums():
     calls = [call(rng, operation, 300, length, rule, result="e4m3") for operation, rule, length in (
         (Operation.RMS_NORM, Quantize.ROW, 3), (Operation.RMS_NORM, Quantize.MX, 40), (Operation.SOFTMAX, 0, 5),
         (Operation.MUL, Quantize.MX_CEIL, 33), (Operation.TOP_K, 0, 4))]
-    run_rtl(Job(CONFIG, calls))
-    run_rtl(Job(CONFIG, calls, stall=0.8, seed=4))
+    run_all([Job(CONFIG, calls), Job(CONFIG, calls, stall=0.8, seed=4)])
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -290,17 +350,20 @@ def test_random_start(seed):
     run_rtl(Job(CONFIG, calls, seed=seed), x_initial="unique")
 
 
-@pytest.mark.parametrize("cycles", [100, 231, 1777])
-def test_reset_in_mid_traffic(cycles):
+def test_reset_in_mid_traffic():
     calls = list(grid(np.random.default_rng(6), CONFIG, 40))
-    run_rtl(Job(CONFIG, calls, stall=0.3, seed=6, reset=cycles))
+    run_all([Job(CONFIG, calls, stall=0.3, seed=6, reset=cycles) for cycles in (100, 231, 1777)])
 
 
 def test_refused_instructions_disturb_nobody():
     """Each bad instruction completes with its code and writes nothing; those around it are exact."""
     rng = np.random.default_rng(7)
     bad = [
-        (Operation.MUL, {"operation": 7}, Error.OPERATION), (Operation.MUL, {"second": 3}, Error.OPERATION),
+        (Operation.MUL, {"operation": 7}, Error.OPERATION),
+        *((operation, {"second": 3, "x_format": 2}, Error.OPERATION) for operation in Operation
+          if operation not in (Operation.MUL, Operation.TOP_K)),
+        *((operation, {"second": 3, "x_format": x}, Error.FORMAT)
+          for operation in (Operation.MUL, Operation.TOP_K) for x in (0, 1, 4, 6)),
         (Operation.TOP_K, {"k": 0}, Error.OPERATION), (Operation.TOP_K, {"k": 9}, Error.OPERATION),
         (Operation.TOP_K, {"quantize": 1, "result_format": 2}, Error.OPERATION),
         (Operation.SOFTMAX, {"quantize": 2, "result_format": 2}, Error.OPERATION),
@@ -336,11 +399,11 @@ def test_longer_rows_where_nothing_waits_for_their_end():
         call(rng, Operation.TOP_K, 2, 1999, k=3)]))
 
 
-@pytest.mark.parametrize("port, number, change", [("x", 1, -1), ("x", 1, 2), ("y", 1, -1), ("y", 1, 1)])
-def test_wrong_responses(port, number, change):
+def test_wrong_responses():
     """A read that comes back short or long: the instruction says so, those around it are exact."""
     rng = np.random.default_rng(9)
     calls = [call(rng, operation, 3, 20) for operation in (Operation.MUL, Operation.ADD, Operation.RMS_NORM)]
-    runs, _ = run_rtl(Job(CONFIG, calls, broken={(port, number): change}))
+    changes = [("x", -1), ("x", 2), ("y", -1), ("y", 1)]
     # What comes beyond an end may come when the next read has begun, and is dropped.
-    assert [one.error for one in runs] == [0, Error.RESPONSE.value, 0]
+    for runs, _ in run_all([Job(CONFIG, calls, broken={(port, 1): change}) for port, change in changes]):
+        assert [one.error for one in runs] == [0, Error.RESPONSE.value, 0]

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from golden.families import FORMAT_CODES
-from golden.formats import FORMATS, FP32, MX_BLOCK
+from golden.formats import E4M3, E8M0, FORMATS, FP32, MX_BLOCK
 from golden.isa import K_MAX, LENGTH, ROWS, Operation, Quantize, Second
 from hw.emit import Block
 from hw.vector.back import tail
@@ -36,9 +36,9 @@ class Unpack(Block):
     i : In(stream.Signature(struct(data, bad)))
     format : In(3)
     same : In(1)
-        A row has one element, which all lanes take in every beat.
-    take, ends : In(1)
-        The beat is used; it is the last of its row.
+        All lanes take the same element.
+    take, next, ends : In(1)
+        The beat is used; the next one has other elements; it is the last of its row.
     o : Out(ArrayLayout(32, lanes)), valid : Out(1), bad : Out(1)
         Codes, anything above them.
     """
@@ -47,13 +47,14 @@ class Unpack(Block):
         self.lanes = lanes
         super().__init__({
             "i": In(stream.Signature(data.StructLayout({"data": 32 * lanes, "bad": 1}))), "format": In(3),
-            "same": In(1), "take": In(1), "ends": In(1),
+            "same": In(1), "take": In(1), "next": In(1), "ends": In(1),
             "o": Out(data.ArrayLayout(32, lanes)), "valid": Out(1), "bad": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         index, last, word, leaves = Signal(3), Signal(3), Signal.like(self.i.payload), Signal()
+        place, step = Signal(range(self.lanes)), Signal()       # of the byte that all take; on to other lanes' elements
         m.d.comb += self.i.ready.eq(~self.valid | leaves)
         with m.If(self.i.ready):
             m.d.sync += self.valid.eq(self.i.valid), word.eq(self.i.payload)
@@ -62,15 +63,22 @@ class Unpack(Block):
                 width = FORMATS[name].width
                 with m.Case(number):
                     beats, codes = FP32.width // width, Signal(width * self.lanes, name=name)
+                    one = codes.word_select(place, width) if width == E8M0.width else codes[:width]
                     m.d.comb += [
                         codes.eq(word.data.word_select(index[:ceil_log2(beats)], width * self.lanes)),
                         last.eq(beats - 1),
-                        *(self.o[n].eq(Mux(self.same, codes[:width], codes.word_select(n, width)))
+                        *(self.o[n].eq(Mux(self.same, one, codes.word_select(n, width)))
                           for n in range(self.lanes)),
                     ]
-        with m.If(self.take & ~self.same):
-            m.d.sync += index.eq(Mux(self.ends | (index == last), 0, index + 1))
-        m.d.comb += leaves.eq(self.take & (self.ends | (index == last) & ~self.same)), self.bad.eq(word.bad & leaves)
+        with m.If(self.take):
+            m.d.sync += [
+                place.eq(Mux(self.ends, 0, place + (self.same & self.next))),
+                index.eq(Mux(self.ends | step & (index == last), 0, index + step)),
+            ]
+        m.d.comb += [
+            step.eq(self.next & (~self.same | place.all())),
+            leaves.eq(self.take & (self.ends | step & (index == last))), self.bad.eq(word.bad & leaves),
+        ]
         return m
 
 
@@ -109,17 +117,21 @@ class Issue(Part):
         row, number, turn = Signal(ROWS), Signal(LENGTH), Signal(range(K_MAX + 1))     # turn: passes before this one
         take, ends, ends_row, ends_all = Signal(), Signal(), Signal(), Signal()
         kept, units = (Signal(range(most + 1), init=most) for most in (config.depth, config.units))    # room
-        wait, second = Signal(range(self.settle + 1)), Signal()
+        wait, second, scaled = Signal(range(self.settle + 1)), Signal(), Signal()
+        per_block = MX_BLOCK // config.lanes
+        fills = number[:ceil_log2(per_block)] == per_block - 1      # the beat is its block's last
         m.d.comb += [
-            second.eq(given.second != Second.ABSENT),
+            second.eq(given.second != Second.ABSENT), scaled.eq(given.second == Second.BLOCK),
             take.eq(self.work.valid & x.valid & (y.valid | ~second) & (kept != 0) & (units != 0) & (wait == 0)),
             ends.eq(number + 1 == given.beats),
             ends_row.eq(ends & (turn + 1 == given.passes)),
             ends_all.eq(ends_row & (row + 1 == given.rows)),
             self.work.ready.eq(take & ends_all),
-            x.format.eq(given.x_format), x.take.eq(take), x.ends.eq(ends),
-            y.format.eq(given.y_format), y.take.eq(take & second), y.ends.eq(ends),
-            y.same.eq(given.second == Second.ROW),
+            x.format.eq(given.x_format), x.take.eq(take), x.next.eq(1), x.ends.eq(ends),
+            y.format.eq(Mux(scaled, FORMAT_CODES[E4M3.name], given.y_format)),      # bytes
+            y.take.eq(take & second), y.ends.eq(ends),
+            y.same.eq(scaled | (given.second == Second.ROW)),
+            y.next.eq(Mux(scaled, fills, given.second != Second.ROW)),
         ]
         for unpack, words in ((x, flipped(self.x)), (y, flipped(self.y))):
             connect(m, words, unpack.i)
@@ -136,11 +148,10 @@ class Issue(Part):
 
         # What goes with the beat.
         top_k, block, bad, new = Signal(), Signal(), Signal(), Signal(beat(config.lanes))
-        per_block = MX_BLOCK // config.lanes
         quantized = given.quantize != Quantize.NONE
         m.d.comb += [
             top_k.eq(given.operation == Operation.TOP_K),
-            block.eq(given.quantize[1] & (number[:ceil_log2(per_block)] == per_block - 1)),
+            block.eq(given.quantize[1] & fills),
             new.valid.eq(take), new.operation.eq(given.operation), new.again.eq(turn != 0),
             new.tail.count.eq(Mux(ends, given.rest + 1, config.lanes)),
             new.tail.format.eq(given.result_format), new.tail.quantize.eq(given.quantize),

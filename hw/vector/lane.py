@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The front of the engine: what becomes of an element before anything of its row is known."""
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from golden.families import FORMAT_CODES
-from golden.formats import FORMATS, FP32
+from golden.formats import E8M0, FORMATS, FP32
 from golden.isa import Operation, Second
 from golden.tables import LIFT, WHOLE
 from hw.arith.convert import ToFp32
@@ -70,6 +70,14 @@ class Operands(Block):
                 y[n].eq(Mux(second == Second.ABSENT, ONE, to_y.o)),
             ]
         turned = y[1] ^ Const(1 << 31, 32)
+
+        # A block's scale is 2**(code - bias), in FP32 but for the smallest. So of small ones x takes 2**-64, which is a
+        # matter of two bits: exponents of MX elements are near 0.
+        code, scale, scaled, small = codes[1][0][:E8M0.width], Signal(32), Signal(), Signal()
+        m.d.comb += [
+            scaled.eq(second == Second.BLOCK), small.eq(scaled & ~code[-1]),
+            scale.eq(Cat(Const(0, FP32.mantissa - 1), code.all(), Mux(small, Cat(code[:6], ~code[6], code[6]), code))),
+        ]
         for n, o in enumerate(self.o):
             next = Signal(factors(), name=f"next{n}")
             m.d.comb += next.a.eq(x[n]), next.b.eq(self.alpha), next.c.eq(x[n]), next.d.eq(y[n])
@@ -80,6 +88,10 @@ class Operands(Block):
                     m.d.comb += next.b.eq(y[0]), next.c.eq(x[1 - n]), next.d.eq(y[1] if n else turned)
                 with m.Case(Operation.RMS_NORM):
                     m.d.comb += next.b.eq(x[n])
+            with m.If(scaled):
+                m.d.comb += next.d.eq(scale)
+            with m.If(small):
+                m.d.comb += next.c[29:31].eq(Cat(x[n][30], x[n][29:31].all()))
             m.d.comb += o.eq(register(m, next, f"factors{n}"))
         return m
 

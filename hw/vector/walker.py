@@ -6,7 +6,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from golden.families import FORMAT_CODES
-from golden.formats import FORMATS, FP32
+from golden.formats import E8M0, FORMATS, FP32, MX_BLOCK
 from golden.isa import K_MAX, LENGTH, ROWS, Operation, Quantize, Second
 from hw.fetch import request
 from hw.vector.ports import Error, Part, instruction
@@ -80,7 +80,10 @@ class Walker(Part):
                 for known, number in FORMAT_CODES.items():
                     with m.Case(number):
                         fill = log + (FP32.width // FORMATS[known].width).bit_length() - 1  # a word: 2**fill elements
-                        m.d.comb += o.beats.eq(length + (1 << fill) - 1 >> fill)
+                        m.d.comb += o.beats.eq(_words(length, fill))
+            if name == "y":
+                with m.If(given.second == Second.BLOCK):
+                    m.d.comb += o.beats.eq(_words(length, log + (MX_BLOCK * FP32.width // E8M0.width).bit_length() - 1))
             m.d.comb += [
                 o.address.eq(Mux(row == 0, given[name], at[name])),
                 o.stride.eq(Mux(again, 0, pitch)), o.rows.eq(Mux(again, given.k, given.rows)),
@@ -124,17 +127,29 @@ class Walker(Part):
         no_k = (given.k == 0) | (given.k > K_MAX)
         known = {name: Signal(name=f"known_{name}") for name in ("x", "y", "result")}
         m.d.comb += [flag.eq(given[f"{name}_format"] <= max(FORMAT_CODES.values())) for name, flag in known.items()]
-        unscalable = [FORMAT_CODES[name] for name in ("fp32", "bf16")]
-        m.d.comb += short.eq(~Cat(given.result_format == each for each in unscalable).any() & ~(
-            given.quantize[1] & (given.result_format == FORMAT_CODES["int8"])))
-        with m.If(~Cat(is_.values()).any() | (given.second > max(Second))
-                  | (is_[Operation.TOP_K] & (no_k | scaled)) | (is_[Operation.SOFTMAX] & scaled)):
+        blocks = given.second == Second.BLOCK
+        m.d.comb += short.eq(~_is(given.result_format, "fp32", "bf16") & ~(
+            given.quantize[1] & _is(given.result_format, "int8")))
+        with m.If(~Cat(is_.values()).any()
+                  | (is_[Operation.TOP_K] & (no_k | scaled)) | (is_[Operation.SOFTMAX] & scaled)
+                  | (blocks & ~is_[Operation.MUL] & ~is_[Operation.TOP_K])):
             m.d.comb += fault.eq(Error.OPERATION)
         with m.Elif((given.rows == 0) | (given.length == 0) | (is_[Operation.ROPE] & given.length[0])
                     | (whole & (given.length > self.config.row_max))
                     | (is_[Operation.TOP_K] & (given.length < given.k))):
             m.d.comb += fault.eq(Error.DIMENSION)
-        with m.Elif(~known["x"] | ((given.second != Second.ABSENT) & ~known["y"])
+        with m.Elif(~known["x"] | ((given.second != Second.ABSENT) & ~blocks & ~known["y"])
+                    | (blocks & _is(given.x_format, "fp32", "bf16", "int8"))
                     | (~is_[Operation.TOP_K] & ~known["result"]) | (scaled & ~short)):
             m.d.comb += fault.eq(Error.FORMAT)
         return fault
+
+
+def _is(format, *names):
+    """Whether the format is one of these."""
+    return Cat(format == FORMAT_CODES[name] for name in names).any()
+
+
+def _words(length, fill):
+    """Words that hold so many elements, 2**fill each."""
+    return length + (1 << fill) - 1 >> fill

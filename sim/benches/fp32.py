@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bench of the blocks of `hw.arith.fp32`, in `Lanes`, against `golden.fp32`.
+"""Bench of the blocks of `hw.arith.fp32`, in `Lanes`, against `golden.fp32` and the processor.
 
 `OPERATION` names the block. 40,000 random operands of each kind, a million with `DEEP` set.
 """
@@ -13,7 +13,7 @@ from golden import fp32
 from golden.formats import FP32, is_nan
 from hw.arith import fp32 as blocks
 from sim.lanes import drive
-from sim.operands import integers, pairs
+from sim.operands import ieee, integers, pairs
 
 COUNT = 1_000_000 if os.environ.get("DEEP") else 40_000
 
@@ -26,6 +26,8 @@ async def arithmetic(dut):
     a, b = pairs(COUNT, np.random.default_rng(cocotb.RANDOM_SEED))
     results, = await drive(dut, getattr(blocks, operation).latency, "o", a=a, b=b)
     _compare(results, golden(a, b), a, b)
+    if not scale:
+        _compare(results, ieee(operation, a, b), a, b)
 
     # Every kind of outcome was there, and often.
     magnitude = results & 0x7FFFFFFF

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bench of `hw.vector.engine.Engine`: runs a job of `sim.vector`, compares with golden, leaves the runs in a file."""
+"""Bench of `hw.vector.engine.Engine`: runs jobs of `sim.vector`, compares with golden, leaves the runs in a file."""
 
 import cocotb
 from cocotb.triggers import RisingEdge
@@ -13,20 +13,27 @@ QUIET = 5_000       # cycles without a transfer after which the engine counts as
 
 @cocotb.test()
 async def calls(dut):
-    job = given()
     dut.clear.value = 0
-    if job.reset:
-        board = Board(dut, job)
-        await reset(dut)
-        for _ in range(job.reset):
-            await RisingEdge(dut.clk)
-            board.step()
+    done = []
+    for job in given():
+        if job.reset:
+            board = Board(dut, job)
+            await reset(dut, running=bool(done))
+            for _ in range(job.reset):
+                await RisingEdge(dut.clk)
+                board.step()
+        done.append(await play(dut, job, running=bool(done or job.reset)))
+    finish(done)
+
+
+async def play(dut, job, running):
+    """The runs of a job, from a reset on, and what its ports saw."""
     board = Board(dut, job)
-    await reset(dut, running=bool(job.reset))
+    await reset(dut, running=running)
     while not board.finished:
         await RisingEdge(dut.clk)
         board.step()
         assert board.quiet < QUIET, (
             f"nothing moved for {QUIET} cycles; {board.completed} of {len(job.calls)} instructions done")
     board.check()
-    finish((board.runs, board.seen))
+    return board.runs, board.seen

@@ -28,7 +28,7 @@ async def mutants(dut):
         dut.mutant.value = number
         for n, job in enumerate(jobs):
             try:
-                seen = await play(dut, job, golden[n])
+                seen = await play(dut, job, golden[n], due[n])
                 assert seen == due[n], "errors or cycles differ"
             except (AssertionError, LookupError, ValueError, OverflowError, MemoryError) as error:
                 found[number] = n, str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -36,8 +36,10 @@ async def mutants(dut):
     Path(os.environ["FAILURES"]).write_bytes(pickle.dumps(found))
 
 
-async def play(dut, job, results):
-    """Run a job from a reset on; return errors and, where nothing stalls, cycles."""
+async def play(dut, job, results, due=None):
+    """Run a job from a reset on; return how its calls ended, whose error sticks, and after how many cycles all were
+    done. Gives up where that is not as `due`.
+    """
     board = Board(dut, job, results)
     await reset(dut, running=True)
     held = {}                                       # what waits on each output
@@ -48,7 +50,18 @@ async def play(dut, job, results):
             now = int(port.payload.value) if int(port.valid.value) else None
             assert held.get(name) in (None, now), f"{name} changed while it waited"
             held[name] = None if port.taking else now
+        before = board.completed
         board.step()
         assert board.quiet < QUIET, f"nothing moved for {QUIET} cycles"
+        if due:
+            ends, _, cycles = due
+            assert board.cycle <= cycles, f"not done after {cycles} cycles"
+            assert board.completed == before or ended(job, board.runs[before]) == ends[before], (
+                f"error or cycles of call {before} differ")
     board.check()
-    return [(run.error, None if job.stall else run.cycles) for run in board.runs], int(dut.error_tag.value)
+    return [ended(job, run) for run in board.runs], int(dut.error_tag.value), board.cycle
+
+
+def ended(job, run):
+    """How a call ended and, where nothing stalls, after how many cycles."""
+    return run.error, None if job.stall else run.cycles

@@ -4,8 +4,8 @@
 import numpy as np
 
 from golden.config import Vector
-from golden.formats import FORMATS, encode
-from golden.isa import Operation, Quantize
+from golden.formats import FORMATS, MX_BLOCK, encode
+from golden.isa import Operation, Quantize, Second
 from golden.vector import LOG2E, QUANTIZED, Instruction
 from hw.vector.back import Back
 from hw.vector.engine import Engine
@@ -53,28 +53,68 @@ def jobs():
     rng = np.random.default_rng(1)
     rules = [(operation, rule) for operation in Operation for rule in (
         [Quantize.NONE] if operation in (Operation.SOFTMAX, Operation.TOP_K) else Quantize)]
-    all_kinds = [_call(rng, *rules[n % len(rules)], int(rng.choice([1, 4, 7, 32, 64, 50])), n) for n in range(72)]
+    all_kinds = [_call(rng, *rules[n % len(rules)], int(rng.choice([1, 4, 7, 32, 64, 50])), n, rows=1 + n % 3)
+                 for n in range(72)]
     bad = [{"operation": 7}, {"second": 3}, {"rows": 0}, {"length": 0}, {"x_format": 6}, {"y_format": 7},
-           {"result_format": 6}, {"quantize": 2, "result_format": 4}, {"quantize": 1, "result_format": 1}]
+           {"result_format": 6}, {"quantize": 2, "result_format": 4}, {"quantize": 1, "result_format": 1},
+           {"quantize": 3, "result_format": 0}, {"quantize": 1, "result_format": 2, "length": 65}]
+    bad += [{"operation": Operation.TOP_K, **each} for each in (
+        {"k": 0}, {"k": 9}, {"k": 8, "length": 7}, {"quantize": 1, "result_format": 2})]
+    bad += [{"operation": Operation.ROPE, "length": 7}, {"operation": Operation.SOFTMAX, "quantize": 1}]
+    bad += [{"operation": Operation.SOFTMAX, "length": 1 << n} for n in range(7, 20)]
+    bad += [{"second": Second.BLOCK, "x_format": n} for n in (0, 1, 4, 6)]
+    bad += [{"second": Second.BLOCK, "x_format": 2, "operation": each} for each in Operation
+            if each not in (Operation.MUL, Operation.TOP_K)]
     refused = [_call(rng, Operation.MUL, Quantize.NONE, 9, n) for n in range(2 * len(bad))]
     for call, fields in zip(refused[::2], bad, strict=True):
         call.fields = fields
     refused += [_call(rng, operation, Quantize.NONE, 64, 4) for operation in (Operation.SOFTMAX, Operation.RMS_NORM)]
     for call in refused[-2:]:
         call.fields = {"length": 65}
-    short = [_call(rng, *rules[n % len(rules)], 2 + 2 * (n % 3), n) for n in range(60)]
+    # All exponents in a row; scores as far apart as their powers can be, running up, down and anyhow; equal numbers.
+    wild = [_wild(rng, *rules[n % len(rules)], n) for n in range(3 * len(rules))]
+    scores = [np.float32(far + np.sort(rng.uniform(-135, 0, (4, 40)))[:, ::turn])
+              for far in (-30000, -200, 0, 77, 1000, 30000) for turn in (1, -1)]
+    scores += [np.float32(rng.permuted(each, axis=-1)) for each in scores]
+    lone = np.full((32, 9), -1000, np.float32)      # one score far above all others, in each lane
+    lone[range(32), np.arange(32) % 9] = np.repeat([300, 511, 1023, 5000, 12345, 29999, -1, -200], 4)
+    scores.append(lone)
+    spread = [Call(Instruction(Operation.SOFTMAX, "fp32", "fp32", "fp32"), each.view(np.uint32)) for each in scores]
+    nothing = [Call(Instruction(operation, "fp32", "fp32", "fp32", beta=0.0), np.full((2, 9), code, np.uint32))
+               for operation, code in ((Operation.SOFTMAX, 0xFF800000), (Operation.RMS_NORM, 0))]
+    nothing += [Call(Instruction(Operation.MUL), np.full((1, 5001), 0x7FC0, np.uint16))]
+    few = np.array([0, 1 << 31, 0x3F800000, 0xBF800000, 0x40000000, 0x7FC00000, 0xFF800000], np.uint32)
+    equal = [Call(Instruction(Operation.TOP_K, "fp32", k=8), rng.choice(few[:n], (6, 50))) for n in (2, 4, 5, 7)]
+    equal += [_call(rng, Operation.TOP_K, Quantize.NONE, 3, 1, rows=70)]
+    short = [_call(rng, *rules[n % len(rules)], 2 + 2 * (n % 3), n, rows=1 + n % 4) for n in range(60)]
     return [
         Job(CONFIG, all_kinds, queue=False),
+        Job(CONFIG, [*spread, *wild, *nothing, *equal], seed=7),
         Job(CONFIG, short, stall=0.4, seed=1),
         Job(CONFIG, all_kinds[::-1], stall=0.2, seed=2, latency=3),
         Job(CONFIG, refused, stall=0.3, seed=3),
         Job(CONFIG, short[:30], seed=4, broken={("x", 3): -1, ("y", 4): 1}),
+        Job(CONFIG, equal[:2], seed=8, broken={("x", 1): -1}),      # not the last read of an instruction
         Job(CONFIG, [_call(rng, Operation.MUL, Quantize.NONE, 5000, 1, rows=1),
-                     _call(rng, Operation.ADD, Quantize.NONE, 3, 1, rows=520)], seed=6),
+                     _call(rng, Operation.ADD, Quantize.NONE, 3, 1, rows=650)], seed=6),
         *(Job(CONFIG, [_call(rng, operation, rule, length, 3, rows=rows)], stall=0.9, seed=5)
           for operation, rule, length, rows in ((Operation.RMS_NORM, Quantize.ROW, 3, 60),
                                                 (Operation.MUL, Quantize.MX, 33, 30), (Operation.ADD, 0, 64, 12))),
     ]
+
+
+def _wild(rng, operation, rule, number):
+    """A call on FP32 numbers of all sizes, a few of them infinite or none."""
+    def draw(rows):
+        exponent = rng.integers(*[(0, 255), (90, 160), (1, 40), (200, 254)][number % 4], (rows, 40))
+        codes = rng.integers(0, 2, (rows, 40)) << 31 | exponent << 23 | rng.integers(0, 1 << 23, (rows, 40))
+        odd = rng.choice([0x7F800000, 0x7FC00000, 0xFF800000, 0], (rows, 40))
+        return np.where(rng.random((rows, 40)) < 0.005, odd, codes).astype(np.uint32)
+
+    result = QUANTIZED[rule][number % len(QUANTIZED[rule])] if rule else "fp32"
+    beta = rng.uniform(0.1, 1) if operation == Operation.RMS_NORM else rng.uniform(-1, 1)
+    instruction = Instruction(operation, "fp32", "fp32", result, rng.uniform(0.5, 2), beta, rule, 3)
+    return Call(instruction, draw(5), None if number % 3 else draw(1))
 
 
 def _call(rng, operation, rule, length, number, rows=2):
@@ -83,9 +123,14 @@ def _call(rng, operation, rule, length, number, rows=2):
     length += length % 2 * (operation == Operation.ROPE)
     x, y = formats[number % 6], formats[number // 6 % 6]
     result = QUANTIZED[rule][number // 2 % len(QUANTIZED[rule])]
-    shape = [None, (rows, length), (1, length), (rows, 1)][number % 4]
+    width = length
+    if operation in (Operation.MUL, Operation.TOP_K) and x in QUANTIZED[Quantize.MX] and number % 4 in (1, 2):
+        y, width = "e8m0", -(-length // MX_BLOCK)
+    shape = [None, (rows, width), (1, width), (rows, 1)][number % 4]
 
     def draw(name, shape):
+        if name == "e8m0":
+            return rng.integers(50, 200, shape).astype(np.uint8)
         return encode(FORMATS[name], rng.standard_normal(shape) * (40 if name == "int8" else 3))
 
     alpha = {Operation.SILU: -LOG2E, Operation.SOFTMAX: LOG2E, Operation.RMS_NORM: 1 / length}.get(operation, 0.75)

@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from golden.llama import Llama, perplexity
 from golden.model import Model
 from sw import text
+from sw.compiler import checkpoint
 
 MODELS = {
     "tiny-100k": (Model(vocabulary=text.VOCABULARY, hidden=64, intermediate=128, layers=2, heads=2, kv_heads=1,
@@ -33,7 +34,8 @@ MODELS = {
                       head_dim=32, positions=512, tied=True), 3600),
 }
 """Descriptions, and for how many steps they are trained."""
-BATCH, CONTEXT = 16, 256
+BATCH, CONTEXT = 4096, 256                      # tokens of a step, and of a sequence
+STRETCH = 1 / 6                                 # of the steps, at the end, with sequences of the model's whole context
 RATE, WARMUP, FLOOR = 3e-3, 200, 0.05           # the rate goes up for some steps, then down to a share of itself
 BETAS, DECAY, CLIP = (0.9, 0.98), 0.1, 1.0      # AdamW (Loshchilov and Hutter, 2019)
 KEEP = 100                                      # steps between states that are kept
@@ -145,7 +147,7 @@ def train(model, steps, path):
     What it has at such times goes to a file, from which it goes on.
     """
     update, tokens = updater(model, steps), text.training()
-    begins = text.lines(tokens, CONTEXT)
+    begins = {length: text.lines(tokens, length) for length in (CONTEXT, model.positions)}
     weights = start(model)
     means, squares = ({name: np.zeros_like(array) for name, array in weights.items()} for _ in range(2))
     losses, seconds = [], 0.0
@@ -155,8 +157,9 @@ def train(model, steps, path):
     while len(losses) * KEEP < steps:
         costs = []
         for step in range(len(losses) * KEEP, (len(losses) + 1) * KEEP):
-            chosen = np.random.default_rng((SEED, step)).choice(begins, BATCH)
-            sequences = text.sequences(tokens, chosen, CONTEXT)
+            length = CONTEXT if step < (1 - STRETCH) * steps else model.positions
+            chosen = np.random.default_rng((SEED, step)).choice(begins[length], BATCH // length)
+            sequences = text.sequences(tokens, chosen, length)
             weights, means, squares, cost = update(weights, means, squares, step, sequences)
             costs.append(cost)
         losses.append(round(float(np.mean(costs)), 4))
@@ -197,16 +200,24 @@ def write(folder, model, weights):
               metadata={"format": "pt"})
 
 
-def report(folder, name, model, weights, losses, seconds):
-    """How a checkpoint came about."""
-    checks = text.held_out(CONTEXT)
-    rounded = {key: np.float32(array.astype(bfloat16)) for key, array in weights.items()}
-    measured = perplexity(Llama(model, rounded, np.float32), checks)
+def report(folder, name, losses, seconds):
+    """How a checkpoint came about, and how good it is as it stands there."""
+    found = checkpoint.read(folder)
+    checks = text.held_out(found.model.positions)
+    measured = perplexity(Llama(found.model, found.values(np.float32), np.float32), checks)
     (folder / "training.json").write_text(json.dumps({
-        "model": name, "parameters": model.parameters, "steps": len(losses) * KEEP, "batch": BATCH, "context": CONTEXT,
-        "text": f"standard library of Python {platform.python_version()}", "bytes": len(text.training()),
-        "bytes_held_out": CONTEXT * len(checks), "perplexity_held_out": round(measured, 4), "seconds": round(seconds),
-        "losses": losses, "sha256": sha256((folder / "model.safetensors").read_bytes()).hexdigest()}, indent=1) + "\n")
+        "model": name,
+        "parameters": found.model.parameters,
+        "sha256": sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "text": f"standard library of Python {platform.python_version()}",
+        "bytes": len(text.training()),
+        "bytes_held_out": checks[:, 1:].size,
+        "perplexity_held_out": round(measured, 4),
+        "steps": len(losses) * KEEP,
+        "tokens_a_step": BATCH,
+        "context": [CONTEXT, found.model.positions],
+        "seconds": round(seconds),
+        "losses": losses}, indent=1) + "\n")
     print(f"{folder}: perplexity {measured:.3f} a byte on text held out")
 
 
@@ -222,7 +233,7 @@ def main(argv=None):
     state.parent.mkdir(parents=True, exist_ok=True)
     weights, losses, seconds = train(model, options.steps or steps, state)
     write(options.out, model, weights)
-    report(options.out, options.model, model, weights, losses, seconds)
+    report(options.out, options.model, losses, seconds)
 
 
 if __name__ == "__main__":

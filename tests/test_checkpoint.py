@@ -154,6 +154,28 @@ def test_refused_config(tmp_path, key, value, sentence):
     refused(write(tmp_path, settings(family, MODEL) | {key: value}, tensors()), f"config.json: {sentence}")
 
 
+ODD = [None, True, -1, 0, 2.5, 10 ** 30, float("nan"), "24", [], [None], {}, {"rope_type": []}, {"quant_method": {}}]
+
+
+@pytest.mark.parametrize("family", ["Qwen2ForCausalLM", "MistralForCausalLM"])
+def test_any_config(tmp_path, family):
+    """Whatever a key has, it is read or refused in a line."""
+    model = next(iter(MODELS[family].values()))
+    config, stored = settings(family, model), tensors(model=model)
+    keys = [*config, "rope_scaling", "rope_parameters", "layer_types", "quantization_config", "max_window_layers",
+            "attention_bias", "mlp_bias", "partial_rotary_factor"]
+    if family.startswith("Qwen"):
+        config |= {"use_sliding_window": True, "sliding_window": 3}
+    write(tmp_path, config, stored)
+    for key in keys:
+        for value in ODD:
+            (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
+            try:
+                read(tmp_path)
+            except CheckpointError as error:
+                assert "\n" not in str(error)
+
+
 def test_heads_that_do_not_divide(tmp_path):
     config = {key: value for key, value in CONFIG.items() if key != "head_dim"} | {"num_attention_heads": 14}
     refused(write(tmp_path, config, tensors()),

@@ -152,7 +152,7 @@ def _windows(config, family, layers):
     if family.startswith("Llama") or qwen and not config.get("use_sliding_window"):
         window = None
     for key, value, least in ("sliding_window", window, 1), ("max_window_layers", full, 0):
-        if value is not None and (not isinstance(value, int) or value < least):
+        if value is not None and (type(value) is not int or value < least):
             raise CheckpointError(f"{key} = {json.dumps(value)}: must be an integer, {least} or more")
     if not isinstance(layers, int) or layers > MOST_LAYERS:
         return ()

@@ -34,10 +34,23 @@ async def mutants(dut):
     Path(os.environ["FAILURES"]).write_bytes(pickle.dumps(found))
 
 
+class Cleared(Board):
+    """Looks at the error after each head, and clears it."""
+
+    def step(self):
+        before = self.completed
+        super().step()
+        ended = self.completed != before
+        self.dut.clear.value = ended
+        if ended:
+            self.check_error()
+            self.cleared = self.completed
+
+
 async def play(dut, job):
     """Run a job from a reset on; return the errors of all heads, and how many cycles they took."""
     dut.clear.value = 0
-    board = Board(dut, job)
+    board = (Board if job.queue else Cleared)(dut, job)
     await reset(dut, running=True)
     while not board.finished:
         await RisingEdge(dut.clk)

@@ -48,8 +48,8 @@ class Job:
         For tests: heads, and how many beats to add at their ends or, negative, to leave out.
     flagged : set of (int, int)
         For tests: heads and numbers of their beats that come with an error.
-    interrupted : int
-        For tests: cycles after which a reset cuts everything short, to begin again.
+    interrupted : tuple of int
+        For tests: cycles after each of which a reset cuts everything short, to begin again.
     """
 
     kv: object
@@ -63,7 +63,7 @@ class Job:
     commands: dict = field(default_factory=dict)
     broken: dict = field(default_factory=dict)
     flagged: set = field(default_factory=set)
-    interrupted: int = 0
+    interrupted: tuple = ()
 
 
 @dataclass

@@ -141,7 +141,7 @@ def _lanes(widths, codes):
     field = codes >> fmt.mantissa & (1 << fmt.exponent) - 1
     bad = field == BF16.inf >> BF16.mantissa if widths.aligned else is_nan(fmt, codes)
     significands = np.where(bad, 0, codes & (1 << fmt.mantissa) - 1 | (field != 0) << fmt.mantissa)
-    exponents = np.where(bad, 0, np.maximum(field - 1, 0))
+    exponents = np.maximum(np.where(bad, 0, field), 1) - 1 + widths.least
     return _Lanes(np.where(codes >> fmt.width - 1, -significands, significands), exponents, bad)
 
 

@@ -49,6 +49,11 @@ class Widths:
         return self.elements // 2
 
     @property
+    def slots(self):
+        """Groups whose values are gathered at a time. A group of several blocks waits for keys among its values."""
+        return 2 if self.tokens <= self.kv.block_tokens else 4
+
+    @property
     def columns(self):
         """Pairs of columns that a row of values has."""
         return -(-self.kv.head_dim // 2)
@@ -62,6 +67,16 @@ class Widths:
     def significand(self):
         """Bits of an element's significand."""
         return self.fmt.mantissa + 1
+
+    @property
+    def least(self):
+        """Exponent of the smallest numbers: their field's, or such that it says by how far products shift."""
+        return 1 if self.aligned else 0
+
+    @property
+    def places(self):
+        """Bits of the number of places by which a product is shifted."""
+        return 5 if self.aligned else 4
 
     @property
     def span(self):
@@ -86,7 +101,7 @@ class Widths:
     @property
     def unit(self):
         """Exponent of a sum's last place, without those of operands and scales."""
-        return self.fmt.lsb - (GUARD if self.aligned else E8M0.bias)
+        return self.fmt.lsb - self.least - (GUARD if self.aligned else E8M0.bias)
 
     @property
     def drop(self):

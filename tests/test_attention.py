@@ -265,15 +265,21 @@ def test_heads_of_no_tokens_wait_for_their_queries():
     run(Job(config, group, [draw(rng, config, group, tokens) for tokens in (9, 0, 0, 9, 1, 1, 0, 0, 0, 1, 9)]))
 
 
-def test_no_beat_waits():
-    """Of heads that follow each other; after one alone, the columns of a group, and perhaps of one before."""
-    config, group = UNITS["fp8"]
+@pytest.mark.parametrize("config, group", [UNITS["fp8"], (cache("fp8", 16, 16, table=64), 2)],
+                         ids=["group of a block", "group of two blocks"])
+def test_no_beat_waits(config, group):
+    """Of heads that follow each other, also if they are not of whole groups."""
     given = [head(config, *normal(config, group, tokens)) for tokens in (64, 200, 100, 64, 128)]
     runs, _ = run(Job(config, group, given))
     beats = [beat for one in runs for beat in one.beats]
     assert len(beats) / (beats[-1] - beats[0] + 1) > 0.95
-    runs, _ = run(Job(config, group, given[:2], queue=False))
-    assert max(one.beyond for one in runs) <= config.head_dim + 16
+
+
+def test_a_head_alone():
+    """After its last beat pass the columns of a group, and perhaps those that are left of the one before."""
+    config, group = UNITS["fp8"]
+    runs, _ = run(Job(config, group, [head(config, *normal(config, group, n)) for n in (64, 17)], queue=False))
+    assert [one.beyond for one in runs] == [config.head_dim // 2 + 15, config.head_dim + 8]
 
 
 def test_groups_that_cannot_be():

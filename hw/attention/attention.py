@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention: queries and a head's stream of keys and values in, weighed means of the values out."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -107,8 +107,8 @@ class Attention(Block):
         asked = later(m, Cat(intake.key, intake.key_slot, intake.key_beat), lead, "asked")
         m.d.comb += [
             elements.i.eq(codes), elements.grouped.eq(~intake.row.valid),
-            elements.group_top.eq(Mux(register(m, step.slot, "group_slot"), tally.tops[1], tally.tops[0])),
-            weights.read_weights.eq(weighed.valid), weights.weights_slot.eq(weighed.slot),
+            elements.group_top.eq(Array(tally.tops)[register(m, step.slot, "group_slot")]),
+            weights.read_weights.eq(weighed.valid), weights.weights_slot.eq(weighed.slot[0]),
             queries.read_en.eq(asked[0]), queries.read_slot.eq(asked[1]), queries.read_beat.eq(asked[2:]),
         ]
         of_key = register(m, asked[0], "of_key")
@@ -136,7 +136,7 @@ class Attention(Block):
         nan, attends = Signal(group), register(m, weighed, "attends")
         with m.If(attends.valid & attends.first):
             m.d.sync += nan.eq(Mux(attends.starts, 0, nan) | Cat(
-                (weights.attends[g] & Mux(attends.slot, tally.bads[1], tally.bads[0])).any() for g in range(group)))
+                (weights.attends[g] & Array(tally.bads)[attends.slot]).any() for g in range(group)))
         self._means(m, intake, weights, [dot.o for dot in dots], nan, top if widths.aligned else 0,
                     later(m, step, found - 2, "step", reset=True))
         return m
@@ -147,7 +147,8 @@ class Attention(Block):
         Between heads there is a pause, in which the last step's results are completed.
         """
         group, count = weights.passes.payload, self.widths.columns
-        gathered, slot, pair, pause = Signal(range(3)), Signal(), Signal(range(count)), Signal(range(PAUSE + 1))
+        slots, pair, pause = self.widths.slots, Signal(range(count)), Signal(range(PAUSE + 1))
+        gathered, slot = Signal(range(slots + 1)), Signal(range(slots))
         room, go, ends = Signal(range(RESULTS + 1), init=RESULTS), Signal(), Signal()
         m.d.comb += [
             go.eq(weights.passes.valid & (gathered != 0) & ~intake.takes_key & (pause == 0) &
@@ -158,7 +159,7 @@ class Attention(Block):
             weights.passes.ready.eq(ends), weights.release.eq(ends), intake.freed.eq(ends),
         ]
         m.d.sync += [
-            gathered.eq(gathered + intake.values.closes - ends), slot.eq(slot ^ ends),
+            gathered.eq(gathered + intake.values.closes - ends), slot.eq(slot + ends),
             room.eq(room - (go & group.ends) + (self.results.valid & self.results.ready)),
             pause.eq(Mux(ends & group.ends, PAUSE, Mux(pause == 0, 0, pause - 1))),
         ]
@@ -186,8 +187,8 @@ class Attention(Block):
         last = done.valid & done.ends & done.last
         final = intake.finals.payload
         m.d.comb += [
-            weights.read_joints.eq(step.valid), weights.joints_slot.eq(step.slot),
-            weights.read_end.eq(step.valid & step.ends), weights.end_slot.eq(step.slot),
+            weights.read_joints.eq(step.valid), weights.joints_slot.eq(step.slot[0]),
+            weights.read_end.eq(step.valid & step.ends), weights.end_slot.eq(step.slot[0]),
             partials.read_en.eq(soon.valid), partials.read_address.eq(soon.pair),
             partials.write_en.eq(joined.valid), partials.write_address.eq(joined.pair),
             out.i.valid.eq(done.valid & done.ends), out.i.payload.last.eq(done.last), out.i.payload.tag.eq(final.tag),
@@ -219,5 +220,6 @@ class Attention(Block):
 
 def _step(kv):
     """A pair of columns of a group in a slot, its first or last; of the first group of a head, or the last."""
-    return data.StructLayout({"valid": 1, "slot": 1, "pair": range(Widths(kv).columns), "first": 1, "last": 1,
-                              "starts": 1, "ends": 1})
+    widths = Widths(kv)
+    return data.StructLayout({"valid": 1, "slot": range(widths.slots), "pair": range(widths.columns),
+                              "first": 1, "last": 1, "starts": 1, "ends": 1})

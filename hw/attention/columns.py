@@ -14,7 +14,7 @@ __all__ = ["Columns"]
 
 
 class Columns(Block):
-    """Two slots for rows of `widths.tokens` tokens each, which are written by beats and read by pairs of columns.
+    """Slots for rows of `widths.tokens` tokens each, which are written by beats and read by pairs of columns.
 
     Pair `i` of a beat of token `t` lies in bank `i ^ t`. So the pairs of a beat are in different banks, all at one
     address, and so is a pair of columns, at addresses of which each bit is the same in all banks, or inverted. An
@@ -28,11 +28,11 @@ class Columns(Block):
 
     Members
     -------
-    write_en : In(1), write_slot : In(1), write_token : In(range(tokens))
+    write_en : In(1), write_slot : In(range(slots)), write_token : In(range(tokens))
     write_beat : In(range(kv.row_beats)), a bit at least
     write_data : In(8 * kv.beat)
         A beat of a token's row.
-    read_en : In(1), read_slot : In(1), read_pair : In(range(columns))
+    read_en : In(1), read_slot : In(range(slots)), read_pair : In(range(columns))
     read_tokens : In(range(tokens + 1))
         How many tokens the slot has.
     o : Out(ArrayLayout(fmt.width, elements))
@@ -44,9 +44,9 @@ class Columns(Block):
         self.kv, self.widths = kv, Widths(kv)
         widths = self.widths
         super().__init__({
-            "write_en": In(1), "write_slot": In(1), "write_token": In(range(widths.tokens)),
+            "write_en": In(1), "write_slot": In(range(widths.slots)), "write_token": In(range(widths.tokens)),
             "write_beat": In(range(max(kv.row_beats, 2))), "write_data": In(8 * kv.beat),
-            "read_en": In(1), "read_slot": In(1), "read_pair": In(range(widths.columns)),
+            "read_en": In(1), "read_slot": In(range(widths.slots)), "read_pair": In(range(widths.columns)),
             "read_tokens": In(range(widths.tokens + 1)),
             "o": Out(data.ArrayLayout(widths.fmt.width, widths.elements)),
         })
@@ -66,7 +66,7 @@ class Columns(Block):
         words = _exchanged(m, [self.write_data.word_select(n, 2 * width) for n in range(banks)],
                            self.write_token, "written")
         for n in range(banks):
-            m.submodules[f"bank{n}"] = bank = Ram(2 * width, 2 * banks * self.kv.row_beats)
+            m.submodules[f"bank{n}"] = bank = Ram(2 * width, self.widths.slots * banks * self.kv.row_beats)
             m.d.comb += [
                 bank.write_en.eq(self.write_en), bank.write_data.eq(words[n] ^ inverted),
                 bank.write_address.eq(Cat(self.write_slot, self.write_token, self.write_beat)),

@@ -61,7 +61,7 @@ class DotPair(Block):
             m.d.comb += wide.eq(Cat(sign.replicate(GUARD), body, sign))
             body = shift_right(m, wide, i.places, f"shifted{n}_")
         else:
-            body = shift_left(m, body, i.places[:4], sign, f"shifted{n}_")
+            body = shift_left(m, body, i.places, sign, f"shifted{n}_")
         return Cat(body[:widths.product], ~sign), sign
 
     def _sum(self, m, lanes, n):

@@ -9,14 +9,13 @@ from golden.scores import Widths
 from hw.arith.pipeline import register
 from hw.emit import Block
 
-__all__ = ["PLACES", "Elements", "bad", "element", "exponent", "largest"]
-
-PLACES = 5      # bits of a shift
+__all__ = ["Elements", "bad", "element", "exponent", "largest"]
 
 
 def element(kv):
     """A lane's significand and sign; `places`, by which its product is shifted, come a cycle later."""
-    return data.StructLayout({"significand": Widths(kv).significand, "sign": 1, "places": PLACES})
+    widths = Widths(kv)
+    return data.StructLayout({"significand": widths.significand, "sign": 1, "places": widths.places})
 
 
 def bad(widths, code):
@@ -25,9 +24,10 @@ def bad(widths, code):
 
 
 def exponent(m, widths, code, n):
-    """The exponent of a code, 0 being that of the smallest numbers and of what is none."""
-    found, field = Signal(8, name=f"exponent{n}"), code[widths.fmt.mantissa:-1]
-    m.d.comb += found.eq(Mux(bad(widths, code) | ~field.any(), 0, field - 1))
+    """The exponent of a code; what is no number has that of the smallest."""
+    field = code[widths.fmt.mantissa:-1]
+    found, none = Signal(len(field), name=f"exponent{n}"), bad(widths, code) | ~field.any()
+    m.d.comb += found.eq(Mux(none, 1, field) if widths.aligned else Mux(none, 0, field - 1))
     return found
 
 
@@ -87,12 +87,12 @@ class Elements(Block):
 
         if not widths.aligned:
             for n, places in enumerate(exponents):
-                m.d.comb += self.o[n].places.eq(register(m, places[:PLACES], f"places{n}"))
+                m.d.comb += self.o[n].places.eq(register(m, places, f"places{n}"))
             return m
         m.d.comb += self.top.eq(register(m, Mux(self.grouped, self.group_top, largest(m, exponents)), "top"))
         for n, each in enumerate(exponents):
             below = Signal(8, name=f"below{n}")
             m.d.comb += below.eq(self.top - register(m, each, f"exponent{n}_kept"))
-            places = below[:PLACES] | below[PLACES:].any().replicate(PLACES)
+            places = below[:widths.places] | below[widths.places:].any().replicate(widths.places)
             m.d.comb += self.o[n].places.eq(register(m, places, f"places{n}"))
         return m

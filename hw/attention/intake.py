@@ -32,8 +32,8 @@ def final():
 def values(kv):
     """A beat of a row of values: of which token of a group, in which slot; `closes` the group, with it or without."""
     widths = Widths(kv)
-    return data.StructLayout({"valid": 1, "slot": 1, "token": range(widths.tokens), "beat": range(max(kv.row_beats, 2)),
-                              "bad": 1, "closes": 1})
+    return data.StructLayout({"valid": 1, "slot": range(widths.slots), "token": range(widths.tokens),
+                              "beat": range(max(kv.row_beats, 2)), "bad": 1, "closes": 1})
 
 
 class Intake(Block):
@@ -114,13 +114,13 @@ class Intake(Block):
         counts = Signal(length(kv), name="keys"), Signal(length(kv), name="rows")   # tokens that have come
         key, value = Signal(range(size)), Signal(range(size))               # likewise, of their groups
         at, of_row = Signal(range(max(kv.row_beats, kv.scale_beats, 2))), Signal()
-        closed, ahead, slot = Signal(), Signal(range(kv.block_tokens // size + 3)), Signal()
+        closed, ahead, slot = Signal(), Signal(range(kv.block_tokens // size + 3)), Signal(range(widths.slots))
         is_key, is_value, ends_row, key_closes, value_closes, empty, last_key, last_value = (
             Signal(name=name) for name in ("is_key", "is_value", "ends_row", "key_closes", "value_closes", "empty",
                                            "last_key", "last_value"))
-        waits, groups = Signal(range(depth + 1)), Signal(range(3))
+        waits, groups = Signal(range(depth + 1)), Signal(range(widths.slots + 1))
         m.d.comb += [
-            fits.eq((waits < depth - 1) & (groups != 2)), accept.eq(self.beats.valid & self.beats.ready),
+            fits.eq((waits < depth - 1) & (groups != widths.slots)), accept.eq(self.beats.valid & self.beats.ready),
             of_row.eq(beat.part != Part.SCALES), ends_row.eq(of_row & (at == kv.row_beats - 1)),
             last_key.eq(counts[0] + 1 == now.tokens), last_value.eq(counts[1] + 1 == now.tokens),
             ends.eq(Mux((error == Error.NONE) & accept & beat.error, Error.DATA, error)),
@@ -178,7 +178,7 @@ class Intake(Block):
             counts[0].eq(counts[0] + key_ends), counts[1].eq(counts[1] + value_ends),
             key.eq(Mux(key_closes, 0, key + key_ends)), value.eq(Mux(value_closes, 0, value + value_ends)),
             closed.eq(closed | key_closes & last_key), ahead.eq(ahead + key_closes - value_closes),
-            slot.eq(slot ^ value_closes), groups.eq(groups + value_closes - self.freed),
+            slot.eq(slot + value_closes), groups.eq(groups + value_closes - self.freed),
             waits.eq(waits + (key_ends | empty) - self.retired),
         ]
         with m.If(begins):

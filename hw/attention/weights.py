@@ -38,8 +38,9 @@ def passing(kv):
 class Weights(Block):
     """Weighs tokens, a group at a time, when all scores of the group are there.
 
-    A group takes as many cycles as it may have tokens, and five; the last of a head more, as its sums are inverted one
-    after the other. Two groups are kept: the one whose values are being summed, and the next.
+    A group takes as many cycles as it has tokens, and five; the last of a head more, as its sums are inverted one after
+    the other. Two groups are kept: the one whose values are being summed, and the next. Weights of tokens that a group
+    lacks are undefined.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ class Weights(Block):
 
         # The head's sink, if it begins; the tokens; their sum, when they are through; at the end of a head its inverse.
         now, begun, slot, used, step = groups.o.payload, Signal(), Signal(), Signal(range(3)), Signal(range(size + 8))
-        opens, runs, live, joins, ends = (Signal(name=name) for name in ("opens", "runs", "live", "joins", "ends"))
+        opens, live, joins, ends = (Signal(name=name) for name in ("opens", "live", "joins", "ends"))
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += step.eq(0)
@@ -110,7 +111,7 @@ class Weights(Block):
                     m.next = "TOKENS"
             with m.State("TOKENS"):
                 m.d.sync += step.eq(step + 1)
-                m.d.comb += runs.eq(step < size), live.eq(step < now.count), joins.eq(step == size + LATENCY + 1)
+                m.d.comb += live.eq(step < now.count), joins.eq(step == now.count + LATENCY + 1)
                 with m.If(joins):
                     m.d.comb += ends.eq(~now.ends_head)
                     m.next = "IDLE"
@@ -132,9 +133,8 @@ class Weights(Block):
 
         # A cycle later the scores are there, and `LATENCY` later the weights.
         token, place = self.token.shape()(scores.read_data), register(m, step[:ceil_log2(size)], "place")
-        running, living, opening = (register(m, each, f"{name}1") for name, each in (
-            ("runs", runs), ("live", live), ("opens", opens)))
-        writes, target = running, place
+        living, opening = register(m, live, "living"), register(m, opens, "opening")
+        writes, target = living, place
         for stage in range(LATENCY):
             writes, target = register(m, writes, f"writes{stage}"), register(m, target, f"target{stage}")
         operands, attends, joints = [], [], []
@@ -143,7 +143,7 @@ class Weights(Block):
             valued = Signal(name=f"valued{g}")      # a group before had something
             m.d.comb += [
                 weight.score.eq(Mux(opening, head.sink[g], token.scores[g])), weight.v_scale.eq(token.v_scale),
-                weight.seen.eq(living & token.seen[g]), weight.first.eq(running & (place == 0)),
+                weight.seen.eq(living & token.seen[g]), weight.first.eq(living & (place == 0)),
                 weight.opens.eq(opening), weight.sinks.eq(head.sink_valid[g]),
                 weight.group.eq(query.largest), weight.joins.eq(joins),
                 inverse.totals[g].eq(weight.total), inverse.exponents[g].eq(weight.exponent),

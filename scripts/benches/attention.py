@@ -22,7 +22,8 @@ from sw.attention import head, reference
 __all__ = ["BEYOND", "DATA", "LIMIT", "OWN", "errors", "measure"]
 
 GROUP, BEAT = 4, 32
-UNITS = {"fp8.dh64": ("fp8", 64), "bf16.dh64": ("bf16", 64), "fp8.dh128": ("fp8", 128)}
+UNITS = {"fp8.dh64": ("fp8", 64, BEAT), "bf16.dh64": ("bf16", 64, BEAT), "fp8.dh128": ("fp8", 128, BEAT),
+         "fp8.dh64.wide": ("fp8", 64, 64), "bf16.dh64.wide": ("bf16", 64, 64)}
 TABLE = 512                         # blocks of a sequence, which sets the width of its sums: 8,192 tokens
 LENGTHS = 16, 32, 64, 128, 250      # tokens of heads that follow each other
 LONG = 128                          # of those that the issue's figure is of
@@ -81,10 +82,10 @@ def measure(quick, library):
     yield from _areas(quick, library)
 
 
-def _rate(name, format, head_dim):
+def _rate(name, format, head_dim, beat):
     """Beats of heads that follow each other, and what one alone takes beyond its own."""
-    config, rng = KvCache(format=format, head_dim=head_dim, beat=BEAT), np.random.default_rng(1)
-    how = f"RTL, ports never stall, {BEAT}-byte beats, {GROUP} queries"
+    config, rng = KvCache(format=format, head_dim=head_dim, beat=beat), np.random.default_rng(1)
+    how = f"RTL, ports never stall, {beat}-byte beats, {GROUP} queries"
 
     def simulate(lengths, **options):
         heads = [head(config, *(rng.standard_normal((count, head_dim)) for count in (GROUP, tokens, tokens)))

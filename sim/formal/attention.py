@@ -109,17 +109,18 @@ class IntakeRules(Heads):
         self.promise("there is room for two commands", commands.ready | (to_end > 1))
 
         # Tokens whose scores wait, and groups of values
-        tokens, groups, slot = Signal(range(2 * depth)), Signal(range(4)), Signal()
+        slots = block.widths.slots
+        tokens, groups, slot = Signal(range(2 * depth)), Signal(range(slots + 2)), Signal(range(slots))
         came = row.valid & row.ends | row.closes & (row.count == 0)
         m.d.sync += [
             tokens.eq(tokens + came - block.retired), groups.eq(groups + values.closes - block.freed),
-            slot.eq(slot ^ values.closes),
+            slot.eq(slot + values.closes),
         ]
         self.require("scores are retired that came", ~block.retired | (tokens != 0))
         self.require("groups are freed that were closed", ~block.freed | (groups != 0))
         self.promise("there is room for scores", tokens <= depth)
-        self.promise("there is room for groups", groups <= 2)
-        self.promise("values go where there is room", ~values.valid | (groups != 2) & (values.slot == slot))
+        self.promise("there is room for groups", groups <= slots)
+        self.promise("values go where there is room", ~values.valid | (groups != slots) & (values.slot == slot))
 
         # Rows of keys and of values, each of its group; both are closed equally often.
         size = block.widths.tokens

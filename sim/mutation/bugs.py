@@ -207,7 +207,7 @@ BUGS = [
     Bug("a head begins with the queries of one that is done", "hw.attention.intake",
         "(refused | loading & self.full", "(refused | self.full", "attention_intake"),
     Bug("values are written over others that are not yet summed", "hw.attention.intake",
-        "(waits < depth - 1) & (groups != 2)", "(waits < depth - 1)", "attention_intake"),
+        "(waits < depth - 1) & (groups != widths.slots)", "(waits < depth - 1)", "attention_intake"),
     Bug("a stream that ends early leaves its last group open", "hw.attention.intake",
         "value_closes.eq(closed & (ahead != 0) & fits)", "value_closes.eq(closed & (ahead == 2) & fits)"),
     Bug("one sink too many", "hw.attention.intake", "(counts[0] < now.sinks)", "(counts[0] <= now.sinks)"),

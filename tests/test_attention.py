@@ -222,10 +222,10 @@ def test_short_heads(name):
     """Many of a few tokens, whose queries may wait for beats or beats for queries."""
     config, group = UNITS[name]
     rng = np.random.default_rng(4)
-    for late in 0, 200:
+    for late, stall in (0, 0), (200, 0.2):
         tokens = (1, 1, 1, 2, 2, 2, 3, 3, 1) * 2
         given = [draw(rng, config, int(rng.integers(1, group + 1)), each) for each in tokens]
-        run(Job(config, group, given, late=late, stall=late / 1000))
+        run(Job(config, group, given, late=late, stall=stall))
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -252,7 +252,7 @@ def test_what_is_wrong_is_said_and_disturbs_nobody(name):
             options[what].add((2 * n + 1, value))
         else:
             options[what][2 * n + 1] = value
-    runs, _ = run(Job(config, group, given, stall=0.4 * (name != "bf16"), seed=1, **options))
+    runs, _ = run(Job(config, group, given, stall=0 if name == "bf16" else 0.4, seed=1, **options))
     assert [Error(one.error) for one in runs[1::2]] == [code for *_, code in bad]
     assert not any(one.error for one in runs[::2])
     for one, (_, _, code) in zip(runs[1::2], bad, strict=True):

@@ -30,9 +30,14 @@ class GoesOn(Contract):
     """
 
     def goes_on(self, m, helped, *ports):
-        """While the block is `helped`, something passes at some of these ports within some cycles."""
+        """While the block is `helped`, something passes at some of these ports within some cycles.
+
+        The solver chooses when it begins to stand, and is then held to that: it looks for nothing else.
+        """
         moved, stands = Cat(self.moves(port) for port in ports).any(), Signal(range(self.within + 2))
-        m.d.sync += stands.eq(Mux(helped & ~moved, stands + (stands <= self.within), 0))
+        begins, begun = self.any(1, "begins"), Signal()
+        m.d.sync += begun.eq(begun | begins), stands.eq(stands + (begun & (stands <= self.within)))
+        self.require("it stands for good", ~begun | helped & ~moved)
         self.promise("it does not stand", stands <= self.within)
 
     def open(self, m, begun, *ended):
@@ -66,7 +71,7 @@ class ReaderGoesOn(GoesOn):
 class AttentionGoesOn(Heads, GoesOn):
     """Commands come to their ends, if beats and queries are there."""
 
-    within = 48
+    within = 44
 
     def rules(self, m, block):
         results, completions = block.results, block.completions
@@ -80,28 +85,36 @@ class AttentionGoesOn(Heads, GoesOn):
 
 
 class EngineGoesOn(GoesOn):
-    """Instructions complete, if words are there; rows are short."""
+    """Instructions complete, if requests are answered, one after the other; rows are short."""
 
-    within = 80
+    within = 60
 
     def rules(self, m, block):
-        instructions, completions = block.instructions, block.completions
-        given, requests = instructions.payload, (block.x_request, block.y_request)
-        for name in "instructions", "x", "y":
-            self.require(f"{name} hold", self.steady(getattr(block, name)))
+        instructions, results, completions = block.instructions, block.results, block.completions
+        given, reads = instructions.payload, ((block.x_request, block.x), (block.y_request, block.y))
+        self.require("instructions hold", self.steady(instructions))
         self.require("instructions are short", (given.rows <= 2) & (given.length <= 2 * block.config.lanes)
                      & (given.k <= 2))
-        self.goes_on(m, self.open(m, self.moves(instructions), self.moves(completions)) & block.x.valid & block.y.valid
-                     & block.results.ready & completions.ready & Cat(port.ready for port in requests).all(),
-                     instructions, block.results, completions, *requests)
+        answers = []
+        for n, (request, words) in enumerate(reads):
+            owed, asked = Signal(4, name=f"owed{n}"), request.payload
+            m.d.sync += owed.eq(Mux(self.moves(request), Mux(asked.rows == 1, asked.beats, 2 * asked.beats),
+                                    owed - self.moves(words)))
+            self.require(f"words {n} hold", self.steady(words))
+            self.require(f"words {n} were asked for", ~words.valid | (owed != 0))
+            self.require(f"the last of words {n} says so", words.payload.last == (owed == 1))
+            self.require(f"requests {n} wait for the answer to the one before", ~request.ready | (owed == 0))
+            answers.append(Mux(owed == 0, request.ready, words.valid))
+        self.goes_on(m, self.open(m, self.moves(instructions), self.moves(completions)) & Cat(answers).all()
+                     & results.ready & completions.ready, instructions, results, completions, *sum(reads, ()))
 
 
 STORE = KvCache(blocks=3, sequences=2, table=2, block_tokens=2, layers=2, kv_heads=1, head_dim=8, beat=8, lanes=1,
                 buffer=16, transfers=4, host_blocks=2, patience=100)
-KV = KvCache(format="bf16", beat=8, head_dim=8, lanes=4, block_tokens=2, table=3)
+KV = KvCache(format="bf16", beat=8, head_dim=8, lanes=4, block_tokens=2, table=2)
 TASKS = [
-    Task(Reader(STORE), ReaderGoesOn, depth=40, label="a stream of the KV cache goes on"),
-    Task(Attention(KV, 1), AttentionGoesOn, depth=90, cover=0, cut=NUMBERS, label="attention goes on"),
-    Task(Engine(Vector(lanes=2, row_max=32)), EngineGoesOn, depth=100, cover=0,
+    Task(Reader(STORE), ReaderGoesOn, depth=25, cover=14, label="a stream of the KV cache goes on"),
+    Task(Attention(KV, 1), AttentionGoesOn, depth=70, cover=0, cut=NUMBERS, label="attention goes on"),
+    Task(Engine(Vector(lanes=2, row_max=64)), EngineGoesOn, depth=68, cover=0,
          cut=("multiply*", "add", "functions*"), label="the vector engine goes on"),
 ]

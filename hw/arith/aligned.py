@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from golden.families import FORMAT_CODES
 from hw.arith.compress import Row, add, compress
+from hw.arith.largest import largest_of
 from hw.arith.pipeline import register
 from hw.arith.shift import shift_left, shift_right
 from hw.emit import Block
@@ -137,7 +138,7 @@ class Aligned(Block):
             m.d.comb += exponent.eq(Cat(a.exponents[4 * g], a.exponents[4 * g + 1])
                                     + Cat(w.exponents[4 * g], w.exponents[4 * g + 1]))
             exponents.append(exponent)
-        largest = register(m, _largest(m, exponents), "largest")
+        largest = register(m, largest_of(m, exponents), "largest")
         exponents = [register(m, exponent, f"exponent{g}_held") for g, exponent in enumerate(exponents)]
 
         # One cycle ahead: the new tag, how far below it `i` and the products are.
@@ -189,14 +190,3 @@ class Aligned(Block):
         pair = compress(m, [*tree, Row(above)], width=self.width, name="chain")
         m.d.sync += self.o.sum.eq(add(m, pair, width=self.width, carry=carry))
         return m
-
-
-def _largest(m, values):
-    """The largest of some unsigned values, by a tree of comparisons."""
-    while len(values) > 1:
-        pairs, values = [values[n:n + 2] for n in range(0, len(values), 2)], []
-        for pair in pairs:
-            larger = Signal(len(pair[0]), name="larger")
-            m.d.comb += larger.eq(Mux(pair[0] > pair[-1], pair[0], pair[-1]))
-            values.append(larger)
-    return values[0]

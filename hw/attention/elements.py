@@ -6,10 +6,11 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from golden.scores import Widths
+from hw.arith.largest import largest_of
 from hw.arith.pipeline import register
 from hw.emit import Block
 
-__all__ = ["Elements", "bad", "element", "exponent", "largest"]
+__all__ = ["Elements", "bad", "element", "exponent"]
 
 
 def element(kv):
@@ -29,17 +30,6 @@ def exponent(m, widths, code, n):
     found, none = Signal(len(field), name=f"exponent{n}"), bad(widths, code) | ~field.any()
     m.d.comb += found.eq(Mux(none, 1, field) if widths.aligned else Mux(none, 0, field - 1))
     return found
-
-
-def largest(m, values):
-    """The largest of some exponents, in a tree."""
-    while len(values) > 1:
-        pairs, values = [values[n:n + 2] for n in range(0, len(values), 2)], []
-        for pair in pairs:
-            larger = Signal(8, name="larger")
-            m.d.comb += larger.eq(Mux(pair[0] > pair[-1], pair[0], pair[-1]))
-            values.append(larger)
-    return values[0]
 
 
 class Elements(Block):
@@ -89,7 +79,7 @@ class Elements(Block):
             for n, places in enumerate(exponents):
                 m.d.comb += self.o[n].places.eq(register(m, places, f"places{n}"))
             return m
-        m.d.comb += self.top.eq(register(m, Mux(self.grouped, self.group_top, largest(m, exponents)), "top"))
+        m.d.comb += self.top.eq(register(m, Mux(self.grouped, self.group_top, largest_of(m, exponents)), "top"))
         for n, each in enumerate(exponents):
             below = Signal(8, name=f"below{n}")
             m.d.comb += below.eq(self.top - register(m, each, f"exponent{n}_kept"))

@@ -9,9 +9,9 @@ from amaranth.utils import ceil_log2
 from golden.formats import FP32
 from golden.scores import Widths
 from hw.arith.formats import Float
+from hw.arith.largest import largest_of
 from hw.arith.pipeline import register
 from hw.arith.shift import shift_right
-from hw.attention.elements import largest
 from hw.attention.ports import operand
 from hw.emit import Block
 from hw.ram import Ram
@@ -97,7 +97,7 @@ class Queries(Block):
             self.loads.ready.eq((left == 0) & (held != 2)), loads.eq(self.loads.valid & self.loads.ready),
             self.i.ready.eq(left != 0), takes.eq(self.i.valid & self.i.ready), ends.eq(at == chunks - 1),
             row.write_en.eq(takes), row.write_address.eq(at),
-            most.eq(largest(m, [*tops, Mux(first, 0, before)])),
+            most.eq(largest_of(m, [*tops, Mux(first, 0, before)])),
         ]
         m.d.sync += held.eq(held + loads - self.release), before.eq(most)
         with m.If(loads):
@@ -105,7 +105,7 @@ class Queries(Block):
         with m.If(takes):
             m.d.sync += at.eq(Mux(ends, 0, at + 1)), left.eq(left - ends)
             m.d.sync += first.eq(at == 0), nan.eq(Cat(bad).any()), closes.eq(left == 1)
-            m.d.sync += (top.eq(largest(m, exponents[n::2])) for n, top in enumerate(tops))
+            m.d.sync += (top.eq(largest_of(m, exponents[n::2])) for n, top in enumerate(tops))
 
         # Out of memory: at once, and without a pause.
         starts, place, going = Signal(), Signal.like(at), Signal()

@@ -6,8 +6,9 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
 from golden.scores import Widths
+from hw.arith.largest import largest_of
 from hw.arith.pipeline import register
-from hw.attention.elements import bad, exponent, largest
+from hw.attention.elements import bad, exponent
 from hw.emit import Block
 
 __all__ = ["Tally"]
@@ -45,7 +46,7 @@ class Tally(Block):
             with m.If(self.valid & (self.slot == slot)):
                 m.d.sync += bads.eq(Mux(self.first, 0, bads) | is_bad << self.token)
         if widths.aligned:
-            top = register(m, largest(m, [exponent(m, widths, code, n) for n, code in enumerate(codes)]), "top")
+            top = register(m, largest_of(m, [exponent(m, widths, code, n) for n, code in enumerate(codes)]), "top")
             valid, at, first = (register(m, each, f"{name}_held") for name, each in (
                 ("valid", self.valid), ("slot", self.slot), ("first", self.first)))
             for slot, tops in enumerate(self.tops):

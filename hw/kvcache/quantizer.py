@@ -9,6 +9,7 @@ from amaranth.utils import ceil_log2
 from golden.formats import BF16, E4M3, FP32
 from hw.arith.convert import FromFp32
 from hw.arith.formats import Float
+from hw.arith.largest import largest_of
 from hw.arith.pipeline import register
 from hw.emit import Block
 from hw.kvcache.checksum import BEGIN, checksum
@@ -79,7 +80,7 @@ class Quantizer(Block):
             takes.eq(self.i.valid & self.i.ready), ends.eq(chunk == chunks - 1),
             self.i.ready.eq(held != ROWS),
             rows.write_en.eq(takes), rows.write_data.eq(self.i.payload), rows.write_address.eq(half * chunks + chunk),
-            largest.eq(_largest(m, [*binades, binade])),
+            largest.eq(largest_of(m, [*binades, binade])),
             scales.i.valid.eq(takes & ends), scales.i.payload.eq(Mux(largest < 8, 0, largest - 8)),
         ]
         m.d.sync += held.eq(held + (takes & ends) - leaves)
@@ -151,15 +152,3 @@ class Quantizer(Block):
                 m.d.sync += crc.eq(checked)
         connect(m, beats.o, flipped(self.o))
         return m
-
-
-def _largest(m, values):
-    """The largest of some values, in a tree."""
-    while len(values) > 1:
-        pairs = [values[n:n + 2] for n in range(0, len(values), 2)]
-        values = []
-        for pair in pairs:
-            larger = Signal(8)
-            m.d.comb += larger.eq(Mux(pair[0] > pair[-1], pair[0], pair[-1]))
-            values.append(larger)
-    return values[0]

@@ -100,10 +100,11 @@ def _rate(name, format, head_dim, beat):
                      round(100 * len(beats) / (beats[-1] - beats[0] + 1), 2), "%",
                      f"{how}; cycles in which a beat is taken, 12 heads of {tokens} tokens, first beat to last",
                      goal, ">=")
-    alone = simulate(LENGTHS, queue=False)
+    lengths = *LENGTHS, LONG + 1       # a last group of one token is the worst
+    alone = simulate(lengths, queue=False)
     yield figure(f"attention.beyond.{name}", max(one.beyond for one in alone), "cycle",
                  f"{how}; one head alone, cycles from its first beat to its last result that are not a beat's, the "
-                 f"most of heads of {', '.join(map(str, LENGTHS))} tokens; {-(-head_dim // 2)} of them are words of "
+                 f"most of heads of {', '.join(map(str, lengths))} tokens; {-(-head_dim // 2)} of them are words of "
                  "results", ALONE if name == "fp8.dh64" else None, "<=")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from cocotb_tools.runner import get_runner
 
 from sim.mutation.mutants import run_yosys
-from sim.run import MAKE, ROOT, WARNINGS, verilator
+from sim.run import FAST, ROOT, WARNINGS, verilator
 
 __all__ = ["failures"]
 
@@ -55,7 +55,7 @@ def _build(pool):
         "write_verilog -sv -noattr mutants.sv"]) + "\n")
     program, _ = verilator()
     os.environ["PATH"] = f"{Path(program).parent}{os.pathsep}{os.environ['PATH']}"
-    os.environ["MAKEFLAGS"] = " ".join(f"'{each}'" if " " in each else each for each in MAKE)
+    os.environ["MAKEFLAGS"] = " ".join(f"'{each}'" if " " in each else each for each in FAST)
     runner = get_runner("verilator")
     runner.build(sources=[pool.folder / "mutants.sv"], hdl_toplevel=pool.top.name, build_dir=pool.folder / "model",
                  build_args=[*WARNINGS, "-Wno-UNOPTFLAT"], log_file=pool.folder / "build.log")

@@ -177,7 +177,7 @@ def _limits(rng, kv, full):
         k, first = 2.0 ** rng.integers(-6, 7), np.arange(length) == 0
         yield head(np.outer([2.0**top / k, -(2.0**top) / k], first), k * first[None])
     # Fractions of all pieces of the table
-    for n in range(8):
+    for n in range(16):
         piece = np.arange(full) + full * (n % 2)
         k = np.zeros((full, length))
         k[:, 0], k[:, 1], k[:, 2] = piece // 8 / 8, piece % 8 / 64, rng.integers(1, 9, full) / 8

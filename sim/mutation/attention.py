@@ -189,7 +189,7 @@ def _limits(rng, kv, full):
         for _ in range(3):
             q = rng.uniform(1, 2, (GROUP, length)) * rng.choice([-1, 1], (GROUP, length))
             k = decode(fmt, _code(rng, fmt, np.full((full, length), 14 if fmt is not BF16 else E8M0.bias + 7)))
-            yield head(q, k, low=low + (fmt is not BF16))
+            yield head(q, k, low=low + (fmt is BF16))
     # Sums of the most that there are, which then shift by one
     for tokens, high in (24, 0), (full, 117), (28, 114), (full - 1, -124):
         k = np.where(np.arange(full) < tokens, 1, 2)[:, None] * (np.arange(length) == 0)

@@ -20,10 +20,10 @@ import numpy as np
 
 from golden import formats, fp32, functions
 from golden.formats import E8M0, FORMATS, FP32, MX_BLOCK
-from golden.isa import PARTIALS, Operation, Quantize, Second
+from golden.isa import K_MAX, PARTIALS, Operation, Quantize, Second
 from golden.tables import LIFT, LOWEST
 
-__all__ = ["LOG2E", "QUANTIZED", "Instruction", "Result", "code", "execute", "image", "pairs",
+__all__ = ["LOG2E", "QUANTIZED", "Instruction", "Result", "check", "code", "execute", "image", "pairs",
            "rms_norm", "rope", "scale_blocks", "scale_rows", "second", "silu", "softmax", "top_k", "total"]
 
 LOG2E = 1 / log(2)
@@ -85,6 +85,37 @@ class Result:
 def code(value):
     """The FP32 code nearest to a number."""
     return fp32.to_format(FP32, formats.encode(FP32, value))
+
+
+def check(instruction, length, row_max):
+    """Refuse what the hardware refuses: an instruction on rows of `length` elements, where a whole row has `row_max`.
+
+    Raises
+    ------
+    ValueError
+        Naming what is wrong, and what is allowed.
+    """
+    operation, quantize, name = instruction.operation, instruction.quantize, instruction.operation.name.lower()
+    scales = instruction.y_format == E8M0.name
+    whole = operation in (Operation.RMS_NORM, Operation.SOFTMAX) or quantize == Quantize.ROW
+    for wrong, what in (
+        (operation in (Operation.SOFTMAX, Operation.TOP_K) and quantize,
+         f"quantize = {quantize.name.lower()}: must be none with {name}"),
+        (instruction.result_format not in QUANTIZED[quantize],
+         f"output = {instruction.result_format}: must be one of {', '.join(QUANTIZED[quantize])} "
+         f"with quantize = {quantize.name.lower()}"),
+        (operation == Operation.TOP_K and not 1 <= instruction.k <= min(K_MAX, length),
+         f"k = {instruction.k}: must be 1 to {min(K_MAX, length)} in rows of {length} elements"),
+        (operation == Operation.ROPE and length % 2, f"rows of {length} elements: must be even with {name}"),
+        (length == 0 or whole and length > row_max,
+         f"rows of {length} elements: must have 1 to {row_max}, as row_max says" if whole else "rows of no elements"),
+        (scales and (operation not in (Operation.MUL, Operation.TOP_K)
+                     or instruction.x_format not in QUANTIZED[Quantize.MX]),
+         f"y of {E8M0.name}: must be with mul or top_k of {', '.join(QUANTIZED[Quantize.MX])}, "
+         f"not {name} of {instruction.x_format}"),
+    ):
+        if wrong:
+            raise ValueError(what)
 
 
 def execute(instruction, x, y=None, *, lanes):

@@ -12,7 +12,7 @@ from rich.console import Console
 from golden import config
 from golden.formats import E8M0, FORMATS, FP32, MX_BLOCK, decode, encode
 from golden.isa import Operation, Quantize
-from golden.vector import LOG2E, QUANTIZED, Instruction, execute, pairs
+from golden.vector import LOG2E, QUANTIZED, Instruction, check, execute, pairs
 from scripts.measure import distance
 
 __all__ = ["add_arguments"]
@@ -78,14 +78,11 @@ def run(arguments):
         allowed = [(len(x), blocks), (1, blocks)] if scales else [x.shape, (1, x.shape[1]), (len(x), 1)]
         if y.shape not in allowed:
             raise ValueError(f"--y must be {', '.join(map(str, allowed[:-1]))} or {allowed[-1]}, not {y.shape}")
-        if scales and (operation not in (Operation.MUL, Operation.TOP_K)
-                       or arguments.x_format not in QUANTIZED[Quantize.MX]):
-            raise ValueError(f"--y-format e8m0 is for mul and top_k of {', '.join(QUANTIZED[Quantize.MX])}, "
-                             f"not {arguments.operation} of {arguments.x_format}")
-    if arguments.halves:
-        x, y = pairs(x), y if y is None else pairs(y)
     instruction = Instruction(operation, arguments.x_format, arguments.y_format, arguments.output,
                               *_constants(arguments, operation, x, y), quantize, arguments.k)
+    check(instruction, x.shape[1], section.row_max)
+    if arguments.halves:
+        x, y = pairs(x), y if y is None else pairs(y)
     found = {"config": str(arguments.config), "operation": arguments.operation, "shape": list(shape),
              "x_format": arguments.x_format, "output": arguments.output, "quantize": arguments.quantize}
     if arguments.golden:

@@ -20,7 +20,7 @@ from sim.job import submit
 from sim.matmul import Port, pack, unpack
 from sw.attention import NONE
 
-__all__ = ["Board", "Job", "Run", "run", "stream"]
+__all__ = ["Board", "Job", "Run", "run", "stream", "tag"]
 
 
 @dataclass
@@ -48,8 +48,8 @@ class Job:
         For tests: heads, and how many beats to add at their ends or, negative, to leave out.
     flagged : set of (int, int)
         For tests: heads and numbers of their beats that come with an error.
-    interrupted : int
-        For tests: cycles after which a reset cuts everything short, to begin again.
+    interrupted : tuple of int
+        For tests: cycles after each of which a reset cuts everything short, to begin again.
     """
 
     kv: object
@@ -63,7 +63,7 @@ class Job:
     commands: dict = field(default_factory=dict)
     broken: dict = field(default_factory=dict)
     flagged: set = field(default_factory=set)
-    interrupted: int = 0
+    interrupted: tuple = ()
 
 
 @dataclass
@@ -131,6 +131,11 @@ def stream(head, rng=None):
     return store.stream(ranges, 0, 1)
 
 
+def tag(number):
+    """That of a head's command: all bits differ soon."""
+    return number * 181 + 90 & 0xFF
+
+
 class Board:
     """The unit's surroundings, one step a cycle.
 
@@ -150,7 +155,7 @@ class Board:
             self._give(number, head)
         self.runs = [Run(Attended(np.zeros((group, 2 * -(-kv.head_dim // 2)), np.uint32), np.zeros(group, np.uint32),
                                   np.zeros(group, np.int64))) for _ in job.heads]
-        self.answered = self.completed = 0
+        self.answered = self.completed = self.cleared = 0       # heads; up to which errors were cleared
 
     def _give(self, number, head):
         """Queue what a head takes."""
@@ -172,7 +177,7 @@ class Board:
         mask = head.mask
         length, score = (self.layout["commands"][name].width // self.job.group for name in ("first", "sink"))
         none = head.sink == NONE
-        return {"tag": number & 0xFF, "queries": len(head.queries), "tokens": len(head.k), "part": head.part,
+        return {"tag": tag(number), "queries": len(head.queries), "tokens": len(head.k), "part": head.part,
                 "first": join(mask.first, length), "end": join(mask.end, length), "sinks": mask.sinks,
                 "sink_valid": join(~none, 1), "sink": join(np.where(none, self.rng.getrandbits(20), head.sink), score)}
 
@@ -208,7 +213,7 @@ class Board:
 
     def _result(self, word):
         number, group = self.answered, self.job.group
-        assert word["tag"] == number & 0xFF, f"a result of command {word['tag']}, not {number}"
+        assert word["tag"] == tag(number), f"a result of command {word['tag']}, not {tag(number)}"
         run = self.runs[number]
         column, last = 2 * len(run.results), word["last"]
         run.results.append(self.cycle)
@@ -218,7 +223,7 @@ class Board:
 
     def _complete(self, word):
         number, group = self.completed, self.job.group
-        assert word["tag"] == number & 0xFF, f"completion of {word['tag']}, not {number}"
+        assert word["tag"] == tag(number), f"completion of {word['tag']}, not {tag(number)}"
         run, wide = self.runs[number], self.layout["completions"]["exponents"].width // group
         run.error, run.completed = word["error"], self.cycle
         run.attended.totals[:] = split(word["totals"], 32, group)
@@ -228,8 +233,7 @@ class Board:
 
     def check(self):
         """Compare all results of heads without an error with golden, bit for bit, and the sticky error."""
-        wrong = [(run.error, number & 0xFF) for number, run in enumerate(self.runs) if run.error]
-        assert (int(self.dut.error.value), int(self.dut.error_tag.value)) == (wrong[0] if wrong else (0, 0))
+        self.check_error()
         for number, (head, run) in enumerate(zip(self.job.heads, self.runs, strict=True)):
             size, length = len(head.queries), self.job.kv.head_dim
             if not run.error:
@@ -238,6 +242,13 @@ class Board:
                                   getattr(run.attended, name), wanted)
             rows, totals, exponents = vars(run.attended).values()
             run.attended = Attended(rows[:size, :length], totals[:size], exponents[:size])
+
+    def check_error(self):
+        """Compare the sticky error with the first since errors were cleared."""
+        wrong = [(run.error, tag(number)) for number, run in enumerate(self.runs)
+                 if run.error and number >= self.cleared]
+        error, said = int(self.dut.error.value), int(self.dut.error_tag.value)
+        assert wrong[:1] == [(error, said)] * bool(error), f"error {error} of command {said}, not {wrong[:1]}"
 
     def _compare(self, what, found, wanted):
         own = found[tuple(slice(size) for size in wanted.shape)]

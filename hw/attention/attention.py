@@ -136,7 +136,7 @@ class Attention(Block):
         nan, attends = Signal(group), register(m, weighed, "attends")
         with m.If(attends.valid & attends.first):
             m.d.sync += nan.eq(Mux(attends.starts, 0, nan) | Cat(
-                (weights.attends[g] & Array(tally.bads)[attends.slot]).any() for g in range(group)))
+                attends.some & (weights.attends[g] & Array(tally.bads)[attends.slot]).any() for g in range(group)))
         self._means(m, intake, weights, [dot.o for dot in dots], nan, top if widths.aligned else 0,
                     later(m, step, found - 2, "step", reset=True))
         return m
@@ -168,7 +168,7 @@ class Attention(Block):
         step = Signal(_step(self.kv))
         m.d.sync += [
             step.valid.eq(go), step.slot.eq(slot), step.pair.eq(pair), step.first.eq(pair == 0), step.last.eq(ends),
-            step.starts.eq(group.starts), step.ends.eq(group.ends),
+            step.starts.eq(group.starts), step.ends.eq(group.ends), step.some.eq(group.count != 0),
         ]
         return step
 
@@ -219,7 +219,8 @@ class Attention(Block):
 
 
 def _step(kv):
-    """A pair of columns of a group in a slot, its first or last; of the first group of a head, or the last."""
+    """A pair of columns of a group in a slot, its first or last; of the first group of a head, or the last. What is
+    known of the tokens is that of another group if there are not `some`."""
     widths = Widths(kv)
     return data.StructLayout({"valid": 1, "slot": range(widths.slots), "pair": range(widths.columns),
-                              "first": 1, "last": 1, "starts": 1, "ends": 1})
+                              "first": 1, "last": 1, "starts": 1, "ends": 1, "some": 1})

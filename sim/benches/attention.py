@@ -17,9 +17,9 @@ async def heads(dut):
     job = given()
     dut.clear.value = 0
     await reset(dut)
-    if job.interrupted:
+    for cycles in job.interrupted:
         board = Board(dut, job)
-        for _ in range(job.interrupted):
+        for _ in range(cycles):
             await RisingEdge(dut.clk)
             board.step()
         assert not board.finished

@@ -11,7 +11,7 @@ from golden import fp32, vector
 from golden.config import Vector
 from golden.formats import BF16, E4M3, E8M0, FORMATS, FP32, INT8, decode, encode, quantize_mx
 from golden.isa import Operation, Quantize
-from golden.vector import LOG2E, Instruction, execute
+from golden.vector import LOG2E, Instruction, check, execute
 from hw.vector.engine import Engine
 from hw.vector.ports import Error
 from sim.formal.cones import cones
@@ -353,6 +353,20 @@ def test_random_start(seed):
 def test_reset_in_mid_traffic():
     calls = list(grid(np.random.default_rng(6), CONFIG, 40))
     run_all([Job(CONFIG, calls, stall=0.3, seed=6, reset=cycles) for cycles in (100, 231, 1777)])
+
+
+@pytest.mark.parametrize("fields, length, named", [
+    ({"operation": Operation.SOFTMAX, "quantize": Quantize.ROW, "result_format": "e4m3"}, 8, "quantize = row"),
+    ({"operation": Operation.MUL, "quantize": Quantize.MX, "result_format": "int8"}, 8, "output = int8"),
+    ({"operation": Operation.TOP_K, "k": 9}, 64, "k = 9"), ({"operation": Operation.TOP_K, "k": 8}, 7, "1 to 7"),
+    ({"operation": Operation.ROPE}, 7, "even"), ({"operation": Operation.RMS_NORM}, 257, "1 to 256"),
+    ({"operation": Operation.ADD}, 0, "no elements"),
+    ({"operation": Operation.ADD, "y_format": E8M0.name}, 8, "y of e8m0"),
+])
+def test_what_is_refused_is_named(fields, length, named):
+    """The reference refuses what the hardware refuses."""
+    with pytest.raises(ValueError, match=named):
+        check(Instruction(**fields), length, row_max=256)
 
 
 def test_refused_instructions_disturb_nobody():

@@ -212,7 +212,7 @@ class Attention(Block):
                 m.d.comb += [
                     mean.sum.eq(sums[g][n]), mean.before.eq(partials.read_data.word_select(2 * g + n, width)),
                     mean.alignment.eq(align.o), mean.factor.eq(division.factor), mean.exponent.eq(exponent),
-                    mean.nan.eq(is_nan), mean.none.eq(division.none), out.i.payload.data[g][n].eq(mean.o),
+                    mean.nan.eq(is_nan), out.i.payload.data[g][n].eq(mean.o),
                 ]
                 after.append(mean.after)
         m.d.comb += partials.write_data.eq(Cat(after))

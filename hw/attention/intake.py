@@ -10,7 +10,6 @@ from golden.formats import E8M0
 from golden.paging import Part
 from golden.scores import Widths
 from hw.arith.pipeline import register
-from hw.attention.elements import bad
 from hw.attention.ports import Error, beat, command, length
 from hw.attention.scores import row
 from hw.attention.weights import head, waiting
@@ -33,7 +32,7 @@ def values(kv):
     """A beat of a row of values: of which token of a group, in which slot; `closes` the group, with it or without."""
     widths = Widths(kv)
     return data.StructLayout({"valid": 1, "slot": range(widths.slots), "token": range(widths.tokens),
-                              "beat": range(max(kv.row_beats, 2)), "bad": 1, "closes": 1})
+                              "beat": range(max(kv.row_beats, 2)), "closes": 1})
 
 
 class Intake(Block):
@@ -213,8 +212,6 @@ class Intake(Block):
             of_value.closes.eq(value_closes),
         ]
         m.d.comb += self.data.eq(register(m, beat.data, "data_held"))
-        codes = data.View(data.ArrayLayout(widths.fmt.width, widths.elements), self.data)
-        m.d.comb += of_value.bad.eq(Cat(bad(widths, codes[n]) for n in range(widths.elements)).any())
 
         # Scales are kept for the block's keys; theirs come with the row.
         later = Signal(row(kv, group))

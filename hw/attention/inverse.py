@@ -22,8 +22,8 @@ LOW = QUOTIENT - CHOICE
 
 
 def division():
-    """How sums become results: times `factor` * 2**`exponent`, unless they are `nan` or there is `none`."""
-    return data.StructLayout({"factor": FACTOR, "exponent": EXPONENT, "nan": 1, "none": 1})
+    """How sums become results: times `factor` * 2**`exponent`, unless they are `nan`."""
+    return data.StructLayout({"factor": FACTOR, "exponent": EXPONENT, "nan": 1})
 
 
 def sum_of_all():
@@ -93,14 +93,14 @@ class Inverse(Block):
         m.d.comb += field.eq(high + (FP32.bias - SHARE - widths.operand + 1))
         m.d.sync += exponent.eq(Mux(self.part, unit - widths.operand + 1, unit + SHARE - high) - top)
         sums = register(m, Cat(Mux(none, 0, Cat(fraction, field)), Mux(none, 0, top)), "sums")
-        flags = register(m, Cat(nan, none), "flags")
+        nan = register(m, nan, "nan2")
 
         # The reciprocal
         line = Signal(FACTOR + LOW)
         m.d.comb += [
             line.eq((base << LOW) - fall * low + (1 << LOW - 1)),
             result.factor.eq(Mux(self.part, 1 << FACTOR - 1, line >> LOW)), result.exponent.eq(exponent),
-            Cat(result.nan, result.none).eq(flags),
+            result.nan.eq(nan),
         ]
         for g in range(self.queries):
             m.submodules[f"kept{g}"] = kept = Ram(len(result.as_value()) + len(sums), 2)

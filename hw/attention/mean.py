@@ -38,8 +38,8 @@ class Mean(Block):
         Steady for all columns of a group.
     after : Out(partial(kv))
         Two cycles later.
-    factor : In(FACTOR), exponent : In(EXPONENT), nan : In(1), none : In(1)
-        The result is `after` * `factor` * 2**`exponent`, NaN or nothing; steady for all columns of a head.
+    factor : In(FACTOR), exponent : In(EXPONENT), nan : In(1)
+        The result is `after` * `factor` * 2**`exponent`, or NaN; steady for all columns of a head.
     o : Out(32)
         Four cycles later.
     """
@@ -51,7 +51,7 @@ class Mean(Block):
         super().__init__({
             "sum": In(signed(self.widths.sum)), "before": In(partial(kv)), "alignment": In(alignment()),
             "after": Out(partial(kv)),
-            "factor": In(FACTOR), "exponent": In(EXPONENT), "nan": In(1), "none": In(1), "o": Out(32)})
+            "factor": In(FACTOR), "exponent": In(EXPONENT), "nan": In(1), "o": Out(32)})
 
     def elaborate(self, platform):
         m, how, width = Module(), self.alignment, len(self.after)
@@ -78,7 +78,7 @@ class Mean(Block):
         quotient = Signal(signed(len(self.exponent) + 1), reset_less=True)
         m.d.sync += quotient.eq(place + self.exponent)
         product = register(m, (high * self.factor)[:2 * QUOTIENT], "product")
-        sign, none = register(m, sign, "sign1"), register(m, self.none | ~high[-1], "none1")
+        sign, none = register(m, sign, "sign1"), register(m, ~high[-1], "none")
 
         # In FP32, cut off
         over, field = product[-1], Signal(signed(len(quotient) + 1))

@@ -249,7 +249,7 @@ def test_operations_of_the_vector_engine(matrices):
     codes = vector(folder, "mul", "--golden", "--output", "e4m3", "--quantize", "mx", "--codes")
     np.save(folder / "codes.npy", codes)
     np.testing.assert_array_equal(vector(folder, "mul", "--x", str(folder / "codes.npy"), *mx), written)
-    with pytest.raises(SystemExit, match="--y-format e8m0 is for mul and top_k of e4m3, e5m2, e2m1, not silu of e4m3"):
+    with pytest.raises(SystemExit, match="y of e8m0: must be with mul or top_k of e4m3, e5m2, e2m1, not silu of e4m3"):
         vector(folder, "silu", "--x", str(folder / "codes.npy"), *mx)
     np.save(folder / "y.npy", np.ones((2, 50)))
     with pytest.raises(SystemExit, match=r"--y must be \(9, 50\), \(1, 50\) or \(9, 1\), not \(2, 50\)"):

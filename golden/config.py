@@ -19,7 +19,7 @@ from golden.packet import LENGTH
 from golden.paging import LENGTH as TOKENS
 
 __all__ = ["KV_FORMATS", "KV_POLICIES", "Attention", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "Noc",
-           "NocClass", "Vector", "load"]
+           "NocClass", "Vector", "load", "words"]
 
 
 KV_FORMATS = {"bf16": (2, 0), "fp8": (1, 2)}
@@ -75,7 +75,7 @@ class Matmul(Section):
     @classmethod
     def _family_exists(cls, family):
         if family not in FAMILIES:
-            raise ValueError(f"must be {_words(map(_toml, FAMILIES))}")
+            raise ValueError(f"must be {words(map(_toml, FAMILIES))}")
         return family
 
     @field_validator("lanes")
@@ -112,7 +112,7 @@ class Matmul(Section):
     def _drain_divides(cls, drain, info):
         cols = info.data.get("cols", drain)
         if cols % drain or drain & (drain - 1):
-            raise ValueError(f"must be a power of two that divides cols = {cols}: {_words(_drains(cols))}")
+            raise ValueError(f"must be a power of two that divides cols = {cols}: {words(_drains(cols))}")
         return drain
 
     @field_validator("mx")
@@ -286,7 +286,7 @@ class KvCache(Section):
     def _names_exist(cls, name, info):
         known = {"format": KV_FORMATS, "policy": KV_POLICIES}[info.field_name]
         if name not in known:
-            raise ValueError(f"must be {_words(map(_toml, known))}")
+            raise ValueError(f"must be {words(map(_toml, known))}")
         return name
 
     @property
@@ -375,7 +375,7 @@ class NocClass(Section):
     @classmethod
     def _order_exists(cls, order):
         if order not in NOC_ORDERS:
-            raise ValueError(f"must be {_words(map(_toml, NOC_ORDERS))}")
+            raise ValueError(f"must be {words(map(_toml, NOC_ORDERS))}")
         return order
 
     @field_validator("multicast")
@@ -456,7 +456,7 @@ class Noc(Section):
     @classmethod
     def _edge_exists(cls, memory):
         if memory not in NOC_MEMORIES:
-            raise ValueError(f"must be {_words(map(_toml, NOC_MEMORIES))}")
+            raise ValueError(f"must be {words(map(_toml, NOC_MEMORIES))}")
         return memory
 
     @field_validator("classes")
@@ -659,7 +659,8 @@ def _toml(value):
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-def _words(choices):
+def words(choices):
+    """Choices as a sentence has them: a, b or c."""
     *some, last = map(str, choices)
     return f"{', '.join(some)} or {last}" if some else last
 

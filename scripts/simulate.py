@@ -72,12 +72,26 @@ def main(argv=None):
     add_attention(blocks.add_parser("attention", help="softmax(Q @ K.T) @ V", description=ATTENTION, **layout))
     vector.add_arguments(blocks.add_parser("vector", help="norms, activations, scales and the like", **layout))
     add_kvcache(blocks.add_parser("kvcache", help="traces of KV-cache operations", description=KVCACHE, **layout))
+    for each in blocks.choices.values():
+        add_simulation(each)
     arguments = parser.parse_args(argv)
     try:
+        if not 0 <= arguments.stall < 1:
+            raise ValueError(f"--stall must be at least 0 and below 1, not {arguments.stall}")
         found = arguments.run(arguments)
     except (ValueError, RuntimeError, OSError, AssertionError) as error:
         sys.exit(f"simulate: {error}")
     print(json.dumps(found, indent=1) if arguments.json else "\n".join(arguments.show(found)))
+
+
+def add_simulation(parser):
+    """What all simulations have in common."""
+    add = parser.add_argument
+    add("--stall", type=float, default=0.0, metavar="P",
+        help="probability with which every port idles or stalls in a cycle (default: 0)")
+    add("--seed", type=int, default=0, help="of the stalls (default: 0)")
+    add("--waves", action="store_true", help="record waveforms")
+    add("--json", action="store_true", help="print what was found as JSON")
 
 
 def add_matmul(parser):
@@ -91,20 +105,13 @@ def add_matmul(parser):
         + ". An engine that does not multiply it is changed to the datapath family that does")
     add("--output", default="fp32", choices=matmul.RESULT_FORMATS, help="results' format (default: fp32)")
     add("--golden", action="store_true", help="the reference alone, with the cycles that it foretells")
-    add("--stall", type=float, default=0.0, metavar="P",
-        help="probability with which every port idles or stalls in a cycle (default: 0)")
-    add("--seed", type=int, default=0, help="of the stalls (default: 0)")
-    add("--waves", action="store_true", help="record waveforms")
     add("--out", type=Path, metavar="Y.npy", help="write the results, float32 (M, N)")
     add("--codes", action="store_true", help="write them as codes of --output")
-    add("--json", action="store_true", help="print what was found as JSON")
     parser.set_defaults(run=run_matmul, show=show_matmul)
 
 
 def run_matmul(arguments):
     """Everything that is known of the product, and `--out` written."""
-    if not 0 <= arguments.stall < 1:
-        raise ValueError(f"--stall must be at least 0 and below 1, not {arguments.stall}")
     scheme = quantize.SCHEMES[arguments.format]
     section = scheme.engine(config.load(arguments.config).matmul)
     a = read_operand("--a", arguments.a, scheme.a_format)
@@ -229,19 +236,12 @@ def add_attention(parser):
     add("--sink", type=Path, metavar="L.npy", help="a logit for each query that has no value, (queries,)")
     add("--part", action="store_true", help="do not divide")
     add("--golden", action="store_true", help="the reference alone")
-    add("--stall", type=float, default=0.0, metavar="P",
-        help="probability with which every port idles or stalls in a cycle (default: 0)")
-    add("--seed", type=int, default=0, help="of the stalls (default: 0)")
-    add("--waves", action="store_true", help="record waveforms")
     add("--out", type=Path, metavar="O.npy", help="write the results, float32 (queries, head_dim)")
-    add("--json", action="store_true", help="print what was found as JSON")
     parser.set_defaults(run=run_attention, show=show_attention)
 
 
 def run_attention(arguments):
     """Everything that is known of the rows, and `--out` written."""
-    if not 0 <= arguments.stall < 1:
-        raise ValueError(f"--stall must be at least 0 and below 1, not {arguments.stall}")
     chip = config.load(arguments.config)
     name = arguments.format or chip.kvcache.format
     given = {letter: read_operand(f"--{letter}", getattr(arguments, letter), "bf16" if name == "bf16" else "e4m3")
@@ -376,18 +376,11 @@ def add_kvcache(parser):
     add("--config", type=Path, metavar="FILE",
         help="chip configuration in TOML, of which a trace's own changes some (default: the smallest)")
     add("--golden", action="store_true", help="the reference alone")
-    add("--stall", type=float, default=0.0, metavar="P",
-        help="probability with which every port idles or stalls in a cycle (default: 0)")
-    add("--seed", type=int, default=0, help="of the stalls (default: 0)")
-    add("--waves", action="store_true", help="record waveforms")
-    add("--json", action="store_true", help="print what was found as JSON")
     parser.set_defaults(run=run_kvcache, show=show_kvcache)
 
 
 def run_kvcache(arguments):
     """Play the traces; what each did."""
-    if not 0 <= arguments.stall < 1:
-        raise ValueError(f"--stall must be at least 0 and below 1, not {arguments.stall}")
     section = config.load(arguments.config).kvcache if arguments.config else None
     found = []
     for path in arguments.trace:

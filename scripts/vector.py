@@ -51,22 +51,15 @@ def add_arguments(parser):
     add("--k", type=int, default=1, help="of top_k (default: 1)")
     add("--halves", action="store_true", help="rope: partners are half a row apart in x, y (cosines, sines), results")
     add("--golden", action="store_true", help="the reference alone")
-    add("--stall", type=float, default=0.0, metavar="P",
-        help="probability with which every port idles or stalls in a cycle (default: 0)")
-    add("--seed", type=int, default=0, help="of the stalls (default: 0)")
-    add("--waves", action="store_true", help="record waveforms")
     add("--out", type=Path, metavar="R.npy", help="write the results, float32")
     add("--scales", type=Path, metavar="S.npy", help="write the scales: float32, of blocks codes of E8M0")
     add("--codes", action="store_true", help="write results as codes of --output")
-    add("--json", action="store_true", help="print what was found as JSON")
     parser.description = ABOUT
     parser.set_defaults(run=run, show=show)
 
 
 def run(arguments):
     """Everything that is known of the results, and files written."""
-    if not 0 <= arguments.stall < 1:
-        raise ValueError(f"--stall must be at least 0 and below 1, not {arguments.stall}")
     section = config.load(arguments.config).vector
     operation, quantize = Operation[arguments.operation.upper()], Quantize[arguments.quantize.upper()]
     x = _codes("--x", arguments.x, arguments.x_format)

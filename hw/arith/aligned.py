@@ -14,7 +14,7 @@ from golden.families import FORMAT_CODES
 from hw.arith.compress import Row, add, compress
 from hw.arith.largest import largest_of
 from hw.arith.pipeline import register
-from hw.arith.shift import shift_left, shift_right
+from hw.arith.shift import saturated, shift_left, shift_right
 from hw.emit import Block
 
 __all__ = ["EXACT_TAG", "LEAD", "TAG", "Aligned", "Uni"]
@@ -147,7 +147,7 @@ class Aligned(Block):
             rises.eq(largest > self.i.tag),
             tag.eq(Mux(rises, largest, self.i.tag)),
             rise.eq(largest - self.i.tag),
-            reach.eq(Mux(rises & a.aligned, rise[:REACH] | rise[REACH:].any().replicate(REACH), 0)),
+            reach.eq(Mux(rises & a.aligned, saturated(rise, REACH), 0)),
         ]
         m.d.sync += self.o.tag.eq(tag)
         places, near, far = [], [], []      # of each product, in aligned rows: it shifts so much, or counts as zero

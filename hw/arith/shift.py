@@ -3,7 +3,12 @@
 
 from amaranth.hdl import Cat, Mux, Signal
 
-__all__ = ["shift_left", "shift_right"]
+__all__ = ["saturated", "shift_left", "shift_right"]
+
+
+def saturated(places, bits):
+    """A number of places, not negative, in fewer bits: all ones if it is too large for them."""
+    return places[:bits] | places[bits:].any().replicate(bits)
 
 
 def shift_left(m, value, amount, fill, name):

@@ -5,6 +5,7 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out
 
+from hw.arith.shift import saturated
 from hw.attention.ports import EXPONENT
 from hw.emit import Block
 
@@ -49,7 +50,7 @@ class Align(Block):
         with m.If(self.start):
             m.d.sync += [
                 o.some.eq(i.some), o.before.eq(i.before), o.grows.eq(grows),
-                places.eq(distance[:PLACES] | distance[PLACES:].any().replicate(PLACES)),
+                places.eq(saturated(distance, PLACES)),
             ]
             with m.If(grows):
                 m.d.sync += self.exponent.eq(exponent)

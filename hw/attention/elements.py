@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from golden.scores import Widths
 from hw.arith.largest import largest_of
 from hw.arith.pipeline import register
+from hw.arith.shift import saturated
 from hw.emit import Block
 
 __all__ = ["Elements", "bad", "element", "exponent"]
@@ -83,6 +84,5 @@ class Elements(Block):
         for n, each in enumerate(exponents):
             below = Signal(8, name=f"below{n}")
             m.d.comb += below.eq(self.top - register(m, each, f"exponent{n}_kept"))
-            places = below[:widths.places] | below[widths.places:].any().replicate(widths.places)
-            m.d.comb += self.o[n].places.eq(register(m, places, f"places{n}"))
+            m.d.comb += self.o[n].places.eq(register(m, saturated(below, widths.places), f"places{n}"))
         return m

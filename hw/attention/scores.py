@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from golden.formats import FP32
 from golden.scores import FRACTION, WHOLE, Widths
 from hw.arith.pipeline import register
-from hw.arith.shift import shift_right
+from hw.arith.shift import saturated, shift_right
 from hw.attention.ports import EXPONENT, SCORE
 from hw.emit import Block
 
@@ -89,8 +89,8 @@ class Scores(Block):
             with m.If(item.valid):
                 m.d.sync += [
                     top.eq(Mux(item.starts | rises, self.top, top)),
-                    old_places.eq(Mux(rises, _far(-fall), 0)),
-                    places.eq(Mux(item.starts | rises, 0, _far(fall))),
+                    old_places.eq(Mux(rises, saturated(-fall, PLACES), 0)),
+                    places.eq(Mux(item.starts | rises, 0, saturated(fall, PLACES))),
                 ]
             joined = [register(m, one, f"joined{g}") for g, one in enumerate(joined)]
             item = register(m, item, "joined_row", reset=True)
@@ -178,8 +178,3 @@ def _down(m, value, places, name):
     """A value shifted down, and whether it is to be rounded up."""
     shifted = shift_right(m, Cat(Const(0, 1), value).as_signed(), places, name)
     return shifted[1:].as_signed(), shifted[0]
-
-
-def _far(distance):
-    """A distance that is not negative, in `PLACES` bits."""
-    return distance[:PLACES] | distance[PLACES:].any().replicate(PLACES)

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from golden.scores import FRACTION, SHARE, WHOLE, Widths
 from golden.tables import CHOICE, chords
 from hw.arith.pipeline import register
-from hw.arith.shift import shift_right
+from hw.arith.shift import saturated, shift_right
 from hw.attention.ports import EXPONENT, SCORE
 from hw.attention.scores import largest
 from hw.emit import Block
@@ -79,8 +79,8 @@ class Weight(Block):
             below_shared.eq(self.group.shared - shared), below_top.eq(self.group.top - whole),
         ]
         power = register(m, rounded[:bits] | rounded[bits].replicate(bits), "power")
-        operand_places = register(m, _limited(below_shared, 4), "operand_places")
-        share_places = register(m, _limited(below_top, 5), "share_places")
+        operand_places = register(m, saturated(below_shared, 4), "operand_places")
+        share_places = register(m, saturated(below_top, 5), "share_places")
         seen, first, opens, whole = (register(m, each, f"{name}2") for name, each in (
             ("seen", seen), ("first", first), ("opens", opens), ("whole", whole)))
 
@@ -102,7 +102,7 @@ class Weight(Block):
             big.eq(Mux(grows, share, self.total)),
             small.eq(Mux(grows, self.total, share)),
         ]
-        less = shift_right(m, Cat(Const(0, 1), small).as_signed(), _limited(places, 6), "less")
+        less = shift_right(m, Cat(Const(0, 1), small).as_signed(), saturated(places, 6), "less")
         with m.If(self.joins & self.group.some):
             m.d.sync += known.eq(1), self.total.eq(big + less[1:] + less[0])
             with m.If(grows):
@@ -111,8 +111,3 @@ class Weight(Block):
             m.d.sync += known.eq(self.sinks)
             m.d.sync += self.total.eq(Mux(self.sinks, power << SHARE, 0)), self.exponent.eq(Mux(self.sinks, whole, 0))
         return m
-
-
-def _limited(distance, bits):
-    """A distance that is not negative, or all ones if it is too large."""
-    return distance[:bits] | distance[bits:].any().replicate(bits)

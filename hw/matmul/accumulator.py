@@ -12,7 +12,7 @@ from hw.arith.aligned import EXACT_TAG, LEAD, REACH, TAG
 from hw.arith.fp32 import Add
 from hw.arith.pipeline import register
 from hw.arith.scaled import FromScaled
-from hw.arith.shift import shift_right
+from hw.arith.shift import saturated, shift_right
 from hw.matmul.ports import Part
 from hw.matmul.walker import aligned, mx
 from hw.ram import Ram
@@ -176,7 +176,7 @@ class Accumulator(Part):
             high.eq(Mux(swap, before, self.sums[col])),
             low.eq(Mux(swap, self.sums[col], before)),
         ]
-        places = distance[:REACH] | distance[REACH:].any().replicate(REACH)
+        places = saturated(distance, REACH)
         shifted = shift_right(m, low, places, f"shifted{col}_")
         high, low = register(m, high, f"high_held{col}"), register(m, shifted.as_signed(), f"low_held{col}")
         tag, nan = register(m, Mux(swap, old.tag, tag), f"tag_held{col}"), register(m, nan, f"nan_held{col}")

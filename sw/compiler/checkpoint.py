@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 from safetensors import SafetensorError, deserialize
 
+from golden.config import words
 from golden.model import MOST_LAYERS, Model, Rope
 
 __all__ = ["Checkpoint", "CheckpointError", "Weight", "read"]
@@ -160,7 +161,7 @@ def _windows(config, family, layers):
         kinds = ["full_attention" if qwen and layer < (full or 0) else "sliding_attention" for layer in range(layers)]
     known = "full_attention", "sliding_attention"
     if not isinstance(kinds, list) or len(kinds) != layers or not all(kind in known for kind in kinds):
-        raise CheckpointError(f"layer_types: must be {_or(map(json.dumps, known))}, for each of {layers} layers")
+        raise CheckpointError(f"layer_types: must be {words(map(json.dumps, known))}, for each of {layers} layers")
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
@@ -193,7 +194,7 @@ def _check(settings, key, *choices, under=""):
     """A setting is one of some; the choice None stands for no setting."""
     if settings.get(key) not in choices:
         known = [json.dumps(choice) for choice in choices if choice is not None] or ["absent"]
-        raise CheckpointError(f"{under}{key} = {json.dumps(settings.get(key))}: must be {_or(known)}")
+        raise CheckpointError(f"{under}{key} = {json.dumps(settings.get(key))}: must be {words(known)}")
 
 
 def _build(section, keys, **values):
@@ -249,9 +250,9 @@ def _take(folder, found, name, dtypes, *shapes):
         raise CheckpointError(f"{folder}: {name}: missing")
     tensor = found.pop(name)
     if tensor["dtype"] not in dtypes:
-        raise CheckpointError(f"{folder}: {name}: is {tensor['dtype']}, must be {_or(dtypes)}")
+        raise CheckpointError(f"{folder}: {name}: is {tensor['dtype']}, must be {words(dtypes)}")
     if tuple(tensor["shape"]) not in shapes:
-        raise CheckpointError(f"{folder}: {name}: has shape {tuple(tensor['shape'])}, must have {_or(shapes)}")
+        raise CheckpointError(f"{folder}: {name}: has shape {tuple(tensor['shape'])}, must have {words(shapes)}")
     array = np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
     bad = np.argwhere(~np.isfinite(array.astype(np.float32)))
     if len(bad):
@@ -287,8 +288,3 @@ def _file(path):
         raise CheckpointError(f"{path}: {error.strerror}") from None
     except SafetensorError as error:
         raise CheckpointError(f"{path}: not safetensors: {error}") from None
-
-
-def _or(choices):
-    *some, last = map(str, choices)
-    return f"{', '.join(some)} or {last}" if some else last

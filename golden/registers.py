@@ -4,11 +4,25 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from golden.isa import FORMS, Engine
 from golden.isa import REGISTERS as PRESETS
 
-__all__ = ["ACCESS", "IDENTITY", "REGISTERS", "Access", "Field", "Register", "header", "page"]
+__all__ = ["ACCESS", "COUNTERS", "IDENTITY", "REGISTERS", "Access", "Field", "Register", "header", "page"]
 
 IDENTITY = 0x504F4231       # "POB1"
+
+
+ENGINES = tuple(engine.name.lower() for engine in Engine if FORMS[engine] and engine is not Engine.CONTROL)
+COUNTERS = (
+    "cycles",               # in which a program runs
+    *(f"{engine}_busy" for engine in ENGINES),
+    *(f"{engine}_waits_for_{other}" for engine in ENGINES for other in ENGINES),
+    *(f"{master}_beats_read" for master in ("instructions", "kv", "load", "weights")),
+    *(f"{master}_beats_written" for master in ("kv", "store")),
+    "weights_full",         # no room for weights that could be read ahead
+    "weights_empty",        # weights are asked for that are not there yet
+)
+"""What is counted, in cycles or beats, in the order of the counters."""
 
 
 class Access(Enum):

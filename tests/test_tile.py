@@ -36,7 +36,7 @@ def runtime(folder, family, name, form="bf16", sizes=None, **changes):
     model = MODELS[family][name].model_copy(update=sizes or {})
     tensors = {key: value.astype(ml_dtypes.bfloat16) for key, value in weights(model).items()}
     checkpoint = read(write(folder / "model", settings(family, model), tensors))
-    layout = Layout(checkpoint, fit(chip(form, **changes), model), form)
+    layout = Layout(checkpoint, fit(chip(form, **changes), model, form), form)
     return Runtime(layout, Golden(layout)), Llama(model, checkpoint.values())
 
 

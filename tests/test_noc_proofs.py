@@ -4,7 +4,7 @@
 import pytest
 from amaranth.hdl import Module, Mux
 
-from hw.arbiter import Arbiter
+from hw.noc.arbiter import Arbiter
 from hw.noc.link import Traffic
 from hw.noc.multicast import Fork
 from hw.noc.output import Output

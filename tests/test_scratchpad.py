@@ -22,7 +22,7 @@ SHAPES = [
 @pytest.mark.parametrize("x_initial", ["0", "unique"])
 def test_scratchpad(shape, x_initial):
     tests = simulate(Scratchpad(*shape), "sim.benches.scratchpad", env={"SCRATCHPAD": repr(shape)}, x_initial=x_initial)
-    assert tests == 9
+    assert tests == 10
 
 
 def test_nothing_waits_within_the_cycle():

@@ -5,11 +5,10 @@ from functools import reduce
 from operator import or_
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib import data, stream
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
-from hw.arbiter import Arbiter
 from hw.emit import Block
 from hw.fetch import ADDRESS, Steps, request, response, write
 from hw.ram import Ram
@@ -37,8 +36,46 @@ def change(word, banks, depth):
     return data.StructLayout({**read(banks, depth).members, "data": 8 * word, "mask": word})
 
 
+class Order(Block):
+    """Who comes first, when several want the same bank: who has not won for longest, in whatever bank.
+
+    So nobody loses more often in a row than there are others, and one who was too slow for another, and won, lets it
+    past in the next bank.
+
+    Parameters
+    ----------
+    count : int
+
+    Members
+    -------
+    won : In(count)
+        Who had a bank that others wanted as well: they come last from now on.
+    before : Out(ArrayLayout(count, count))
+        Of each, who comes before.
+    """
+
+    def __init__(self, count):
+        self.count = count
+        super().__init__({"won": In(count), "before": Out(data.ArrayLayout(count, count))})
+
+    def elaborate(self, platform):
+        m = Module()
+        for b in range(self.count):
+            for a in range(b):
+                swapped = Signal(name=f"swapped{a}_{b}")
+                m.d.comb += self.before[a][b].eq(swapped), self.before[b][a].eq(~swapped)
+                with m.If(self.won[a] != self.won[b]):
+                    m.d.sync += swapped.eq(self.won[a])
+        return m
+
+
+def turns(count):
+    """Who may have a bank, and who `won` it from others, as `before` says."""
+    return wiring.Signature({"before": In(data.ArrayLayout(count, count)), "grant": Out(count), "won": Out(count)})
+
+
 class Bank(Block):
-    """Reads one word and writes one in a cycle, each for who has waited longest.
+    """Reads one word and writes one in a cycle.
 
     Parameters
     ----------
@@ -48,41 +85,41 @@ class Bank(Block):
 
     Members
     -------
-    reads : In(ArrayLayout(read(banks, depth), readers)), reading : Out(readers)
-        Whose turn it is, in the same cycle.
+    reads : In(ArrayLayout(read(banks, depth), readers)), reading : Out(turns(readers))
+    changes : In(ArrayLayout(change(word, banks, depth), writers)), writing : Out(turns(writers))
     data : Out(8 * word)
-        The word, in the cycle after.
-    changes : In(ArrayLayout(change(word, banks, depth), writers)), changing : Out(writers)
+        The word that was read, in the cycle after.
     """
 
     def __init__(self, word, banks, depth, readers, writers):
-        self.word, self.depth, self.readers, self.writers = word, depth, readers, writers
+        self.word, self.depth = word, depth
         super().__init__({
-            "reads": In(data.ArrayLayout(read(banks, depth), readers)), "reading": Out(readers),
+            "reads": In(data.ArrayLayout(read(banks, depth), readers)), "reading": Out(turns(readers)),
+            "changes": In(data.ArrayLayout(change(word, banks, depth), writers)), "writing": Out(turns(writers)),
             "data": Out(8 * word),
-            "changes": In(data.ArrayLayout(change(word, banks, depth), writers)), "changing": Out(writers),
         })
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.words = words = Ram(8 * self.word, self.depth, 8)
-        now = self._first(m, "read", self.reads, self.reading)
-        m.d.comb += words.read_en.eq(now.valid), words.read_address.eq(now.row), self.data.eq(words.read_data)
-        now = self._first(m, "write", self.changes, self.changing)
+        asked = self._first(m, self.reads, self.reading, "asked")
+        given = self._first(m, self.changes, self.writing, "given")
         m.d.comb += [
-            words.write_en.eq(Mux(now.valid, now.mask, 0)), words.write_address.eq(now.row),
-            words.write_data.eq(now.data),
+            words.read_en.eq(asked.valid), words.read_address.eq(asked.row), self.data.eq(words.read_data),
+            words.write_en.eq(Mux(given.valid, given.mask, 0)), words.write_address.eq(given.row),
+            words.write_data.eq(given.data),
         ]
         return m
 
-    def _first(self, m, way, asked, grant):
+    def _first(self, m, wanted, turns, name):
         """What whose turn it is wants."""
-        m.submodules[way] = arbiter = Arbiter(len(grant))
-        chosen = Signal(asked.shape().elem_shape, name=f"{way}_now")
+        chosen, asks = Signal(wanted.shape().elem_shape, name=name), Signal(len(turns.grant), name=f"{name}_asks")
         m.d.comb += [
-            arbiter.request.eq(Cat(one.valid for one in asked)), arbiter.done.eq(arbiter.request.any()),
-            grant.eq(arbiter.grant),
-            Value.cast(chosen).eq(reduce(or_, (Mux(grant[n], Value.cast(one), 0) for n, one in enumerate(asked)))),
+            asks.eq(Cat(one.valid for one in wanted)),
+            turns.grant.eq(Cat(asks[n] & ~(asks & turns.before[n]).any() for n in range(len(asks)))),
+            turns.won.eq(Mux((asks & ~turns.grant).any(), turns.grant, 0)),
+            Value.cast(chosen).eq(reduce(or_, (Mux(turns.grant[n], Value.cast(one), 0)
+                                               for n, one in enumerate(wanted)))),
         ]
         return chosen
 
@@ -169,7 +206,7 @@ class Writer(Block):
     Members
     -------
     i : In(stream.Signature(write(size)))
-    change : Out(change(word, banks, depth)), changing : In(1)
+    change : Out(change(word, banks, depth)), writing : In(1)
         Whether it is its turn.
     fault : Out(1)
         A write that there cannot be is dropped in this cycle.
@@ -179,7 +216,7 @@ class Writer(Block):
         self.word, self.banks, self.depth, self.size, self.unit = word, banks, depth, size, unit
         super().__init__({
             "i": In(stream.Signature(write(size))),
-            "change": Out(change(word, banks, depth)), "changing": In(1),
+            "change": Out(change(word, banks, depth)), "writing": In(1),
             "fault": Out(1),
         })
 
@@ -210,7 +247,7 @@ class Writer(Block):
                 mask.eq(begun & Cat(end > n for n in range(self.word))),
             ]
         m.d.comb += [
-            self.i.ready.eq(~waits | self.changing),
+            self.i.ready.eq(~waits | self.writing),
             self.change.valid.eq(waits), self.change.bank.eq(bank), self.change.row.eq(row),
             self.change.data.eq(content.replicate(self.word // span)), self.change.mask.eq(mask),
         ]
@@ -292,10 +329,12 @@ class Scratchpad(Block):
             connect(m, flipped(getattr(self, f"request{n}")), reader.i)
             connect(m, reader.o, flipped(getattr(self, f"response{n}")))
             m.d.comb += reader.words.eq(Cat(bank.data for bank in banks))
-            self._ask(m, reader.read, reader.reading, [(bank.reads[n], bank.reading[n]) for bank in banks])
         for n, writer in enumerate(writers):
             connect(m, flipped(getattr(self, f"write{n}")), writer.i)
-            self._ask(m, writer.change, writer.changing, [(bank.changes[n], bank.changing[n]) for bank in banks])
+        self._order(m, "reading", [(each.read, each.reading) for each in readers],
+                    [(bank.reads, bank.reading) for bank in banks])
+        self._order(m, "writing", [(each.change, each.writing) for each in writers],
+                    [(bank.changes, bank.writing) for bank in banks])
 
         with m.If(Cat(each.fault for each in (*readers, *writers)).any()):
             m.d.sync += self.fault.eq(1)
@@ -303,8 +342,13 @@ class Scratchpad(Block):
             m.d.sync += self.fault.eq(0)
         return m
 
-    def _ask(self, m, wanted, granted, banks):
-        """Pass what is wanted on to its bank, and the answer back."""
-        for n, (asked, _) in enumerate(banks):
-            m.d.comb += asked.eq(wanted), asked.valid.eq(wanted.valid & (wanted.bank == n))
-        m.d.comb += granted.eq(Cat(grant for _, grant in banks).any())
+    def _order(self, m, name, parties, banks):
+        """Pass what the parties want on to its banks, in one order for all banks, and say whose turn it is."""
+        m.submodules[name] = order = Order(len(parties))
+        m.d.comb += order.won.eq(reduce(or_, (turns.won for _, turns in banks)))
+        for number, (wanted, turns) in enumerate(banks):
+            m.d.comb += turns.before.eq(order.before)
+            for n, (asks, _) in enumerate(parties):
+                m.d.comb += wanted[n].eq(asks), wanted[n].valid.eq(asks.valid & (asks.bank == number))
+        for n, (_, granted) in enumerate(parties):
+            m.d.comb += granted.eq(Cat(turns.grant[n] for _, turns in banks).any())

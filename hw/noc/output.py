@@ -8,8 +8,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
 from golden.packet import Port
-from hw.arbiter import Arbiter
 from hw.emit import Block
+from hw.noc.arbiter import Arbiter
 from hw.noc.link import channels
 
 __all__ = ["BUCKETS", "Credits", "Output", "bucket"]

@@ -131,43 +131,59 @@ async def reads_see_writes(dut):
             assert await responses[n].recv(1) == beats
 
 
+def linear(reader, at, total):
+    """Requests of consecutive bytes."""
+    size, beats, rows = reader
+    for n in range(-(-total // (beats * rows))):
+        yield fetch(bytearray(SIZE), reader, (at + n * beats * rows * size) % SIZE, beats * size, beats, rows)[0]
+
+
+async def rate(dut, sinks, total, share):
+    """Each sink gets that share of `total` beats in as many cycles."""
+    await ClockCycles(dut.clk, total + 8)
+    for n, sink in enumerate(sinks):
+        assert len(sink.items) >= share * total, f"reader {n}: {len(sink.items)} of {total} beats"
+
+
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def a_beat_a_cycle(dut):
-    """Nothing is lost between beats, rows or requests; all readers at once, each in a bank of its own at first."""
+    """Nothing is lost between beats, rows or requests of a reader that is alone."""
     requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)
     dut.clear.value = 0
     await reset(dut)
-    content, total = bytearray(SIZE), 120
-    for together in (False, True):
-        for n, (source, sink, reader) in enumerate(zip(requests, responses, READERS, strict=True)):
-            size, beats, rows = reader
-            await RisingEdge(dut.clk)
-            at, count = (n % BANKS) * WORD, 0
-            while count < total:
-                source.send([fetch(content, reader, at % SIZE, beats * size, beats, rows)[0]])
-                at, count = at + beats * rows * size, count + beats * rows
-            if not together:
-                cycles = 0
-                while len(sink.items) < count:
-                    await RisingEdge(dut.clk)
-                    cycles += 1
-                assert cycles <= count + 8, f"reader {n}: {cycles} cycles for {count} beats"
-                sink.items.clear()
-        if together and len(READERS) <= BANKS:
-            await ClockCycles(dut.clk, total + 16)
-            for n, sink in enumerate(responses):
-                assert len(sink.items) >= total, f"reader {n}: {len(sink.items)} beats"
+    for source, sink, reader in zip(requests, responses, READERS, strict=True):
+        source.send(linear(reader, 0, 120))
+        await rate(dut, [sink], 120, 1)
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
-async def a_write_a_cycle(dut):
-    """All writers at once, each in words that follow each other."""
+async def banks_in_parallel(dut):
+    """All at once, each in a bank of its own, a beat a cycle and a write a cycle."""
+    requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)
     writes = ports(dut, "write", WRITERS)
     dut.clear.value = 0
     await reset(dut)
+    for n, (source, reader) in enumerate(zip(requests[:BANKS], READERS, strict=False)):
+        size, beats, rows = reader
+        source.send([fetch(bytearray(SIZE), reader, n * WORD, 0, min(beats, WORD // size), rows)[0]] * 120)
+    for n, (source, (width, _)) in enumerate(zip(writes[:BANKS], WRITERS, strict=False)):
+        source.send([pack(write(width), {"address": n * WORD, "count": width})] * 120)
+    await rate(dut, responses[:BANKS], 120, 1)
+    assert not any(source.queue or source.busy for source in writes)
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def all_banks(dut):
+    """All at once, from bank to bank: slow ones do not hold up fast ones for long."""
+    requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)
+    writes = ports(dut, "write", WRITERS)
+    dut.clear.value = 0
+    await reset(dut)
+    for n, (source, reader) in enumerate(zip(requests, READERS, strict=True)):
+        source.send(linear(reader, n * WORD, 200))
     for n, (source, (width, _)) in enumerate(zip(writes, WRITERS, strict=True)):
-        source.send(pack(write(width), {"address": ((n + k) * WORD) % SIZE, "count": width}) for k in range(100))
-    await ClockCycles(dut.clk, 100 + 2 + (100 * (len(WRITERS) - 1) if BANKS < len(WRITERS) else len(WRITERS)))
+        source.send(pack(write(width), {"address": (n + k) * WORD % SIZE, "count": width}) for k in range(200))
+    await rate(dut, responses, 200, 0.7)
     assert not any(source.queue or source.busy for source in writes)
 
 

@@ -10,7 +10,7 @@ from amaranth.hdl import Cat, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from golden.packet import FORKS, TURNS, Error, Port
-from hw.arbiter import Arbiter
+from hw.noc.arbiter import Arbiter
 from hw.noc.lane import Slots
 from hw.noc.link import HEADER, Traffic, flit
 from hw.noc.multicast import Fork

@@ -177,7 +177,7 @@ BUGS = [
         "credits[u].buckets | credits[u].bucket | credits[u].youngest", "credits[u].buckets"),
     Bug("a multicast begins without room for all of it", "hw.noc.output",
         "begins = begins & ~(credits[vc].left & self.need[n]).any()", "begins = begins & 1"),
-    Bug("who was served stays first", "hw.arbiter",
+    Bug("who was served stays first", "hw.noc.arbiter",
         "m.d.sync += bit.eq(self.grant[a])", "m.d.sync += bit.eq(bit)", "router_arbiter"),
     Bug("a fork sends by one output twice", "hw.noc.multicast",
         "self.route & asks & ~sent & self.there.replicate(5)", "self.route & asks & self.there.replicate(5)",

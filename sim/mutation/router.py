@@ -12,8 +12,8 @@ from golden.config import Noc, NocClass
 from golden.noc import Message, Packet, flits, outputs, packets, step
 from golden.packet import HEADER, LENGTH, ORDER, Port, bucket, flit
 from golden.paging import pack, unpack
-from hw.arbiter import Arbiter
 from hw.noc import link
+from hw.noc.arbiter import Arbiter
 from hw.noc.lane import Lane, Slots
 from hw.noc.link import Traffic
 from hw.noc.mesh import router

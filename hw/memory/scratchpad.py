@@ -174,7 +174,7 @@ class Reader(Block):
             self.read.valid.eq(may & fresh), self.read.bank.eq(at.bank), self.read.row.eq(at.row),
             passes.eq(may & (self.reading | ~fresh)),
             steps.o.ready.eq(passes),
-            self.fault.eq(passes & (at.beyond.any() | (step.address % self.size).any())),
+            self.fault.eq(passes & (at.beyond.any() | step.address[:ceil_log2(self.size)].any())),
         ]
         m.d.sync += room.eq(room - passes + (queue.o.valid & queue.o.ready))
 
@@ -228,7 +228,7 @@ class Writer(Block):
         m.d.comb += [
             end.eq(at.byte + given.count),
             begun.eq(Cat(*(at.byte <= n for n in range(self.word - 1)), 1)),
-            sound.eq(~at.beyond.any() & (end <= self.word) & ~(given.address % self.unit).any()),
+            sound.eq(~at.beyond.any() & (end <= self.word) & ~given.address[:ceil_log2(self.unit)].any()),
             self.fault.eq(self.i.valid & self.i.ready & ~sound),
         ]
 

@@ -161,7 +161,8 @@ class Rows(Block):
 
 def check(name, beat, size, longest):
     """Refuse, in an engine's name, what beats, the scratchpad and bursts cannot be."""
-    limits = {"beat": (beat, 2, 128), "size": (size, beat, 1 << 24), "longest": (longest, 1, min(256, PAGE // max(beat, 1)))}
+    burst = min(256, PAGE // max(beat, 1))
+    limits = {"beat": (beat, 2, 128), "size": (size, beat, 1 << 24), "longest": (longest, 1, burst)}
     for what, (value, low, high) in limits.items():
         if not low <= value <= high or value & value - 1:
             raise ValueError(f"{name}: {what} must be a power of two from {low} to {high}, not {value!r}")

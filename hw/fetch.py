@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads: what crosses the ports, and how they keep in step whatever comes back."""
+"""Reads and writes: what crosses the ports; the addresses of a read; and how it keeps in step whatever comes back."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream
@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from hw.emit import Block
 from hw.stream import Queue
 
-__all__ = ["ADDRESS", "Fetch", "request", "response"]
+__all__ = ["ADDRESS", "Fetch", "Steps", "request", "response", "write"]
 
 ADDRESS = 32    # bits of a byte address
 
@@ -22,6 +22,68 @@ def request(beats, rows):
 def response(width):
     """One beat of a read; `last` marks the last of its request."""
     return data.StructLayout({"data": width, "last": 1})
+
+
+def write(size):
+    """The first `count` bytes of `data`, to `address` and the bytes after it; at most `size`."""
+    return data.StructLayout({"address": ADDRESS, "data": 8 * size, "count": range(size + 1)})
+
+
+class Steps(Block):
+    """The addresses of a request's beats, one after the other, a beat a cycle.
+
+    Parameters
+    ----------
+    size : int
+        Bytes of a beat.
+    beats, rows : int
+        Largest of each in one request.
+
+    Members
+    -------
+    i : In(stream.Signature(request(beats, rows)))
+    o : Out(stream.Signature(struct(address, first, last)))
+        `first` of its row, `last` of the request.
+    """
+
+    def __init__(self, size, beats, rows):
+        self.size, self.beats = size, beats
+        super().__init__({
+            "i": In(stream.Signature(request(beats, rows))),
+            "o": Out(stream.Signature(data.StructLayout({"address": ADDRESS, "first": 1, "last": 1}))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        asked = Signal.like(self.i.payload, reset_less=True)     # of which `address` and `rows` move on
+        at    = Signal(ADDRESS, reset_less=True)
+        beat  = Signal(range(self.beats + 1), reset_less=True)   # beats of this row still to come
+        first = Signal(reset_less=True)
+        busy, ends_row, ends = Signal(), Signal(), Signal()
+        m.d.comb += [
+            ends_row.eq(beat == 1),
+            ends.eq(ends_row & (asked.rows == 1)),
+            self.o.valid.eq(busy),
+            self.o.payload.address.eq(at),
+            self.o.payload.first.eq(first),
+            self.o.payload.last.eq(ends),
+            self.i.ready.eq(~busy | self.o.ready & ends),
+        ]
+        following = Signal(ADDRESS)
+        m.d.comb += following.eq(asked.address + asked.stride)
+        with m.If(self.i.ready):
+            m.d.sync += [
+                busy.eq(self.i.valid), first.eq(1),
+                asked.eq(self.i.payload), at.eq(self.i.payload.address), beat.eq(self.i.payload.beats),
+            ]
+        with m.Elif(self.o.ready & ends_row):
+            m.d.sync += [
+                asked.address.eq(following), at.eq(following),
+                asked.rows.eq(asked.rows - 1), beat.eq(asked.beats), first.eq(1),
+            ]
+        with m.Elif(self.o.ready):
+            m.d.sync += at.eq(at + self.size), beat.eq(beat - 1), first.eq(0)
+        return m
 
 
 class Fetch(Block):

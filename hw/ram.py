@@ -17,7 +17,8 @@ class Ram(Block):
     Read data appears one cycle after `read_en` and stays until the next read. A read and a write of
     the same address in one cycle read the old word. The contents are not reset and start undefined.
 
-    Its module is called `ram_<width>x<depth>`: put an SRAM macro's wrapper of that name in its place.
+    Its module is called `ram_<width>x<depth>`, and `_<granularity>` if that is less than a word: put an SRAM macro's
+    wrapper of that name in its place.
 
     Parameters
     ----------
@@ -25,10 +26,12 @@ class Ram(Block):
         Bits per word.
     depth : int
         Words; addresses at or above it read undefined data, and writes to them are lost.
+    granularity : int
+        Bits that can be written alone; by default a word.
 
     Members
     -------
-    write_en : In(1)
+    write_en : In(width // granularity)
     write_address : In(ceil_log2(depth))
     write_data : In(width)
     read_en : In(1)
@@ -36,15 +39,17 @@ class Ram(Block):
     read_data : Out(width)
     """
 
-    def __init__(self, width, depth):
+    def __init__(self, width, depth, granularity=None):
         if width < 1:
             raise ValueError(f"Ram: width must be at least 1 bit, not {width!r}")
         if depth < 2:
             raise ValueError(f"Ram: depth must be at least 2 words, not {depth!r}")
-        self.width, self.depth = width, depth
+        if granularity is not None and (granularity < 1 or width % granularity):
+            raise ValueError(f"Ram: granularity must divide the {width} bits of a word, not {granularity!r}")
+        self.width, self.depth, self.granularity = width, depth, granularity or width
         address = ceil_log2(depth)
         super().__init__({
-            "write_en": In(1),
+            "write_en": In(width // self.granularity),
             "write_address": In(address),
             "write_data": In(width),
             "read_en": In(1),
@@ -54,13 +59,18 @@ class Ram(Block):
 
     @property
     def name(self):
-        return f"ram_{self.width}x{self.depth}"
+        parts = f"_{self.granularity}" if self.granularity < self.width else ""
+        return f"ram_{self.width}x{self.depth}{parts}"
+
+    @property
+    def identity(self):
+        return type(self), self.width, self.depth, self.granularity
 
     def elaborate(self, platform):
         m = Module()
 
         m.submodules.words = words = memory.Memory(shape=self.width, depth=self.depth, init=[])
-        write = words.write_port()
+        write = words.write_port(granularity=self.granularity)
         read = words.read_port()
         m.d.comb += [
             write.en.eq(self.write_en),

@@ -6,9 +6,8 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from golden.link import ANSWERS, OPERANDS, Answer, Opcode, size
-from hw.board.memory import write
 from hw.emit import Block
-from hw.fetch import request
+from hw.fetch import request, write
 
 __all__ = ["LONGEST", "Host", "fields"]
 

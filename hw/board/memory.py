@@ -7,73 +7,14 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from hw.emit import Block
-from hw.fetch import ADDRESS, request, response
+from hw.fetch import Steps, request, response, write
 from hw.ram import Ram
 from hw.stream import DeepQueue, Queue
 
-__all__ = ["Memory", "write"]
+__all__ = ["Memory"]
 
 REQUESTS = 4    # of a reader, taken before any is answered; what the engine counts on
 WAITING = 8     # beats of a reader that may be under way or waiting: enough for one a cycle
-
-
-def write(size):
-    """The first `count` bytes of `data`, to `address` and the bytes after it; at most `size`."""
-    return data.StructLayout({"address": ADDRESS, "data": 8 * size, "count": range(size + 1)})
-
-
-class Steps(Block):
-    """The addresses of a request's beats, one after the other, a beat a cycle.
-
-    Parameters
-    ----------
-    size : int
-        Bytes of a beat.
-    beats, rows : int
-        Largest of each in one request.
-
-    Members
-    -------
-    i : In(stream.Signature(request(beats, rows)))
-    o : Out(stream.Signature(struct(address, last)))
-    """
-
-    def __init__(self, size, beats, rows):
-        self.size, self.beats = size, beats
-        super().__init__({
-            "i": In(stream.Signature(request(beats, rows))),
-            "o": Out(stream.Signature(data.StructLayout({"address": ADDRESS, "last": 1}))),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        asked = Signal.like(self.i.payload, reset_less=True)     # of which `address` and `rows` move on
-        at    = Signal(ADDRESS, reset_less=True)
-        beat  = Signal(range(self.beats + 1), reset_less=True)   # beats of this row still to come
-        busy, ends_row, ends = Signal(), Signal(), Signal()
-        m.d.comb += [
-            ends_row.eq(beat == 1),
-            ends.eq(ends_row & (asked.rows == 1)),
-            self.o.valid.eq(busy),
-            self.o.payload.address.eq(at),
-            self.o.payload.last.eq(ends),
-            self.i.ready.eq(~busy | self.o.ready & ends),
-        ]
-        following = Signal(ADDRESS)
-        m.d.comb += following.eq(asked.address + asked.stride)
-        with m.If(self.i.ready):
-            m.d.sync += [
-                busy.eq(self.i.valid),
-                asked.eq(self.i.payload), at.eq(self.i.payload.address), beat.eq(self.i.payload.beats),
-            ]
-        with m.Elif(self.o.ready & ends_row):
-            m.d.sync += [
-                asked.address.eq(following), at.eq(following),
-                asked.rows.eq(asked.rows - 1), beat.eq(asked.beats),
-            ]
-        with m.Elif(self.o.ready):
-            m.d.sync += at.eq(at + self.size), beat.eq(beat - 1)
-        return m
 
 
 class Memory(Block):
@@ -131,7 +72,6 @@ class Memory(Block):
 
     def _read(self, m, rams):
         # A beat is asked for when there is room to keep it.
-        asked = Signal(data.StructLayout({"address": ADDRESS, "last": 1}), reset_less=True)
         owner = Signal(len(self.readers))                   # one bit a reader; none: no beat
         due, steps, queues = Signal(len(self.readers)), [], []
         for n, (width, beats, rows) in enumerate(self.readers):
@@ -146,6 +86,7 @@ class Memory(Block):
             m.d.sync += room.eq(room - step.o.ready + (queue.o.valid & queue.o.ready))
             m.d.comb += due[n].eq(step.o.valid & (room != 0))
         m.d.comb += Cat(step.o.ready for step in steps).eq(due & -due)     # the first
+        asked = Signal.like(steps[0].o.payload, reset_less=True)
         m.d.sync += owner.eq(due & -due)
         for step in steps:
             with m.If(step.o.ready):

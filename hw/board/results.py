@@ -7,8 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from golden.families import FORMAT_CODES
 from golden.formats import FORMATS
-from hw.board.memory import write
-from hw.fetch import ADDRESS
+from hw.fetch import ADDRESS, write
 from hw.matmul.ports import Part, result
 
 __all__ = ["Results"]

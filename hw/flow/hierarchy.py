@@ -11,7 +11,7 @@ __all__ = ["Hierarchy", "Module"]
 _MODULE = re.compile(r"^\s*module\s+(?P<name>[\w$]+).*?\bendmodule\b", re.M | re.S)
 _INSTANCE = re.compile(r"^\s*([A-Za-z_][\w$]*)\s+(?:#\s*\(.*?\)\s*)?(?:\\\S+\s+|[A-Za-z_][\w$]*\s*)\(", re.M)
 _PORT = re.compile(r"^\s*(?:input|output)\b[^;)]*;", re.M)
-_RAM = re.compile(r"ram_(\d+)x(\d+)")
+_RAM = re.compile(r"ram_(\d+)x(\d+)(_\d+)?")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Module:
 
     @property
     def bits(self):
-        """Bits of a memory, `ram_<width>x<depth>`; 0 of anything else."""
+        """Bits of a memory, by its name as `hw.ram.Ram` gives it; 0 of anything else."""
         size = _RAM.fullmatch(self.name)
         return int(size[1]) * int(size[2]) if size else 0
 

@@ -8,8 +8,7 @@ import random
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
-from hw.board.memory import write
-from hw.fetch import request
+from hw.fetch import request, write
 from sim.ports import pack
 from sim.stream import Sink, Source, check_stalls, reset
 

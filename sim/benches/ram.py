@@ -12,11 +12,14 @@ from cocotb.triggers import RisingEdge
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def reads_first_and_holds(dut):
     rng, depth, width = random.Random(cocotb.RANDOM_SEED), int(os.environ["DEPTH"]), len(dut.read_data)
+    lanes = len(dut.write_en)
     words, expected, collisions, holds = [None] * depth, None, 0, 0
     Clock(dut.clk, 2, unit="ns").start()
     for _ in range(20 * depth):
-        write, read = rng.random() < 0.5, rng.random() < 0.5
-        target = rng.randrange(depth)
+        target, read = rng.randrange(depth), rng.random() < 0.5
+        write = rng.getrandbits(lanes)
+        if words[target] is None and write:
+            write = (1 << lanes) - 1           # all of it at first
         source = target if rng.random() < 0.3 else rng.randrange(depth)
         data = rng.getrandbits(width)
         dut.write_en.value, dut.write_address.value, dut.write_data.value = write, target, data
@@ -29,5 +32,6 @@ async def reads_first_and_holds(dut):
             expected = words[source]
             collisions += write and source == target
         if write:
-            words[target] = data
+            mask = sum((1 << width // lanes) - 1 << n * (width // lanes) for n in range(lanes) if write >> n & 1)
+            words[target] = (words[target] or 0) & ~mask | data & mask
     assert collisions and holds

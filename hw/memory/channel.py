@@ -216,7 +216,7 @@ class Channel(Block):
         owner = Signal(range(len(WRITES)))
         sends, moves, free = Signal(), Signal(), Signal()
         m.d.comb += [
-            sends.eq((left != 0) & (~self.heard | Mux(owner == 0, kv.wvalid, store.w.valid))),
+            sends.eq((left != 0) & (~self.heard | Mux(owner == 0, kv.wvalid | self.dead, store.w.valid))),
             moves.eq(sends & (buffer.i.ready | self.dead)),
             free.eq((left == 0) | moves & (left == 1)),
             buffer.i.valid.eq(sends & ~self.dead),
@@ -229,19 +229,21 @@ class Channel(Block):
         ]
         with m.If(moves):
             m.d.sync += left.eq(left - 1)
-        for n, (name, ready) in enumerate(zip(WRITES, (kv.wready, store.w.ready), strict=True)):
+        for n, name in enumerate(WRITES):
             mine = (left != 0) & (owner == n)
             came = self._came(m, name, "b", (owed[n] != 0) & ~(self.dead & mine))
             m.d.comb += [
-                turns.may[n].eq(free & (owed[n] < self.BURSTS)), ready.eq(moves & mine & self.heard),
+                turns.may[n].eq(free & (owed[n] < self.BURSTS)),
                 self.beats.written[name].eq(moves & mine & ~self.dead),
             ]
             m.d.sync += owed[n].eq(owed[n] + (asked[n] != 0) - came)
             with m.If(asked[n] != 0):
                 m.d.sync += left.eq(asked[n]), owner.eq(n)
             if name == "kv":
-                m.d.comb += kv.bvalid.eq(came & self.heard & ~self.dead), kv.bid.eq(axi.bid), kv.bresp.eq(axi.bresp)
+                m.d.comb += [kv.wready.eq((moves & mine | self.dead) & self.heard), kv.bid.eq(axi.bid),
+                             kv.bvalid.eq(came & self.heard & ~self.dead), kv.bresp.eq(axi.bresp)]
             else:
+                m.d.comb += store.w.ready.eq(moves & mine & self.heard)
                 m.d.comb += store.b.valid.eq(came & self.heard), store.b.payload.error.eq(self.dead | axi.bresp[1])
         return Cat(owed).any()
 

@@ -2,8 +2,9 @@
 """An AXI4 memory for cocotb benches, which checks what it is asked.
 
 It makes the most of what the standard leaves open: a read sees memory as it is when it is asked for, or when
-its beat leaves; a write takes effect when its data come, or just before its response; and, if `shuffled`,
-reads of different ids overtake each other. Whoever orders them by anything but responses is found out.
+its beat leaves; a write takes effect when its data come, or just before its response, and its data may come before
+its address; and, if `shuffled`, answers of different ids overtake each other. Whoever orders them by anything but
+responses is found out.
 """
 
 import random
@@ -58,11 +59,13 @@ class Memory:
     stall : float
         Probability with which each channel stalls or idles in a cycle.
     shuffled : bool
-        Reads of different ids overtake each other.
+        Answers of different ids overtake each other.
     errors : dict of (str, range) to int
         Responses other than OKAY, by channel, "r" or "b", and address.
     deaf : dict of str to int
         From which cycle on a channel does not move any more.
+    hesitant : bool
+        A burst's address is taken only once its data wait, as the standard allows.
     runs : bool
         By itself; otherwise `step` has to be called after each rising edge.
 
@@ -77,9 +80,9 @@ class Memory:
     """
 
     def __init__(self, dut, prefix, data, *, timing=None, stall=0.0, shuffled=False, errors=None, deaf=None,
-                 runs=True):
+                 hesitant=False, runs=True):
         self.dut, self.data, self.timing, self.stall = dut, data, timing or Ideal(), stall
-        self.shuffled, self.errors, self.deaf = shuffled, errors or {}, deaf or {}
+        self.shuffled, self.errors, self.deaf, self.hesitant = shuffled, errors or {}, deaf or {}, hesitant
         self.rng = random.Random(f"{cocotb.RANDOM_SEED} {prefix}")
         self.pins = {f"{way}{name}": getattr(dut, f"{prefix}__{way}{name}")
                      for way, names in CHANNELS.items() for name in (*names, "valid", "ready")}
@@ -119,7 +122,7 @@ class Memory:
 
     def _reset(self):
         self.driven, self.waiting, self.credit = {}, {}, 0
-        self.due, self.bursts = deque(), deque()
+        self.due, self.bursts, self.words = deque(), deque(), deque()
         for way in CHANNELS:
             self._put(f"{way}{'valid' if way in ('r', 'b') else 'ready'}", 0)
 
@@ -136,6 +139,8 @@ class Memory:
             self.pins[name].value = self.driven[name] = value
 
     def _willing(self, way):
+        if way == "aw" and self.hesitant and not (self.words or self._get("wvalid")):
+            return False
         return self.cycle < self.deaf.get(way, 1 << 60) and self.rng.random() >= self.stall
 
     def _moves(self, way, valid, ready):
@@ -199,18 +204,24 @@ class Memory:
         id, address, beats = self._burst("aw")
         self.bursts.append({"id": id, "address": address, "beats": beats, "data": [],
                             "early": self.rng.random() < 0.5})
+        self._fill()
 
     def _take_w(self):
-        burst = next((each for each in self.bursts if len(each["data"]) < each["beats"]), None)
-        assert burst, "data of no burst"
-        at = burst["address"] + len(burst["data"]) * self.beat
-        burst["data"].append((at, self._get("wdata"), self._get("wstrb")))
-        if burst["early"]:
-            self._store(burst["data"][-1:])
-        assert self._get("wlast") == (len(burst["data"]) == burst["beats"])
-        if self._get("wlast"):
-            self.timing.write(burst["address"], burst["beats"])
-            burst["due"] = self.cycle + self.timing.latency
+        self.words.append((self._get("wdata"), self._get("wstrb"), self._get("wlast")))
+        self._fill()
+
+    def _fill(self):
+        """Data go to their bursts."""
+        for burst in self.bursts:
+            while self.words and "due" not in burst:
+                data, strobe, last = self.words.popleft()
+                burst["data"].append((burst["address"] + len(burst["data"]) * self.beat, data, strobe))
+                if burst["early"]:
+                    self._store(burst["data"][-1:])
+                assert last == (len(burst["data"]) == burst["beats"])
+                if last:
+                    self.timing.write(burst["address"], burst["beats"])
+                    burst["due"] = self.cycle + self.timing.latency
 
     def _store(self, words):
         for at, data, strobe in words:
@@ -219,9 +230,14 @@ class Memory:
                     self.data[at + n] = byte
 
     def _next_b(self):
-        if not self.bursts or self.bursts[0].get("due", self.cycle + 1) > self.cycle:
+        first = {}      # of each id
+        for burst in self.bursts:
+            first.setdefault(burst["id"], burst)
+        due = [burst for burst in first.values() if burst.get("due", self.cycle + 1) <= self.cycle]
+        burst = self.rng.choice(due) if due and self.shuffled else self.bursts[0] if self.bursts else None
+        if burst not in due:
             return None
-        burst = self.bursts.popleft()
+        self.bursts.remove(burst)
         if not burst["early"]:
             self._store(burst["data"])
         return burst["id"], self._response("b", burst["address"], burst["data"][-1][0])

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bench of `hw.memory.weights.Weights` behind a channel: a `sim.weights.Job`."""
+
+import cocotb
+from cocotb.triggers import ClockCycles, RisingEdge
+
+from hw.fetch import request
+from hw.memory.weights import Error, instruction
+from sim.axi import Ideal, Memory
+from sim.dram import Dram
+from sim.job import finish, given
+from sim.ports import pack
+from sim.stream import Sink, Source, check_stalls, reset
+from sim.weights import Run
+
+QUIET = 2_000       # cycles without progress after which it counts as hung
+
+
+@cocotb.test()
+async def replay(dut):
+    job = given()
+    channel, port, _, _, most = job.sizes
+    sources = Source(dut, "i", idle=job.stall), Source(dut, "request", idle=job.stall)
+    done, beats = Sink(dut, "done", stall=job.stall), Sink(dut, "o", stall=job.stall)
+    timing = Dram(job.dram, channel) if job.dram else Ideal(job.latency)
+    memory = Memory(dut, "axi", bytearray(job.data), timing=timing, stall=job.stall, shuffled=bool(job.stall),
+                    errors=job.errors, deaf=job.deaf)
+    dut.clear.value = 0
+    await reset(dut)
+    found = Run([], [], memory.cycles["ar"], memory.cycles["r"], [], memory.reads, 0, 0, False)
+
+    async def watch():
+        while True:
+            await RisingEdge(dut.clk)
+            found.full += int(dut.full.value)
+            found.empty += int(dut.empty.value)
+            if int(dut.o__valid.value) and int(dut.o__ready.value):
+                found.served.append(memory.cycle)
+
+    def send():
+        sources[0].send(pack(instruction(2), {"words": source | size << 32}) for source, size in job.instructions)
+        sources[1].send(pack(request(most, 1), {"address": address, "beats": count, "rows": 1})
+                        for address, count in job.requests)
+
+    async def until(what):
+        quiet, last = 0, None
+        while not what():
+            await RisingEdge(dut.clk)
+            now = len(done.items), len(beats.items), len(memory.returned)
+            quiet, last = (quiet + 1, last) if now == last else (0, now)
+            assert quiet < QUIET, f"hung after {now}"
+
+    def answered():
+        """Requests whose last beat has come."""
+        return sum(item >> 8 * port for item in beats.items)
+
+    cocotb.start_soon(watch())
+    if job.cleared:
+        send()
+        await ClockCycles(dut.clk, job.cleared)
+        dut.clear.value = 1
+        await until(lambda: len(done.items) == len(job.instructions) and answered() == len(job.requests))
+        dut.clear.value = 0
+        await ClockCycles(dut.clk, 500)         # until what is under way has come
+        assert len(done.items) == len(job.instructions) and answered() == len(job.requests)
+        done.items.clear()
+        beats.items.clear()
+    sources[0].send([])
+    if job.patient:
+        requests, job.requests = job.requests, []
+        send()
+        await ClockCycles(dut.clk, job.patient)
+        job.requests, job.instructions, kept = requests, [], job.instructions
+        send()
+        job.instructions = kept
+    else:
+        send()
+    await until(lambda: len(done.items) == len(job.instructions) and answered() == len(job.requests))
+    if job.stall and not job.deaf:
+        check_stalls(*sources, beats)
+    found.done = [Error(item) for item in done.items]
+    found.beats = [(item & (1 << 8 * port) - 1, bool(item >> 8 * port)) for item in beats.items]
+    found.dead = bool(int(dut.dead.value))
+    finish(found)

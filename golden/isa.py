@@ -24,8 +24,8 @@ from enum import IntEnum
 from zlib import crc32
 
 __all__ = ["BODY", "BYTES", "FORMS", "HEAD", "K_MAX", "LENGTH", "LOOPS", "PARTIALS", "REGISTERS", "ROWS", "SELECT",
-           "SELECTED", "WAITS", "WORDS", "Control", "Engine", "Error", "Gemm", "Heads", "Instruction", "IsaError", "Load",
-           "Operation", "Quantize", "Second", "Store", "Weights", "assemble", "disassemble"]
+           "SELECTED", "WAITS", "WORDS", "Control", "Engine", "Error", "Gemm", "Heads", "Instruction", "IsaError",
+           "Load", "Operation", "Quantize", "Second", "Store", "Weights", "assemble", "disassemble"]
 
 ROWS, LENGTH = 16, 20   # bits of the number of rows and of a row's length, in the vector engine
 K_MAX = 8               # of `TOP_K`

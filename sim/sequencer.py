@@ -111,8 +111,8 @@ class Unit:
     ----------
     depth : int
         Instructions under way at once.
-    longest : int
-        Cycles that one takes at most.
+    shortest, longest : int
+        Cycles that one takes.
     idle : float
         Probability of not being ready.
     fails : dict of int to int
@@ -128,6 +128,7 @@ class Unit:
     """
 
     depth: int = 2
+    shortest: int = 1
     longest: int = 30
     idle: float = 0.0
     fails: dict = field(default_factory=dict)
@@ -217,7 +218,7 @@ class Surroundings:
             payload = int(self.pins[engine, "payload"].value)
             assert payload == self.offered[engine], f"{engine.name}: an offer has changed"
             unit.log.append((self.cycle, payload))
-            unit.flight.append(self.cycle + self.rng.randrange(unit.longest))
+            unit.flight.append(self.cycle + self.rng.randrange(unit.shortest, unit.longest + 1) - 1)
             self.offered[engine] = None
         if self.done[engine] is not None:
             unit.ends.append(self.cycle)

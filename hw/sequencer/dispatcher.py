@@ -263,9 +263,9 @@ class Dispatcher(Block):
                             with m.Case(*patterns):
                                 m.d.comb += illegal.eq(over[bits])
 
-        # Loops, as they stand in the program
-        unfit = Signal()
-        with m.If(valid & self.checks & (n == 0) & control):
+        # Loops, as they stand in the program; with an instruction's last word, when it is known to be legal
+        unfit, ends = Signal(), n == WORDS - 1
+        with m.If(valid & self.checks & ends & control):
             with m.Switch(header.opcode):
                 with m.Case(Control.LOOP):
                     m.d.comb += unfit.eq(self.depth == LOOPS)
@@ -277,8 +277,9 @@ class Dispatcher(Block):
                     m.d.comb += unfit.eq(~final | (self.depth != 0))
 
         state, broken = Signal(32, reset_less=True), Signal()
-        error, pc = Signal(4), Signal.like(self.pc)         # the first that was found
+        error, pc, refused = Signal(4), Signal.like(self.pc), Signal()      # the first that was found
         after = crc(m, state, self.sum, "after")
+        m.d.comb += refused.eq(error != Error.NONE)
         with m.If(valid & self.checks):
             with m.If(~final):
                 m.d.sync += state.eq(after)
@@ -286,22 +287,24 @@ class Dispatcher(Block):
                 m.d.sync += broken.eq(self.sum != END)
             with m.Elif((n == HEAD) & (self.sum != ~state)):
                 m.d.sync += broken.eq(1)
-            with m.If((error == Error.NONE) & (illegal | unfit)):
+            with m.If(~refused & (illegal | unfit)):
                 m.d.sync += error.eq(Mux(illegal, Error.ILLEGAL, Error.LOOP)), pc.eq(self.source)
         with m.If(self.start):
             m.d.sync += state.eq(0xFFFFFFFF), broken.eq(0), error.eq(Error.NONE)
 
-        m.d.comb += self.fault.pc.eq(self.source)
-        with m.If(self.checks & valid & final & (n == WORDS - 1)):
-            with m.If(broken):
-                m.d.comb += self.fault.valid.eq(1), self.fault.error.eq(Error.CHECKSUM)
-            with m.Elif((error != Error.NONE) | illegal):
-                m.d.comb += self.fault.valid.eq(1), self.fault.error.eq(error), self.fault.pc.eq(pc)
-                with m.If(error == Error.NONE):
-                    m.d.comb += self.fault.error.eq(Error.ILLEGAL), self.fault.pc.eq(self.source)
-            with m.Else():
-                m.d.sync += self.running.eq(1), self.fetching.eq(1), self.pc.eq(0)
+        m.d.comb += self.fault.pc.eq(Mux(self.checks & refused & ~broken, pc, self.source))
+        with m.If(self.checks & valid & final & ends):
             m.d.sync += self.checks.eq(0)
+            m.d.comb += self.fault.valid.eq(1)
+            with m.If(broken):
+                m.d.comb += self.fault.error.eq(Error.CHECKSUM)
+            with m.Elif(refused):
+                m.d.comb += self.fault.error.eq(error)
+            with m.Elif(illegal | unfit):
+                m.d.comb += self.fault.error.eq(Mux(illegal, Error.ILLEGAL, Error.LOOP))
+            with m.Else():
+                m.d.comb += self.fault.valid.eq(0)
+                m.d.sync += self.running.eq(1), self.fetching.eq(1), self.pc.eq(0)
         with m.Elif(self.running & valid & (n >= HEAD)):
             m.d.comb += self.write.en.eq(~control), self.fault.error.eq(Mux(illegal, Error.ILLEGAL, Error.LOOP))
             m.d.comb += self.fault.valid.eq(illegal | control & (header.opcode == Control.LOOP) & self.zero)

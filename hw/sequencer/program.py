@@ -36,8 +36,8 @@ class Program(Block):
     aligned : Out(1)
         `start.address` is where an image can begin.
     busy : Out(1)
-    clear : In(1)
-        What is under way will not come.
+    halt, clear : In(1)
+        Ask for no more; and what is under way will not come.
     error, error_pc : Out
         A beat was in error, and in which instruction the first such is.
     moves : Out(1)
@@ -51,11 +51,13 @@ class Program(Block):
     def __init__(self, instructions, beat):
         if beat not in (8, 16, 32, 64, 128):
             raise ValueError(f"Program: beat must be a power of two from 8 to 128 bytes, not {beat!r}")
+        if instructions < 4 or instructions & (instructions - 1):
+            raise ValueError(f"Program: instructions must be a power of two from 4 on, not {instructions!r}")
         self.instructions, self.beat = instructions, beat
         self.unit = max(beat, BYTES)
         super().__init__({
             "start": In(data.StructLayout({"valid": 1, "address": ADDRESS, "count": range(instructions + 1)})),
-            "aligned": Out(1), "busy": Out(1), "clear": In(1),
+            "aligned": Out(1), "busy": Out(1), "halt": In(1), "clear": In(1),
             "error": Out(1), "error_pc": Out(range(instructions)), "moves": Out(1),
             "read_en": In(1), "pc": In(range(instructions)), "n": In(4), "word": Out(32),
             "memory": Out(reading(ADDRESS - ceil_log2(beat), beat)),
@@ -91,6 +93,8 @@ class Program(Block):
         with m.If(start.valid):
             m.d.sync += [place.eq(start.address >> ceil_log2(self.unit)), row.eq(0), self.error.eq(0),
                          left.eq((start.count + packed - 1) >> ceil_log2(packed))]
+        with m.If(self.halt):
+            m.d.sync += left.eq(ar.valid & ~ar.ready)
         with m.If(self.clear):
             m.d.sync += left.eq(0), owed.eq(0)
 

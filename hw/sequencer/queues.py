@@ -6,7 +6,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from golden.isa import WAITS, WORDS
+from golden.isa import BODY, WAITS, WORDS
 from hw.emit import Block
 from hw.ram import Ram
 
@@ -74,6 +74,13 @@ class Queues(Block):
     """
 
     def __init__(self, forms, queue, instructions, count=COUNT):
+        if not 1 <= len(forms) <= 6:
+            raise ValueError(f"Queues: forms must be of 1 to 6 engines, not {len(forms)}")
+        for words in sum(forms, ()):
+            if not 1 <= words <= BODY:
+                raise ValueError(f"Queues: forms must have 1 to {BODY} words, not {words!r}")
+        if not 6 <= count <= 13:
+            raise ValueError(f"Queues: count must be 6 to 13 bits, not {count!r}")
         if queue not in (2, 4, 8):
             raise ValueError(f"Queues: queue must be 2, 4 or 8 instructions, not {queue!r}")
         self.forms, self.queue, self.instructions, self.count = forms, queue, instructions, count

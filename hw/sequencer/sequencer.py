@@ -130,7 +130,7 @@ class Sequencer(Block):
         m.d.comb += [
             moves.eq(dispatcher.read_en | queues.moves | program.moves | self.activity),
             late.eq(quiet == config.patience),
-            dispatcher.halt.eq(halts), queues.drop.eq(halts),
+            program.halt.eq(halts), dispatcher.halt.eq(halts), queues.drop.eq(halts),
         ]
         m.d.sync += quiet.eq(Mux(~watches | halts | late | moves & ~forced, 0, quiet + 1))
 

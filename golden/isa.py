@@ -12,7 +12,7 @@ An instruction is `WORDS` words of 32 bits, little-endian:
 
 **Order.** Instructions go to their engines' queues in order, and each engine takes its own in order. Whatever else must
 be is said by `waits`: how far back an engine's instruction is that must have completed, 1 for the last that was
-dispatched to it. So an instruction can only wait for earlier ones, and none for ever.
+dispatched to it. So an instruction can only wait for earlier ones, and none for ever. Those of `CONTROL` have no waits.
 
 **Loops.** Instructions from a `LOOP` to its `NEXT` are repeated; loops nest `LOOPS` deep. A program ends with `END`,
 whose body is the CRC-32 (that of zlib) of all before, so that a broken image is never run.
@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from zlib import crc32
 
-__all__ = ["BODY", "BYTES", "FORMS", "K_MAX", "LENGTH", "LOOPS", "PARTIALS", "REGISTERS", "ROWS", "WAITS", "WORDS",
-           "Control", "Engine", "Gemm", "Heads", "Instruction", "IsaError", "Load", "Operation", "Quantize", "Second",
-           "Store", "Weights", "assemble", "disassemble"]
+__all__ = ["BODY", "BYTES", "FORMS", "HEAD", "K_MAX", "LENGTH", "LOOPS", "PARTIALS", "REGISTERS", "ROWS", "SELECT",
+           "SELECTED", "WAITS", "WORDS", "Control", "Engine", "Error", "Gemm", "Heads", "Instruction", "IsaError",
+           "Load", "Operation", "Quantize", "Second", "Store", "Weights", "assemble", "disassemble"]
 
 ROWS, LENGTH = 16, 20   # bits of the number of rows and of a row's length, in the vector engine
 K_MAX = 8               # of `TOP_K`
@@ -169,8 +169,34 @@ tokens, or all if that is 0.
 """
 
 
+class Error(IntEnum):
+    """Why a program was refused or given up."""
+
+    NONE = 0
+    CHECKSUM = 1        # the image is broken
+    ILLEGAL = 2         # an instruction that there is not, or whose registers make too much of a field
+    LOOP = 3            # loops and `END` that do not fit together, or a loop of no iterations
+    INSTRUCTION = 4     # an engine has refused one, or failed
+    WATCHDOG = 5        # an engine, or the memory with the image, was silent for too long
+    STOPPED = 6         # the host has asked for it
+    BUS = 7             # the image could not be read
+    SIZE = 8            # of the image: none or without room; or it begins where none can
+
+
 class IsaError(ValueError):
-    """An instruction or a program that there cannot be."""
+    """An instruction or a program that there cannot be.
+
+    Attributes
+    ----------
+    error : Error
+        What hardware says, if it comes that far.
+    pc : int or None
+        Which instruction is concerned.
+    """
+
+    def __init__(self, message, error=Error.ILLEGAL, pc=None):
+        super().__init__(message if pc is None else f"instruction {pc}: {message}")
+        self.error, self.pc = error, pc
 
 
 @dataclass(frozen=True)
@@ -227,6 +253,8 @@ class Instruction:
             raise IsaError(f"{name}: no field {min(unknown)}; there are {', '.join(places) or 'none'}")
         if Engine.CONTROL in self.waits:
             raise IsaError(f"{name}: {Engine.CONTROL.name} is not waited for")
+        if self.waits and self.engine is Engine.CONTROL:
+            raise IsaError(f"{name}: {Engine.CONTROL.name} does not wait")
         head = self.engine | self.opcode << 3
         for engine, distance in self.waits.items():
             head |= _fit(f"{name}: wait for {engine.name}", distance, WAITS) << 8 + WAITS * engine
@@ -260,7 +288,7 @@ class Instruction:
                 raise IsaError(f"{opcode.name}: body word {n} takes no register")
             if register:
                 registers[next(iter(word))] = register
-        if selectors or waits >> WAITS * Engine.CONTROL:
+        if selectors or waits >> WAITS * Engine.CONTROL or waits and engine is Engine.CONTROL:
             raise IsaError(f"{opcode.name}: bits of its head that should be zero")
         distances = {each: waits >> WAITS * each & (1 << WAITS) - 1 for each in Engine if each != Engine.CONTROL}
         return cls(opcode, fields, registers, {each: distance for each, distance in distances.items() if distance})
@@ -299,19 +327,11 @@ def assemble(instructions, most):
     IsaError
         Loops that do not fit together, or no room.
     """
-    depth = 0
-    for n, each in enumerate(instructions):
-        depth += (each.opcode is Control.LOOP) - (each.opcode is Control.NEXT)
-        if not 0 <= depth <= LOOPS:
-            raise IsaError(f"instruction {n}: " + ("NEXT without LOOP" if depth < 0 else f"more than {LOOPS} loops"))
-        if each.opcode is Control.END:
-            raise IsaError(f"instruction {n}: END comes at the end, by itself")
+    for n, each in enumerate(_nested([*instructions, Instruction(Control.END)], len(instructions))):
         if each.opcode is Control.LOOP and not each.fields.get("count") and "count" not in each.registers:
-            raise IsaError(f"instruction {n}: LOOP must have a count of 1 or more")
-    if depth:
-        raise IsaError(f"{depth} LOOP without NEXT")
+            raise IsaError("LOOP must have a count of 1 or more", Error.LOOP, n)
     if len(instructions) >= most:
-        raise IsaError(f"{len(instructions) + 1} instructions: the sequencer has room for {most}")
+        raise IsaError(f"{len(instructions) + 1} instructions: the sequencer has room for {most}", Error.SIZE)
     image = b"".join(LINE.pack(*each.words) for each in instructions)
     return image + LINE.pack(*Instruction(Control.END, {"crc": crc32(image)}).words)
 
@@ -324,14 +344,36 @@ def disassemble(image):
     IsaError
         Naming what is wrong with it.
     """
-    if len(image) % BYTES:
-        raise IsaError(f"{len(image)} bytes: must be instructions of {BYTES}")
+    if not image or len(image) % BYTES:
+        raise IsaError(f"{len(image)} bytes: must be instructions of {BYTES}", Error.SIZE)
     words = [*LINE.iter_unpack(image)]
-    if not words or words[-1][0] != Engine.CONTROL | Control.END << 3:
-        raise IsaError("the last instruction is not END")
+    if words[-1][0] != Engine.CONTROL | Control.END << 3:
+        raise IsaError("the last instruction is not END", Error.CHECKSUM)
     if words[-1][HEAD] != crc32(image[:-BYTES]):
-        raise IsaError("its checksum does not fit")
-    return [Instruction.read(each) for each in words]
+        raise IsaError("its checksum does not fit", Error.CHECKSUM)
+    return [*_nested(_read(words), len(words) - 1)]
+
+
+def _read(lines):
+    for n, words in enumerate(lines):
+        try:
+            yield Instruction.read(words)
+        except IsaError as refused:
+            raise IsaError(str(refused), Error.ILLEGAL, n) from None
+
+
+def _nested(instructions, last):
+    """The same, as far as loops fit together and `END` is the last."""
+    depth = 0
+    for n, each in enumerate(instructions):
+        depth += (each.opcode is Control.LOOP) - (each.opcode is Control.NEXT)
+        if not 0 <= depth <= LOOPS:
+            raise IsaError("NEXT without LOOP" if depth < 0 else f"more than {LOOPS} loops", Error.LOOP, n)
+        if each.opcode is Control.END and n != last:
+            raise IsaError("END comes at the end, by itself", Error.LOOP, n)
+        if each.opcode is Control.END and depth:
+            raise IsaError(f"{depth} LOOP without NEXT", Error.LOOP, n)
+        yield each
 
 
 def _select(n):

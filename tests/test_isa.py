@@ -32,7 +32,8 @@ def anything(opcode, rng):
     form = FORMS[Instruction(opcode).engine][opcode]
     fields = {key: rng.getrandbits(bits) for word in form for key, bits in word.items()}
     registers = {key: rng.randrange(1, 8) for word in form if len(word) == 1 for key in word}
-    return Instruction(opcode, fields, registers, {engine: rng.randrange(1, 8) for engine in list(Engine)[:-1]})
+    waits = {} if isinstance(opcode, Control) else {engine: rng.randrange(1, 8) for engine in list(Engine)[:-1]}
+    return Instruction(opcode, fields, registers, waits)
 
 
 @pytest.mark.parametrize("opcode", OPCODES, ids=lambda opcode: f"{type(opcode).__name__}.{opcode.name}")
@@ -95,6 +96,7 @@ LOOP, NEXT = Instruction(Control.LOOP, {"count": 1}), Instruction(Control.NEXT)
     ([Instruction(Operation.MUL, {}, {"x": 8})], "MUL: register of x must be 0 to 7, not 8"),
     ([Instruction(Operation.MUL, {}, {}, {Engine.LOAD: 8})], "MUL: wait for LOAD must be 0 to 7, not 8"),
     ([Instruction(Operation.MUL, {}, {}, {Engine.CONTROL: 1})], "MUL: CONTROL is not waited for"),
+    ([Instruction(Control.SWAP, {}, {}, {Engine.LOAD: 1})], "SWAP: CONTROL does not wait"),
 ])
 def test_programs_that_cannot_be(program, sentence):
     with pytest.raises(IsaError, match=re.escape(sentence)):
@@ -108,6 +110,7 @@ def test_programs_that_cannot_be(program, sentence):
     ({0: 1, 2: 1}, "STREAM: body word 10 takes no register"),
     ({0: 1, 1: 1 << 31}, "STREAM: bits of its head that should be zero"),
     ({0: 1, 5: 1}, "STREAM: bits of body word 2 that should be zero"),
+    ({0: 7 | 3 << 3 | 1 << 8}, "SET: bits of its head that should be zero"),
     ({0: 4, 3: 1 << 16}, "ATTEND: bits of body word 0 that should be zero"),
 ])
 def test_instructions_that_cannot_be(changes, sentence):
@@ -118,7 +121,7 @@ def test_instructions_that_cannot_be(changes, sentence):
 
 
 @pytest.mark.parametrize(("image", "sentence"), [
-    (b"", "the last instruction is not END"), (bytes(63), "63 bytes: must be instructions of 64"),
+    (b"", "0 bytes: must be instructions of 64"), (bytes(63), "63 bytes: must be instructions of 64"),
     (bytes(64), "the last instruction is not END"), (LINE.pack(7, *[0] * 15)[:-1] + b"\0", None),
     (LINE.pack(7, 0, 0, 1, *[0] * 12), "its checksum does not fit"),
 ])

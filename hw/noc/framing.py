@@ -5,25 +5,13 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
-from golden.framing import CRC, ESCAPE, FLAG, FLIP, HELLO, RESIDUE
+from golden.framing import ESCAPE, FLAG, FLIP, HELLO, RESIDUE
+from hw.arith.crc import crc
 from hw.emit import Block
 
-__all__ = ["Deframer", "Enframer", "crc", "seed"]
+__all__ = ["Deframer", "Enframer", "seed"]
 
 ONES = Const(0xFFFF_FFFF, 32)
-
-
-def crc(m, state, bytes, name):
-    """The CRC's register after some bytes: each bit of it is the parity of some bits of both."""
-    masks = [1 << n for n in range(32)]
-    for first in range(32, 32 + len(bytes), 8):
-        masks[:8] = [mask ^ 1 << first + n for n, mask in enumerate(masks[:8])]
-        for _ in range(8):
-            low, masks = masks[0], [*masks[1:], 0]
-            masks = [mask ^ (low if CRC >> n & 1 else 0) for n, mask in enumerate(masks)]
-    both, result = Signal(32 + len(bytes), name=f"{name}_of"), Signal(32, name=name)
-    m.d.comb += both.eq(Cat(state, bytes)), result.eq(Cat((both & mask).xor() for mask in masks))
-    return result
 
 
 def seed(m, sender, receiver, name):

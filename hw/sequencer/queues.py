@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where instructions wait for their turn, and for each other."""
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from golden.isa import BODY, WAITS, WORDS
+from hw.emit import Block
+from hw.ram import Ram
+
+__all__ = ["COUNT", "LIMIT", "Queues", "completion", "instruction"]
+
+LIMIT = 15      # instructions of an engine that are dispatched and have not completed
+COUNT = 12      # bits of the count of completed ones
+PAIR = 2        # counts in a word
+SETTLED = 3     # cycles after `begin`: it is among those in the memory
+
+
+def instruction(words):
+    """What an engine is to do: body words with their registers added; those its form lacks are zeros."""
+    return data.StructLayout({"opcode": 5, "words": data.ArrayLayout(32, words)})
+
+
+def completion():
+    """An engine is done with its oldest instruction; an error of 0 is none."""
+    return data.StructLayout({"error": 8})
+
+
+class Queues(Block):
+    """A queue for each engine; its head leaves when all that it waits for has completed.
+
+    The queues share a memory, in which an instruction is its body words and, in the last words, how many instructions
+    of each engine must have completed, modulo 2**`count`. When it becomes the head these turn into numbers of
+    completions yet to come, which are counted down.
+
+    So that no count is taken for another, an instruction may not stay behind a head for ever: after 2**(`count` - 2)
+    instructions dispatched, those that stood there when the last such period began must have become heads.
+
+    Parameters
+    ----------
+    forms : tuple of tuple of int
+        By engine, then opcode: body words.
+    queue : int
+        Instructions of an engine in the memory, beside its head.
+    instructions : int
+        Of a program.
+    count : int
+
+    Members
+    -------
+    begin : In(1)
+        An instruction for an engine that has `room`; `engine`, `opcode`, `waits` and `pc` hold from the next cycle on
+        until its last word, `write`: the first of them four cycles after `begin`, a word a cycle.
+    o<n> : Out(stream.Signature(instruction(words))), done<n> : In(stream.Signature(completion(), always_ready=True))
+        Of engine n. An instruction completes in a later cycle than it begins.
+    drop : In(1)
+        Forget what no engine has been offered.
+    clear : In(1)
+        Forget all, counts included.
+    expired : In(1)
+        Name an engine that is late.
+    fault : Out(struct(valid, late, engine, detail, pc))
+        An instruction has failed, or is late: the oldest of its engine.
+    offered, pending : Out
+        By engine: instructions are offered to it or under way, or are dispatched and have not completed.
+    moves : Out(1)
+        An instruction has begun or completed.
+    busy : Out
+        By engine: instructions are under way.
+    waits_for : Out
+        By engine, then engine: the head waits for it.
+    """
+
+    def __init__(self, forms, queue, instructions, count=COUNT):
+        if not 1 <= len(forms) <= 6:
+            raise ValueError(f"Queues: forms must be of 1 to 6 engines, not {len(forms)}")
+        for words in sum(forms, ()):
+            if not 1 <= words <= BODY:
+                raise ValueError(f"Queues: forms must have 1 to {BODY} words, not {words!r}")
+        if not 6 <= count <= 13:
+            raise ValueError(f"Queues: count must be 6 to 13 bits, not {count!r}")
+        if queue not in (2, 4, 8):
+            raise ValueError(f"Queues: queue must be 2, 4 or 8 instructions, not {queue!r}")
+        self.forms, self.queue, self.instructions, self.count = forms, queue, instructions, count
+        self.words = [max(lengths) for lengths in forms]
+        self.tail = -(-len(forms) // PAIR)      # words of counts
+        engines, pc = len(forms), range(instructions)
+        super().__init__({
+            "begin": In(1), "engine": In(3), "opcode": In(5), "waits": In(WAITS * engines), "pc": In(pc),
+            "room": Out(engines),
+            "write": In(data.StructLayout({"en": 1, "index": 4, "data": 32})),
+            **{f"o{n}": Out(stream.Signature(instruction(words))) for n, words in enumerate(self.words)},
+            **{f"done{n}": In(stream.Signature(completion(), always_ready=True)) for n in range(engines)},
+            "drop": In(1), "clear": In(1), "expired": In(1),
+            "fault": Out(data.StructLayout({"valid": 1, "late": 1, "engine": 3, "detail": 8, "pc": pc})),
+            "offered": Out(engines), "pending": Out(engines), "moves": Out(1),
+            "busy": Out(engines), "waits_for": Out(data.ArrayLayout(engines, engines)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        engines, slots = range(len(self.forms)), ceil_log2(self.queue)
+        m.submodules.ram = ram = Ram(32, len(engines) << slots + 4)
+
+        # Of each engine
+        self.level = level = [Signal(range(self.queue + 1), name=f"level{e}") for e in engines]     # in the memory
+        self.first = first = [Signal(slots, name=f"first{e}") for e in engines]                     # its oldest there
+        self.full = full = [Signal(name=f"full{e}") for e in engines]                               # it has a head
+        self.flying = flying = [Signal(range(LIMIT + 1), name=f"flying{e}") for e in engines]       # under way
+        self.issued = [Signal(range(LIMIT + 1), name=f"issued{e}") for e in engines]        # and have not completed
+        self.completed = [Signal(self.count, name=f"completed{e}") for e in engines]
+        self.left = [[Signal(range(LIMIT + 1), name=f"left{e}_{f}") for f in engines] for e in engines]
+        outs, done = ([getattr(self, f"{kind}{e}") for e in engines] for kind in ("o", "done"))
+        counted, taken = Signal(), Signal()         # an instruction comes into the memory, and leaves it for the head
+        turn = Signal(range(len(engines)))          # whose that is
+        for e in engines:
+            begins, comes, goes = Signal(name=f"begins{e}"), Signal(name=f"comes{e}"), Signal(name=f"goes{e}")
+            m.d.comb += [
+                outs[e].valid.eq(full[e] & ~Cat(*self.left[e]).any()),
+                begins.eq(outs[e].valid & outs[e].ready),
+                comes.eq(counted & (self.engine == e)), goes.eq(taken & (turn == e)),
+                self.issued[e].eq(flying[e] + full[e] + level[e]),
+                self.offered[e].eq(outs[e].valid | (flying[e] != 0)),
+                self.pending[e].eq(full[e] | (level[e] != 0) | (flying[e] != 0)),
+                self.busy[e].eq(flying[e] != 0),
+                self.waits_for[e].eq(Mux(full[e], Cat(left.any() for left in self.left[e]), 0)),
+            ]
+            m.d.sync += [
+                flying[e].eq(flying[e] + begins - done[e].valid),
+                self.completed[e].eq(self.completed[e] + done[e].valid),
+                full[e].eq(full[e] & ~begins | goes),
+                level[e].eq(level[e] + comes - goes), first[e].eq(first[e] + goes),
+            ]
+            with m.If(self.drop):
+                m.d.sync += level[e].eq(0), first[e].eq(0), full[e].eq(outs[e].valid & ~begins)
+            with m.If(self.clear):
+                m.d.sync += flying[e].eq(0), level[e].eq(0), first[e].eq(0), full[e].eq(0), self.completed[e].eq(0)
+        m.d.comb += self.moves.eq(Cat(each.valid for each in done).any()
+                                  | Cat(each.valid & each.ready for each in outs).any())
+
+        self._enter(m, ram, counted)
+        self._lead(m, ram, taken, turn)
+        self._age(m, counted, taken, turn)
+        self._blame(m, counted)
+        return m
+
+    def _enter(self, m, ram, counted):
+        """Write what an instruction waits for, and then its words."""
+        steps = [Signal(name=f"step{n}") for n in range(SETTLED)]
+        m.d.sync += Cat(steps).eq(Mux(self.drop | self.clear, 0, Cat(self.begin, *steps[:-1])))
+        m.d.comb += counted.eq(steps[-1])
+
+        counts = []
+        for f, (completed, issued) in enumerate(zip(self.completed, self.issued, strict=True)):
+            distance, count = self.waits.word_select(f, WAITS), Signal(self.count, name=f"count{f}")
+            m.d.comb += count.eq(completed + Mux(distance == 0, 0, issued - distance + 1))
+            counts.append(count)
+        slot, kept = Signal(range(self.queue)), Signal(range(self.queue), reset_less=True)
+        place = Signal(4)
+        m.d.comb += [
+            slot.eq(kept), place.eq(self.write.index), ram.write_data.eq(self.write.data),
+            ram.write_en.eq(self.write.en), ram.write_address.eq(Cat(place, slot, self.engine)),
+        ]
+        with m.If(Cat(steps).any()):
+            m.d.comb += slot.eq(Array(self.first)[self.engine] + Array(self.level)[self.engine]), ram.write_en.eq(1)
+            m.d.sync += kept.eq(slot)
+        for n, step in enumerate(steps[SETTLED - self.tail:]):
+            with m.If(step):
+                some = counts[PAIR * n:][:PAIR] + [self.opcode] * (n == 0)
+                m.d.comb += place.eq(WORDS - self.tail + n), ram.write_data.eq(Cat(some))
+
+    def _lead(self, m, ram, taken, turn):
+        """Make the oldest instruction of a queue its head, one queue at a time, in turn."""
+        engines, start = range(len(self.forms)), WORDS - self.tail
+        outs, done = ([getattr(self, f"{kind}{e}") for e in engines] for kind in ("o", "done"))
+        reads, index, source = Signal(), Signal(4), Signal(turn.shape())
+        comes, place = Signal(), Signal(4)          # a word of `turn` stands in the memory's output
+        last, chosen, wanted = Signal(), Signal(turn.shape()), Signal(len(engines))
+        m.d.comb += [
+            wanted.eq(Cat((level != 0) & ~full & ~(reads & (source == e)) & ~(comes & (turn == e))
+                          for e, (level, full) in enumerate(zip(self.level, self.full, strict=True)))),
+            ram.read_en.eq(reads), ram.read_address.eq(Cat(index, Array(self.first)[source], source)),
+            last.eq(Array(words - 1 for words in self.words)[source] == index),
+            taken.eq(comes & (Array(words - 1 for words in self.words)[turn] == place)),
+        ]
+        m.d.sync += comes.eq(reads), place.eq(index), turn.eq(source)
+        with m.If(~reads | last):
+            m.d.sync += reads.eq(wanted.any()), index.eq(start), source.eq(chosen)
+        with m.Else():
+            m.d.sync += index.eq(index + 1)
+        for e in reversed(engines):
+            with m.If(wanted[e]):
+                m.d.comb += chosen.eq(e)
+        for e in reversed(engines[1:]):
+            with m.If(wanted[e] & (e > source)):
+                m.d.comb += chosen.eq(e)
+        with m.If(self.drop | self.clear):
+            m.d.sync += reads.eq(0), comes.eq(0)
+
+        # Its words
+        given, within = Signal(32), Signal(init=1)
+        opcode = Signal(5, reset_less=True)
+        with m.If(place == start):
+            m.d.sync += opcode.eq(ram.read_data[PAIR * self.count:])
+        with m.Switch(Cat(turn, opcode)):
+            for e, lengths in enumerate(self.forms):
+                for each, length in enumerate(lengths):
+                    if length < self.words[e]:
+                        with m.Case(f"{each:05b}{e:0{len(turn)}b}"):
+                            m.d.comb += within.eq(place < length)
+        m.d.comb += given.eq(Mux(within, ram.read_data, 0))
+        for e, out in enumerate(outs):
+            with m.If(comes & (turn == e)):
+                with m.If(place == start):
+                    m.d.sync += out.payload.opcode.eq(ram.read_data[PAIR * self.count:])
+                for n in range(self.words[e]):
+                    with m.If(place == n):
+                        m.d.sync += out.payload.words[n].eq(given)
+
+        # How many have to complete first
+        lefts = []
+        for pair in range(PAIR):
+            some = [*zip(self.completed, (each.valid for each in done), strict=True)][pair::PAIR]
+            which = place - start
+            left, chosen_left = Signal(self.count, name=f"after{pair}"), Signal(range(LIMIT + 1), name=f"left{pair}")
+            m.d.comb += [
+                left.eq(ram.read_data.word_select(pair, self.count) + ~Array(each for each, _ in some)[which]
+                        + ~Array(each for _, each in some)[which]),
+                chosen_left.eq(Mux(left[len(chosen_left):].any(), 0, left)),
+            ]
+            lefts.append(chosen_left)
+        for e in engines:
+            for f in engines:
+                left = self.left[e][f]
+                with m.If(comes & (turn == e) & (place == start + f // PAIR)):
+                    m.d.sync += left.eq(lefts[f % PAIR])
+                with m.Elif(done[f].valid & (left != 0)):
+                    m.d.sync += left.eq(left - 1)
+
+    def _age(self, m, counted, taken, turn):
+        """Take no more as long as those that are too old are not heads."""
+        age, olds = Signal(self.count - 2), []
+        ends, stale = Signal(), Signal()
+        for e, level in enumerate(self.level):
+            old, goes = Signal.like(level, name=f"old{e}"), Signal(name=f"old_goes{e}")
+            m.d.comb += goes.eq(taken & (turn == e))
+            with m.If(ends & counted):
+                m.d.sync += old.eq(level - goes)
+            with m.Elif(goes & (old != 0)):
+                m.d.sync += old.eq(old - 1)
+            with m.If(self.drop | self.clear):
+                m.d.sync += old.eq(0)
+            olds.append(old)
+        m.d.comb += ends.eq(age.all()), stale.eq(ends & Cat(olds).any())
+        m.d.comb += self.room.eq(Cat(~stale & (level != self.queue) & (issued != LIMIT)
+                                     for level, issued in zip(self.level, self.issued, strict=True)))
+        with m.If(counted):
+            m.d.sync += age.eq(age + 1)
+
+    def _blame(self, m, counted):
+        """Who has failed, or is late, and which instruction that is."""
+        engines = range(len(self.forms))
+        m.submodules.pcs = pcs = Ram(len(self.pc), len(engines) << 4)
+        which, failed, numbers = Signal(3), Signal(len(engines)), Array(each[:4] for each in self.completed)
+        given = [getattr(self, f"done{e}") for e in engines]
+        m.d.comb += [
+            failed.eq(Cat(each.valid & (each.payload.error != 0) for each in given)),
+            which.eq(7),
+            pcs.write_en.eq(counted), pcs.write_data.eq(self.pc),
+            pcs.write_address.eq(Cat((numbers[self.engine] + Array(self.issued)[self.engine])[:4], self.engine)),
+            pcs.read_en.eq(self.expired | failed.any()), pcs.read_address.eq(Cat(numbers[which], which)),
+            self.fault.pc.eq(pcs.read_data),
+        ]
+        for these in self.pending, self.busy, failed:
+            for e in reversed(engines):
+                with m.If(these[e]):
+                    m.d.comb += which.eq(e)
+        m.d.sync += [
+            self.fault.valid.eq(self.expired | failed.any()), self.fault.late.eq(~failed.any()),
+            self.fault.engine.eq(which),
+            self.fault.detail.eq(Mux(failed.any(), Array(each.payload.error for each in given)[which], 0)),
+        ]

@@ -2,7 +2,7 @@
 """The paged KV cache: control and data."""
 
 from amaranth.hdl import Module
-from amaranth.lib.wiring import In, connect, flipped
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.emit import Block
 from hw.kvcache.controller import Controller
@@ -19,18 +19,27 @@ class KvCache(Block):
     Parameters
     ----------
     config : golden.config.KvCache
+
+    Members
+    -------
+    begins : Out(1)
+        A `WRITE` has not been refused: its first slots go to the store.
     """
 
     def __init__(self, config):
         self.config = config
-        super().__init__({name: member for part in (Controller(config), Store(config))
-                          for name, member in part.signature.members.items() if name not in INSIDE})
+        super().__init__({"begins": Out(1)} | {
+            name: member for part in (Controller(config), Store(config))
+            for name, member in part.signature.members.items() if name not in INSIDE})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.controller = controller = Controller(self.config)
         m.submodules.store = store = Store(self.config)
-        connect(m, controller.ranges, store.ranges)
+        ranges = controller.ranges
+        connect(m, ranges, store.ranges)
+        m.d.comb += self.begins.eq(
+            ranges.valid & ranges.ready & ranges.payload.write & ranges.payload.opens)
         connect(m, controller.moves, store.moves)
         connect(m, store.retire, controller.retire)
         for part in controller, store:

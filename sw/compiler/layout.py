@@ -145,6 +145,8 @@ class Layout:
              f"weights in {scheme.title}: need matmul.family = {scheme.family}, not {chip.matmul.family}"),
             (scheme.scales == "block" and not chip.matmul.mx,
              f"weights in {scheme.title}: need matmul.mx = true"),
+            (chip.memory.channel > chip.matmul.depth,
+             f"memory.channel = {chip.memory.channel}: must be matmul.lanes x rows = {chip.matmul.depth} or less"),
             (kv.beat != chip.memory.channel,
              f"kvcache.beat = {kv.beat}: must be memory.channel = {chip.memory.channel}"),
             (kv.kv_heads != model.kv_heads,

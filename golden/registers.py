@@ -83,6 +83,7 @@ REGISTERS = (
         Field("done", 3, 1, READ, "a program has ended since `clear`"),
         Field("error", 4, 1, READ, "an error stands"),
         Field("dead", 5, 1, READ, "the memory does not answer; until reset"),
+        Field("fault", 6, 1, READ, "an address was beyond the scratchpad, or split a word; until `clear`"),
         Field("pc", 16, 16, READ, "the instruction that is dispatched next")),
     _register(
         "error", 0x0C, "the first error since `clear`",

@@ -78,9 +78,9 @@ public:
 
     void run(uint64_t cycles) {
         uint64_t begin = cycle;
-        while (cycle - begin < cycles && !top.interrupt) step();
+        while (cycle - begin < cycles && !top.irq) step();
         give(cycle - begin);
-        give(uint8_t(top.interrupt));
+        give(uint8_t(top.irq));
     }
 
     void set(uint32_t address, uint32_t value) {

@@ -20,8 +20,13 @@ from sw.runtime.device import Device, DeviceError
 
 __all__ = ["Rtl", "Written", "build"]
 
-OPTIONS = ["-O3", "--x-assign", "fast", "--x-initial", "fast", "-CFLAGS", "-std=c++20"]
+# Modules that there are many of are compiled once; to the rest they are boxes all of whose outputs may depend on all
+# inputs, hence the waiver.
+BOXES = ("pe_", "lane", "finish", "dot_pair", "weight_", "scores_", "controller_")
+OPTIONS = ["--hierarchical", "-Wno-UNOPTFLAT", "-O3", "--x-assign", "fast", "--x-initial", "fast",
+           "-CFLAGS", "-std=c++20"]
 AT = {each.name: each for each in REGISTERS}
+SIMPLE = ["OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1", "CFG_CXXFLAGS_PCH_I=-include"]
 PATIENCE = 1 << 40      # cycles: the tile's own watchdog comes long before
 IDS = 8
 
@@ -33,12 +38,13 @@ def build(chip, latency=1):
     part = "\n".join(f"constexpr double {name} = {value!r};" if isinstance(value, float) else
                      f"constexpr int {name} = {value};"
                      for name, value in chip.dram.model_dump().items() if not isinstance(value, str))
-    files = {f"{tile.name}.sv": verilog.text, "board.h": "\n".join([
+    boxes = "".join(f'hier_block -module "{name}"\n' for name in verilog.modules if name.startswith(BOXES))
+    files = {"boxes.vlt": "`verilator_config\n" + boxes, f"{tile.name}.sv": verilog.text, "board.h": "\n".join([
         "#pragma once", f"constexpr int BEAT = {chip.memory.channel};", f"constexpr int LATENCY = {latency};",
         f"namespace part {{\n{part}\n}}\n"])}
     for name in "dram.h", "tile.cpp":
         files[name] = (ROOT / "sim" / name).read_text()
-    return make(tile.name, files, OPTIONS) / tile.name
+    return make(tile.name, files, OPTIONS, variables=SIMPLE) / tile.name
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,9 @@ class Rtl(Device):
             raise DeviceError(f"instruction {error['pc']}, {Engine(error['engine']).name}: "
                               f"{Error(error['code']).name}, {detail}")
         assert ended and status["done"]
+        if status["fault"]:
+            self.set("control", clear=1, interrupt=1)
+            raise DeviceError("an address was beyond the scratchpad")
         self.set("control", clear=1, interrupt=1)
         return cycles
 

@@ -10,8 +10,8 @@ from golden.formats import FORMATS
 from golden.isa import FORMS, Engine, Gemm, Operation
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response, write
+from hw.instructions import completion, instruction, most
 from hw.matmul import engine as matmul
-from hw.tile.ports import completion, instruction
 from hw.vector import engine as vector
 from hw.vector.walker import reads
 
@@ -42,7 +42,7 @@ class GemmUnit(Block):
 
     Members
     -------
-    i : In(stream.Signature(instruction(Engine.MATMUL)))
+    i : In(stream.Signature(instruction(most(Engine.MATMUL))))
     done : Out(stream.Signature(completion()))
         The error is one of `hw.matmul.ports.Error`.
     weights_request, activations_request, parameters_request, weights, activations, parameters
@@ -53,7 +53,7 @@ class GemmUnit(Block):
     def __init__(self, config):
         self.config = config
         super().__init__({
-            "i": In(stream.Signature(instruction(Engine.MATMUL))), "done": Out(stream.Signature(completion())),
+            "i": In(stream.Signature(instruction(most(Engine.MATMUL)))), "done": Out(stream.Signature(completion())),
             **{f"{name}_request": Out(stream.Signature(request(beats, rows)))
                for name, (_, beats, rows) in matmul.reads(config).items()},
             **{name: In(stream.Signature(response(width))) for name, (width, _, _) in matmul.reads(config).items()},
@@ -126,7 +126,7 @@ class VectorUnit(Block):
 
     Members
     -------
-    i : In(stream.Signature(instruction(Engine.VECTOR)))
+    i : In(stream.Signature(instruction(most(Engine.VECTOR))))
     done : Out(stream.Signature(completion()))
         The error is one of `hw.vector.ports.Error`.
     x_request, y_request, x, y
@@ -137,7 +137,7 @@ class VectorUnit(Block):
     def __init__(self, config):
         self.config = config
         super().__init__({
-            "i": In(stream.Signature(instruction(Engine.VECTOR))), "done": Out(stream.Signature(completion())),
+            "i": In(stream.Signature(instruction(most(Engine.VECTOR)))), "done": Out(stream.Signature(completion())),
             **{f"{name}_request": Out(stream.Signature(request(*reads(config)))) for name in "xy"},
             **{name: In(stream.Signature(response(32 * config.lanes))) for name in "xy"},
             "write": Out(stream.Signature(write(4 * config.lanes))),

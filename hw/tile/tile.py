@@ -14,10 +14,10 @@ from hw.memory.load import Load
 from hw.memory.scratchpad import Scratchpad
 from hw.memory.store import Store
 from hw.memory.weights import Weights
-from hw.sequencer.sequencer import Sequencer
+from hw.sequencer.sequencer import Sequencer, State
 from hw.tile.counters import Counters
 from hw.tile.engines import GemmUnit, VectorUnit
-from hw.tile.heads import Heads
+from hw.tile.heads.heads import Heads
 from hw.tile.host import AxiLite, Host
 from hw.vector import walker as vector
 
@@ -43,7 +43,7 @@ class Tile(Block):
         To memory.
     host : In(AxiLite())
         Registers, as `golden.registers` has them.
-    interrupt : Out(1)
+    irq : Out(1)
     events : Out(len(COUNTERS))
         What is counted in this cycle.
     """
@@ -52,7 +52,7 @@ class Tile(Block):
         self.chip = chip
         super().__init__({
             "axi": Out(Axi4(address_bits=chip.kvcache.address_bits, beat=chip.memory.channel, id_bits=3)),
-            "host": Out(AxiLite()), "interrupt": Out(1), "events": Out(len(COUNTERS)),
+            "host": Out(AxiLite()), "irq": Out(1), "events": Out(len(COUNTERS)),
         })
 
     @property
@@ -106,14 +106,15 @@ class Tile(Block):
         connect(m, weights.o, gemm.weights)
 
         # The scratchpad
-        reads = matmul.reads(chip.matmul)
+        reads, group = matmul.reads(chip.matmul), chip.attention.group
+        own = chip.kvcache.head_dim // chip.kvcache.lanes           # words of a head
         readers = [
             *((getattr(gemm, f"{name}_request"), getattr(gemm, name), (reads[name][0] // 8, *reads[name][1:]))
               for name in ("activations", "parameters")),
             *((getattr(vectors, f"{name}_request"), getattr(vectors, name),
                (4 * chip.vector.lanes, *vector.reads(chip.vector))) for name in "xy"),
-            *((getattr(heads, f"{name}_request"), getattr(heads, name), (4 * chip.kvcache.lanes, *heads.reads))
-              for name in ("queries", "rows")),
+            *((getattr(heads, f"{name}_request"), getattr(heads, name), (4 * chip.kvcache.lanes, *most))
+              for name, most in (("queries", (group * own, group)), ("rows", (chip.kvcache.kv_heads * own, 2)))),
             (store.request, store.response, (beat, size // beat, 1)),
             (load.index_request, load.index, (4, 1, 1)),
         ]
@@ -130,9 +131,11 @@ class Tile(Block):
 
         # The host
         given, told = host.o, host.i
-        stands, done = Signal(), Signal()
+        stands, done, starts = Signal(), Signal(), Signal()
+        idle = sequencer.status.state == State.IDLE
+        m.d.sync += starts.eq(Mux(starts, ~sequencer.start.ready, given.control.start & idle & ~stands))
         m.d.comb += [
-            sequencer.start.valid.eq(given.control.start & ~stands),
+            sequencer.start.valid.eq(starts),
             sequencer.start.payload.address.eq(given.address.value),
             sequencer.start.payload.count.eq(given.count.value),
             *(sequencer.registers[n].eq(given[f"register{n}"].value) for n in range(1, len(sequencer.registers))),
@@ -146,8 +149,9 @@ class Tile(Block):
             counters.freeze.eq(given.control.freeze), counters.zero.eq(given.control.zero),
             counters.index.eq(given.counter.index),
             told.counter_low.value.eq(counters.value[:32]), told.counter_high.value.eq(counters.value[32:]),
-            self.interrupt.eq(given.control.interrupt & (done | stands)),
-            heads.base.eq(given.kv_base.value), heads.pool.eq(chip.kvcache.blocks),
+            self.irq.eq(given.control.interrupt & (done | stands)),
+            told.status.fault.eq(scratchpad.fault), scratchpad.clear.eq(given.control.clear),
+            heads.clear.eq(given.control.clear), heads.base.eq(given.kv_base.value), heads.pool.eq(chip.kvcache.blocks),
         ]
         with m.If(given.control.clear | given.control.start):
             m.d.sync += done.eq(0)
@@ -166,7 +170,7 @@ class Tile(Block):
 
         # What is counted
         running = Signal()
-        m.d.comb += running.eq(sequencer.busy.any() | (sequencer.status.state != 0) & (sequencer.status.state != 4))
+        m.d.comb += running.eq((sequencer.status.state != State.IDLE) & (sequencer.status.state != State.ERROR))
         events = {
             "cycles": running, "weights_full": weights.full, "weights_empty": weights.empty,
             **{f"{name}_busy": sequencer.busy[n] for n, name in enumerate(ENGINES)},

@@ -50,7 +50,8 @@ class Requests(Contract):
         Returns whether it is taken now, whether its next beat is on offer, and the address of that within `reach`.
         """
         asked, taken, given, bits = i.payload, self.moves(i), self.moves(o), ceil_log2(reach)
-        amount, owed = Signal(range(beats * rows + 1), name=f"amount{port}"), Signal(range((REQUESTS + 2) * beats * rows), name=f"owed{port}")
+        amount = Signal(range(beats * rows + 1), name=f"amount{port}")
+        owed = Signal(range((REQUESTS + 2) * beats * rows), name=f"owed{port}")
         m.d.comb += amount.eq(asked.beats * asked.rows)
         m.d.sync += owed.eq(owed + Mux(taken, amount, 0) - given)
 
@@ -190,7 +191,7 @@ class RowsRules(Contract):
         shift, row, passes = ceil_log2(block.beat), o.payload, self.moves(o)
         gathers = (i.payload.opcode == Opcode.GATHER) if block.gathers else 0
         count = Mux(gathers, given["count"], 1) if block.gathers else 1
-        begun, ended, bad = Signal(), Signal(), Signal()
+        begun, ended, bad, wrong = Signal(), Signal(), Signal(), Signal(Error)
         number, item, target = Signal(2), Signal(2), Signal.like(row.target)
         source, start = Signal.like(row.source), Signal(36)     # of the next row; of this index's
         first, last = number == 0, Signal()
@@ -225,6 +226,8 @@ class RowsRules(Contract):
                 Mux(asked[n], given["index_pitch"] << n, 0) for n in range(2)))[:32]))
         refused = unaligned | empty
         m.d.comb += bad.eq(refused | start[32:].any())
+        m.d.comb += wrong.eq(Mux(unaligned, Error.ALIGNMENT, Mux(empty, Error.DIMENSION, Mux(
+            bad, Error.INDEX, Error.NONE))))
         with m.If(passes):
             m.d.sync += [
                 number.eq(Mux(number + 1 == given["rows"], 0, number + 1)), ended.eq(refused | last),
@@ -241,8 +244,7 @@ class RowsRules(Contract):
         self.promise("rows are of an instruction", ~o.valid | i.valid & ~ended)
         self.promise("it is taken when all its rows have left", ~i.ready | ended)
         self.promise("the last of them says so", ~o.valid | (row.ends == (refused | last)))
-        self.promise("what is wrong with it", ~o.valid | (row.error == Mux(
-            unaligned, Error.ALIGNMENT, Mux(empty, Error.DIMENSION, Mux(bad, Error.INDEX, Error.NONE)))))
+        self.promise("what is wrong with it", ~o.valid | (row.error == wrong))
         self.promise("all of their beats, or none", ~o.valid | (
             row.beats == Mux(bad, 0, (given["bytes"] + block.beat - 1) >> shift)))
         self.promise("and how the last one ends", ~o.valid | bad | (row.tail == (given["bytes"] - 1)[:shift]))

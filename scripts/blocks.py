@@ -11,10 +11,12 @@ from hw.emit import Block
 __all__ = ["HELP", "add_arguments", "block_from"]
 
 HELP = """\
---block is engine, array, pe, vector, kvcache, network, mesh, router or interface of a configuration, or module:Class
-with the class's parameters after --with: Python literals, plain words, or module:name for a named object."""
+--block is engine, array, pe, vector, kvcache, load, store, scratchpad, network, mesh, router or interface of a
+configuration, or module:Class with the class's parameters after --with: Python literals, plain words, or module:name
+for a named object."""
 
-PARTS = ("engine", "array", "pe", "vector", "kvcache", "network", "mesh", "router", "interface")
+PARTS = ("engine", "array", "pe", "vector", "kvcache", "load", "store", "scratchpad", "network", "mesh", "router",
+         "interface")
 NOC = {"network": "hw.noc.network:Network", "mesh": "hw.noc.mesh:Mesh", "router": "hw.noc.mesh:router",
        "interface": "hw.noc.interface:Interface"}
 
@@ -43,6 +45,8 @@ def block_from(arguments):
             return _named("hw.vector.engine:Engine")(chip.vector)
         if arguments.block == "kvcache":
             return _named("hw.kvcache.controller:Controller")(chip.kvcache)
+        if arguments.block in ("load", "store", "scratchpad"):
+            return _memory(arguments.block, chip)
         if arguments.block in NOC:
             return _named(NOC[arguments.block])(chip.noc)
         return _part(arguments.block, chip.matmul)
@@ -69,6 +73,23 @@ def _part(name, of):
         return _named("hw.matmul.engine:Engine")(of)
     array = _named("hw.matmul.array:Array")(of.family, of.lanes, of.rows, of.cols, of.groups)
     return array if name == "array" else _named("hw.matmul.pe:PE")(of.family, of.lanes, array.width)
+
+
+def _memory(name, chip):
+    """What moves data between memory and scratchpad, or the latter, with ports for these, matmul and vector."""
+    memory = chip.memory
+    common = memory.channel, memory.scratchpad, memory.burst
+    if name == "load":
+        return _named("hw.memory.load:Load")(*common, 2 * memory.burst)
+    if name == "store":
+        return _named("hw.memory.store:Store")(*common)
+    matmul, vector = _named("hw.matmul.engine:reads")(chip.matmul), _named("hw.vector.walker:reads")(chip.vector)
+    channel, drain, lanes = memory.channel, 4 * chip.matmul.drain, 4 * chip.vector.lanes
+    readers = ((4, 1, 1), (channel, memory.scratchpad // channel, 1),
+               *((bits // 8, beats, rows) for bits, beats, rows in list(matmul.values())[1:]), *[(lanes, *vector)] * 2)
+    word = max(width for width, _, _ in readers)
+    return _named("hw.memory.scratchpad:Scratchpad")(
+        memory.scratchpad, memory.banks, word, readers, ((channel, channel), (drain, 1), (lanes, 1)))
 
 
 def _named(path):

@@ -15,8 +15,8 @@ from sim.formal.contract import Contract
 from sim.formal.flow import GoesOn
 from sim.formal.prove import Task
 
-__all__ = ["QUICK", "TASKS", "LoadRules", "OrderRules", "ReaderRules", "RowsRules", "ScratchpadRules",
-           "StoreRules", "WriterRules"]
+__all__ = ["QUICK", "TASKS", "LoadGoesOn", "LoadRules", "OrderRules", "ReaderRules", "RowsRules", "ScratchpadRules",
+           "StoreGoesOn", "StoreRules", "WriterRules"]
 
 SMALL = 3       # most rows, beats of a row, and indices, where numbers do not matter
 
@@ -219,6 +219,8 @@ class RowsRules(Contract):
             self.require("indices come as they are asked for", ~index.valid | (asked != read))
             self.require("there are few, and small", (~gathers | (given["count"] <= SMALL)) & (
                 index.payload.data <= 3))
+            self.require("addresses have few bits that are set", ~Cat(given[name][4:30] for name in (
+                *beats, "step", "index", "index_pitch")).any())
             self.promise("index request holds", self.steady(request))
             self.promise("indices are asked for one by one", ~request.valid | i.valid & gathers & (asked == read) & (
                 asked < given["count"]) & (request.payload.beats == 1) & (request.payload.rows == 1))
@@ -306,16 +308,29 @@ class Moves(GoesOn):
         return went
 
 
-class LoadRules(Moves):
+class Loads(Moves):
+    """`Load` between memory and scratchpad."""
+
+    def surroundings(self, m, block):
+        """Require that these answer what they are asked. Whether they do so now, if they have to."""
+        ar, r, request, index = block.memory.ar, block.memory.r, block.index_request, block.index
+        owed, asked = Signal(8), Signal(2)
+        m.d.sync += owed.eq(owed + Mux(self.moves(ar), ar.payload.len + 1, 0) - self.moves(r))
+        m.d.sync += asked.eq(asked + self.moves(request) - self.moves(index))
+        self.require("no beat that was not asked for", ~r.valid | (owed != 0))
+        self.require("no index that was not asked for", ~index.valid | (asked != 0) & (index.payload.data <= SMALL))
+        self.require("index holds", self.steady(index))
+        return ar.ready & request.ready & block.write.ready & ((owed == 0) | r.valid) & ((asked == 0) | index.valid)
+
+
+class LoadRules(Loads):
     """Each beat that memory gives goes to the scratchpad, once and in order; then its instruction is done."""
 
     def rules(self, m, block):
         ar, r, write = block.memory.ar, block.memory.r, block.write
         mine, goal = self.instructions(m, block)
         self.require("only copies", block.i.payload.opcode == Opcode.COPY)
-        owed = Signal(8)
-        m.d.sync += owed.eq(owed + Mux(self.moves(ar), ar.payload.len + 1, 0) - self.moves(r))
-        self.require("no beat that was not asked for", ~r.valid | (owed != 0))
+        self.surroundings(m, block)
         went = self.beats(m, r, write)
         self.promise("ar holds", self.steady(ar))
         self.promise("r never waits", ~r.valid | r.ready)
@@ -326,13 +341,28 @@ class LoadRules(Moves):
         self.reach("a bus error is told of", mine & (block.done.payload.error == Error.BUS))
 
 
-class StoreRules(Moves):
-    """Each beat that the scratchpad gives goes to memory, once and in order; then its instruction is done."""
+class LoadGoesOn(Loads):
+    """Instructions come to their ends, if memory and scratchpad answer."""
+
+    within = 8
 
     def rules(self, m, block):
-        request, response, w, b = block.request, block.response, block.memory.w, block.memory.b
-        mine, goal = self.instructions(m, block)
-        owed, lasts, complete = Signal(5), Signal(32), Signal(6)         # beats of the scratchpad; responses of memory
+        i, done = block.i, block.done
+        self.require("i holds", self.steady(i))
+        answered = self.surroundings(m, block)
+        self.goes_on(m, (i.valid | self.open(m, self.moves(i), self.moves(done))) & done.ready & answered,
+                     i, done, block.memory.ar, block.memory.r, block.index_request, block.index, block.write)
+        self.reach("an instruction is done", self.moves(done) & (done.payload.error == Error.NONE))
+
+
+class Stores(Moves):
+    """`Store` between scratchpad and memory."""
+
+    def surroundings(self, m, block):
+        """Require that these answer what they are asked. Whether they do so now, if they have to."""
+        request, response, aw, w, b = block.request, block.response, *(
+            getattr(block.memory, name) for name in ("aw", "w", "b"))
+        owed, lasts, complete = Signal(6), Signal(64), Signal(6)        # beats; responses of memory
         asked = Mux(self.moves(request), request.payload.beats, 0)
         m.d.sync += [
             owed.eq(owed + asked - self.moves(response)),
@@ -342,6 +372,16 @@ class StoreRules(Moves):
         self.require("response holds", self.steady(response))
         self.require("beats are those asked for", ~response.valid | (owed != 0) & (response.payload.last == lasts[0]))
         self.require("no response before the data", ~b.valid | (complete != 0))
+        return request.ready & aw.ready & w.ready & ((owed == 0) | response.valid) & ((complete == 0) | b.valid)
+
+
+class StoreRules(Stores):
+    """Each beat that the scratchpad gives goes to memory, once and in order; then its instruction is done."""
+
+    def rules(self, m, block):
+        request, response, w, b = block.request, block.response, block.memory.w, block.memory.b
+        mine, goal = self.instructions(m, block)
+        self.surroundings(m, block)
         went = self.beats(m, response, w)
         for name in "aw", "w":
             self.promise(f"{name} holds", self.steady(getattr(block.memory, name)))
@@ -351,6 +391,21 @@ class StoreRules(Moves):
         self.promise("done means done", ~mine | (went == goal) | ((went - goal)[:6] < 32))
         self.reach("an instruction is done", mine & (goal != 0) & (block.done.payload.error == Error.NONE))
         self.reach("a bus error is told of", mine & (block.done.payload.error == Error.BUS))
+
+
+class StoreGoesOn(Stores):
+    """Instructions come to their ends, if scratchpad and memory answer."""
+
+    within = 8
+
+    def rules(self, m, block):
+        i, done = block.i, block.done
+        self.require("i holds", self.steady(i))
+        self.require("rows are short", i.payload.words[COPY.index({"bytes": 32})] <= SMALL * block.beat)
+        answered = self.surroundings(m, block)
+        self.goes_on(m, (i.valid | self.open(m, self.moves(i), self.moves(done))) & done.ready & answered,
+                     i, done, block.request, block.response, block.memory.aw, block.memory.w, block.memory.b)
+        self.reach("an instruction is done", self.moves(done) & (done.payload.error == Error.NONE))
 
 
 QUICK = [
@@ -367,4 +422,6 @@ TASKS = [
     Task(Rows(2, 4, True), RowsRules, depth=16),
     Task(Load(2, 16, 2, 4), LoadRules, depth=16),
     Task(Store(2, 16, 2), StoreRules, depth=16),
+    Task(Load(2, 16, 2, 4), LoadGoesOn, depth=20, cover=24, label="LOAD goes on"),
+    Task(Store(2, 16, 2), StoreGoesOn, depth=20, cover=24, label="STORE goes on"),
 ]

@@ -232,7 +232,7 @@ class RowsRules(Contract):
             bad, Error.INDEX, Error.NONE))))
         with m.If(passes):
             m.d.sync += [
-                number.eq(Mux(number + 1 == given["rows"], 0, number + 1)), ended.eq(refused | last),
+                number.eq(Mux(number + 1 == given["rows"], 0, number + 1)), ended.eq(bad | last),
                 item.eq(item + (number + 1 == given["rows"])), begun.eq(1),
                 source.eq(row.source + (given["source_pitch"] >> shift)),
                 target.eq(row.target + (given["target_pitch"] >> shift)),
@@ -245,14 +245,14 @@ class RowsRules(Contract):
         self.promise("o holds", self.steady(o))
         self.promise("rows are of an instruction", ~o.valid | i.valid & ~ended)
         self.promise("it is taken when all its rows have left", ~i.ready | ended)
-        self.promise("the last of them says so", ~o.valid | (row.ends == (refused | last)))
+        self.promise("the last of them says so", ~o.valid | (row.ends == (bad | last)))
         self.promise("what is wrong with it", ~o.valid | (row.error == wrong))
         self.promise("all of their beats, or none", ~o.valid | (
             row.beats == Mux(bad, 0, (given["bytes"] + block.beat - 1) >> shift)))
         self.promise("and how the last one ends", ~o.valid | bad | (row.tail == (given["bytes"] - 1)[:shift]))
         self.promise("they go from where they should", ~o.valid | bad | (
             row.source == Mux(first, start[shift:32], source)))
-        self.promise("to where they should", ~o.valid | refused | (
+        self.promise("to where they should", ~o.valid | bad | (
             row.target == Mux(begun, target, given["target"] >> shift)))
         self.reach("the last of several rows", passes & (number == 2) & row.ends & ~bad)
         self.reach("a refusal", passes & refused)

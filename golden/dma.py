@@ -22,7 +22,7 @@ class Error(IntEnum):
     NONE = 0
     ALIGNMENT = 1       # an address, pitch or step that is not a multiple of a beat, or of an index: nothing is moved
     DIMENSION = 2       # no bytes, rows or indices, or rows longer than the scratchpad: nothing is moved
-    INDEX = 3           # an index whose rows would begin beyond all addresses: they are not moved
+    INDEX = 3           # an index whose rows would begin beyond all addresses: only rows before them are moved
     BUS = 4             # memory answered with an error
 
 
@@ -55,13 +55,12 @@ def load(instruction, memory, scratchpad, beat):
     length, target = -(-given["bytes"] // beat) * beat, given["target"]
     for start in _starts(instruction, scratchpad):
         if start >= REACH:
-            error = Error.INDEX
+            return Error.INDEX
         for row in range(given["rows"]):
-            if start < REACH:
-                source = (start + row * given["source_pitch"]) % REACH
-                scratchpad[target:target + length] = memory[source:source + length]
+            source = (start + row * given["source_pitch"]) % REACH
+            scratchpad[target:target + length] = memory[source:source + length]
             target = (target + given["target_pitch"]) % REACH
-    return error
+    return Error.NONE
 
 
 def store(instruction, memory, scratchpad, beat):

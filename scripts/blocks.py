@@ -10,13 +10,15 @@ from hw.emit import Block
 
 __all__ = ["HELP", "add_arguments", "block_from"]
 
-HELP = """\
---block is engine, array, pe, vector, kvcache, sequencer, network, mesh, router or interface of a configuration, or
-module:Class with its parameters after --with: Python literals, plain words, or module:name for a named object."""
-
-PARTS = ("engine", "array", "pe", "vector", "kvcache", "sequencer", "network", "mesh", "router", "interface")
+MATMUL = ("engine", "array", "pe")
+TILE = ("tile", "scratchpad", "channel", "sequencer", "load", "weights", "heads", "store")
 NOC = {"network": "hw.noc.network:Network", "mesh": "hw.noc.mesh:Mesh", "router": "hw.noc.mesh:router",
        "interface": "hw.noc.interface:Interface"}
+PARTS = (*MATMUL, "vector", "kvcache", *TILE, *NOC)
+HELP = f"""\
+--block is {', '.join((*MATMUL, "vector", "kvcache"))}, {', '.join(TILE)},
+{', '.join(NOC)} of a configuration, or module:Class with the class's parameters after --with: Python
+literals, plain words, or module:name for a named object."""
 
 
 def add_arguments(parser, **block):
@@ -43,8 +45,9 @@ def block_from(arguments):
             return _named("hw.vector.engine:Engine")(chip.vector)
         if arguments.block == "kvcache":
             return _named("hw.kvcache.controller:Controller")(chip.kvcache)
-        if arguments.block == "sequencer":
-            return _named("hw.sequencer.sequencer:Sequencer")(chip.sequencer, chip.memory.channel)
+        if arguments.block in TILE:
+            tile = _named("hw.tile.tile:Tile")(chip)
+            return tile if arguments.block == "tile" else tile.parts[arguments.block]
         if arguments.block in NOC:
             return _named(NOC[arguments.block])(chip.noc)
         return _part(arguments.block, chip.matmul)

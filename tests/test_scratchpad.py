@@ -12,7 +12,7 @@ from sim.run import simulate
 
 DEEP = "DEEP" in os.environ
 SHAPES = [
-    (1024, 4, 16, ((16, 4, 1), (8, 6, 3), (4, 1, 9)), ((16, 16), (8, 1), (5, 2))),
+    (1024, 4, 16, ((16, 4, 1), (8, 6, 3), (4, 1, 9), (4, 8, 2)), ((16, 16), (8, 1), (5, 2))),
     (256, 1, 8, ((8, 3, 2),), ((8, 4),)),
     *[(512, 2, 16, ((16, 5, 2), (2, 9, 1), (1, 1, 5)), ((16, 8), (16, 1), (4, 8)))] * DEEP,
 ]
@@ -22,7 +22,7 @@ SHAPES = [
 @pytest.mark.parametrize("x_initial", ["0", "unique"])
 def test_scratchpad(shape, x_initial):
     tests = simulate(Scratchpad(*shape), "sim.benches.scratchpad", env={"SCRATCHPAD": repr(shape)}, x_initial=x_initial)
-    assert tests == 10
+    assert tests == 11
 
 
 def test_nothing_waits_within_the_cycle():

@@ -30,6 +30,7 @@ def row(beat, most):
 
 class Rows(Block):
     """Checks instructions and names their rows, one a cycle; of one that is refused, a single row that says why.
+    An index whose rows would begin beyond all addresses ends its instruction with such a row.
 
     While the rows of an index are on their way, the address for the next one is found, a bit of the index a cycle.
     An instruction is taken when all its rows have left.
@@ -72,8 +73,9 @@ class Rows(Block):
         # Rows leave, from one start on after the other.
         out, left = self.o.payload, Signal(32)
         source, target = Signal.like(out.source), Signal.like(out.target)
-        busy, bad, last, starts, free = Signal(), Signal(), Signal(), Signal(), Signal()
+        busy, bad, wrong, last, starts, free = Signal(), Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
+            wrong.eq((error != Error.NONE) | self.start[ADDRESS]),
             self.o.valid.eq(busy), free.eq(~busy | self.o.ready & (left == 1)),
             out.source.eq(source), out.target.eq(target),
             out.beats.eq(Mux(bad, 0, (given["bytes"] + self.beat - 1) >> shift)), out.tail.eq(given["bytes"] - 1),
@@ -87,8 +89,8 @@ class Rows(Block):
             ]
         with m.If(starts):
             m.d.sync += [
-                busy.eq(1), left.eq(Mux(error == Error.NONE, given["rows"], 1)), source.eq(self.start[shift:ADDRESS]),
-                bad.eq(self.start[ADDRESS] | (error != Error.NONE)), last.eq(self.unread == 0),
+                busy.eq(1), left.eq(Mux(wrong, 1, given["rows"])), source.eq(self.start[shift:ADDRESS]),
+                bad.eq(wrong), last.eq(wrong | (self.unread == 0)),
             ]
 
         with m.FSM():
@@ -110,7 +112,7 @@ class Rows(Block):
                 with m.If(free):
                     m.next = "END"
                     if self.gathers:
-                        with m.If(self.unread != 0):
+                        with m.If(~wrong & (self.unread != 0)):
                             m.next = "ASK"
             with m.State("END"):
                 m.d.comb += self.i.ready.eq(~busy)

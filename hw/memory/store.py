@@ -89,12 +89,16 @@ class Store(Block):
         ]
 
         # Of instructions that were not refused, memory has the last word.
-        refused = owed.o.payload.error != Error.NONE
+        refused, settles = owed.o.payload.error != Error.NONE, Signal()
         m.d.comb += [
             answered.i.valid.eq(writes.done.valid), answered.i.payload.error.eq(writes.done.error),
-            self.done.valid.eq(owed.o.valid & (refused | answered.o.valid)),
-            self.done.payload.error.eq(Mux(refused | ~answered.o.payload.error, owed.o.payload.error, Error.BUS)),
-            owed.o.ready.eq(self.done.valid & self.done.ready),
-            answered.o.ready.eq(owed.o.ready & ~refused),
+            settles.eq(owed.o.valid & (refused | answered.o.valid) & (~self.done.valid | self.done.ready)),
+            owed.o.ready.eq(settles), answered.o.ready.eq(settles & ~refused),
         ]
+        with m.If(self.done.ready):
+            m.d.sync += self.done.valid.eq(0)
+        with m.If(settles):
+            m.d.sync += self.done.valid.eq(1), self.done.payload.error.eq(owed.o.payload.error)
+            with m.If(~refused & answered.o.payload.error):
+                m.d.sync += self.done.payload.error.eq(Error.BUS)
         return m

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tile: all engines of a chip, the scratchpad between them, the channel to memory, and the host's port."""
 
-from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal, Signal
+from functools import cached_property
+
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal
 from amaranth.lib.wiring import Out, connect, flipped
 
 from golden.isa import Engine
@@ -23,8 +25,8 @@ from hw.vector import walker as vector
 
 __all__ = ["Tile"]
 
-PAGE_BITS = 12
 AHEAD = 64          # beats of `LOAD` that are under way
+STEADY = ("host_port", "counters", "sequencer", "channel")      # not reset with the engines
 
 
 class Tile(Block):
@@ -59,35 +61,44 @@ class Tile(Block):
     def name(self):
         return f"tile_{self.chip.name}"
 
+    @cached_property
+    def parts(self):
+        """All of its blocks by name."""
+        chip = self.chip
+        memory, kv, patience = chip.memory, chip.kvcache, chip.sequencer.patience
+        beat, size, burst = memory.channel, memory.scratchpad, min(256, 4096 // memory.channel)
+        reads = matmul.reads(chip.matmul)
+        width, requests, _ = reads["weights"]
+        group, own = chip.attention.group, kv.head_dim // kv.lanes          # words of a head
+        return {
+            "host_port": Host(), "counters": Counters(len(COUNTERS)),
+            "sequencer": Sequencer(chip.sequencer, beat),
+            "channel": Channel(kv.address_bits, beat, memory.burst, patience),
+            "load": Load(beat, size, min(burst, AHEAD), AHEAD),
+            "weights": Weights(beat, width // 8, memory.prefetch, memory.burst, requests),
+            "gemm": GemmUnit(chip.matmul), "vector": VectorUnit(chip.vector), "heads": Heads(kv, group),
+            "store": Store(beat, size, burst),
+            "scratchpad": Scratchpad(size, memory.banks, chip.word, (
+                *((reads[name][0] // 8, *reads[name][1:]) for name in ("activations", "parameters")),
+                *[(4 * chip.vector.lanes, *vector.reads(chip.vector))] * 2,
+                (4 * kv.lanes, group * own, group), (4 * kv.lanes, kv.kv_heads * own, 2),
+                (beat, size // beat, 1), (4, 1, 1),
+            ), ((4 * chip.matmul.drain, chip.matmul.drain), (4 * chip.vector.lanes, 1), (8, 4), (beat, beat))),
+        }
+
     def elaborate(self, platform):
         m, chip = Module(), self.chip
-        beat, size, patience = chip.memory.channel, chip.memory.scratchpad, chip.sequencer.patience
         m.domains.engines = engines = ClockDomain("engines")
         resets = Signal()
         m.d.comb += engines.clk.eq(ClockSignal()), engines.rst.eq(ResetSignal() | resets)
-
-        def add(name, block, domain="engines"):
-            m.submodules[name] = DomainRenamer(domain)(block) if domain != "sync" else block
-            return block
-
-        host = add("host_port", Host(), "sync")
-        counters = add("counters", Counters(len(COUNTERS)), "sync")
-        sequencer = add("sequencer", Sequencer(chip.sequencer, beat), "sync")
-        channel = add("channel", Channel(chip.kvcache.address_bits, beat, chip.memory.burst, patience), "sync")
+        for name, part in self.parts.items():
+            m.submodules[name] = part if name in STEADY else DomainRenamer("engines")(part)
+        host, counters, sequencer, channel, load, weights, gemm, vectors, heads, store, scratchpad = self.parts.values()
         connect(m, host.port, flipped(self.host))
         connect(m, channel.axi, flipped(self.axi))
 
-        # Engines
-        (port, requests, _), burst = matmul.reads(chip.matmul)["weights"], min(256, 4096 // beat)
-        units = {
-            Engine.LOAD: add("load", Load(beat, size, min(burst, AHEAD), AHEAD)),
-            Engine.WEIGHTS: add("weights", Weights(beat, port // 8, chip.memory.prefetch, chip.memory.burst, requests)),
-            Engine.MATMUL: add("gemm", GemmUnit(chip.matmul)),
-            Engine.VECTOR: add("vector", VectorUnit(chip.vector)),
-            Engine.HEADS: add("heads", Heads(chip.kvcache, chip.attention.group)),
-            Engine.STORE: add("store", Store(beat, size, burst)),
-        }
-        load, weights, gemm, vectors, heads, store = units.values()
+        units = {Engine.LOAD: load, Engine.WEIGHTS: weights, Engine.MATMUL: gemm, Engine.VECTOR: vectors,
+                 Engine.HEADS: heads, Engine.STORE: store}
         for engine, unit in units.items():
             name = engine.name.lower()
             connect(m, getattr(sequencer, name), unit.i)
@@ -106,27 +117,15 @@ class Tile(Block):
         connect(m, weights.o, gemm.weights)
 
         # The scratchpad
-        reads, group = matmul.reads(chip.matmul), chip.attention.group
-        own = chip.kvcache.head_dim // chip.kvcache.lanes           # words of a head
-        readers = [
-            *((getattr(gemm, f"{name}_request"), getattr(gemm, name), (reads[name][0] // 8, *reads[name][1:]))
-              for name in ("activations", "parameters")),
-            *((getattr(vectors, f"{name}_request"), getattr(vectors, name),
-               (4 * chip.vector.lanes, *vector.reads(chip.vector))) for name in "xy"),
-            *((getattr(heads, f"{name}_request"), getattr(heads, name), (4 * chip.kvcache.lanes, *most))
-              for name, most in (("queries", (group * own, group)), ("rows", (chip.kvcache.kv_heads * own, 2)))),
-            (store.request, store.response, (beat, size // beat, 1)),
-            (load.index_request, load.index, (4, 1, 1)),
-        ]
-        writers = [(gemm.write, (4 * chip.matmul.drain, chip.matmul.drain)),
-                   (vectors.write, (4 * chip.vector.lanes, 1)), (heads.write, (8, 4)), (load.write, (beat, beat))]
-        scratchpad = add("scratchpad", Scratchpad(
-            size, chip.memory.banks, chip.word, tuple(shape for *_, shape in readers),
-            tuple(shape for _, shape in writers)))
-        for n, (request, response, _) in enumerate(readers):
+        readers = [(getattr(part, f"{name}_request"), getattr(part, name)) for part, name in (
+            (gemm, "activations"), (gemm, "parameters"), (vectors, "x"), (vectors, "y"), (heads, "queries"),
+            (heads, "rows"))]
+        readers += [(store.request, store.response), (load.index_request, load.index)]
+        writers = [part.write for part in (gemm, vectors, heads, load)]
+        for n, (request, response) in enumerate(readers):
             connect(m, request, getattr(scratchpad, f"request{n}"))
             connect(m, getattr(scratchpad, f"response{n}"), response)
-        for n, (write, _) in enumerate(writers):
+        for n, write in enumerate(writers):
             connect(m, write, getattr(scratchpad, f"write{n}"))
 
         # The host
@@ -164,8 +163,7 @@ class Tile(Block):
             sequencer.resumed.eq(sequencer.reset & channel.idle),
             weights.clear.eq(sequencer.cancel),
             sequencer.activity.eq(Cat(channel.beats).any() | Cat(
-                write.valid & write.ready for write, _ in writers).any() | Cat(
-                request.valid & request.ready for request, _, _ in readers).any()),
+                stream.valid & stream.ready for stream in (*writers, *(request for request, _ in readers))).any()),
         ]
 
         # What is counted

@@ -225,7 +225,7 @@ async def gathers_keep_up(dut):
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def indices_too_large(dut):
-    """Rows of an index beyond all addresses are not moved, those of others are."""
+    """An index whose rows would be beyond all addresses ends its instruction."""
     bench = await Bench.start(dut)
     for step, source, values in (
             (1 << 12, 0, (1, 1 << 20, 0)), (BEAT, (1 << 32) - BEAT, (1, 0xFFFFFFFF, 5)),

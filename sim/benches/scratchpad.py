@@ -173,6 +173,23 @@ async def banks_in_parallel(dut):
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
+async def words_are_read_once(dut):
+    """Readers whose beats are narrower than a word share a bank, and each gets a beat a cycle."""
+    requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)
+    dut.clear.value = 0
+    await reset(dut)
+    shared, sinks = 0, []
+    for source, sink, reader in zip(requests, responses, READERS, strict=True):
+        size, beats, rows = reader
+        parts = min(beats, WORD // size)
+        if parts > 1 and shared + 1 / parts < 1:
+            source.send([fetch(bytearray(SIZE), reader, 0, 0, parts, rows)[0]] * 120)
+            shared += 1 / parts
+            sinks.append(sink)
+    await rate(dut, sinks, 120, 0.97)
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def all_banks(dut):
     """All at once, from bank to bank: slow ones do not hold up fast ones for long."""
     requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)

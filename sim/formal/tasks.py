@@ -19,7 +19,7 @@ from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
-from sim.formal import attention, chiplink, flow, interface, kvcache, noc, queries, reduce, vector
+from sim.formal import attention, channel, chiplink, flow, interface, kvcache, noc, queries, reduce, vector
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.counters import CountersFromAnywhere
 from sim.formal.drain import DrainRules
@@ -62,6 +62,7 @@ QUICK = [
     Task(Runs(STORE, 1), RunsRules),
     Task(Tags(STORE, 1), TagsRules),
     Task(Dispatcher(STORE), DispatcherRules),
+    *channel.QUICK,
     *noc.QUICK,
     *interface.QUICK,
     *chiplink.QUICK,
@@ -86,6 +87,7 @@ TASKS = [
     Task(Engine(TINY), EngineRules, depth=15, patience=100, cover=0, cut=ARITHMETIC),
     Task(Engine(config()), EngineRules, depth=14, patience=60, cover=0, cut=ARITHMETIC, watched=WATCHED),
     Task(Counters((("free", 0, 0), ("commands", 1, 1), ("cow", 3, 0))), CountersFromAnywhere, cover=0),
+    *channel.TASKS,
     *kvcache.TASKS,
     *queries.TASKS,
     *attention.TASKS,

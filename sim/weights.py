@@ -3,12 +3,13 @@
 
 from dataclasses import dataclass, field
 
-from amaranth.hdl import Module
-from amaranth.lib.wiring import Out, connect, flipped
+from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.emit import Block
 from hw.memory.channel import Channel
-from hw.memory.weights import Error, Weights
+from hw.memory.ports import Error
+from hw.memory.weights import Weights
 from sim.job import submit
 
 __all__ = ["Fed", "Job", "Run", "expected", "run"]
@@ -17,7 +18,7 @@ PATIENCE = 200
 
 
 class Fed(Block):
-    """`Weights` alone on a `Channel`.
+    """`Weights` alone on a `Channel`, and reset when that is flushed.
 
     Parameters
     ----------
@@ -27,20 +28,28 @@ class Fed(Block):
     Members
     -------
     axi : Out(Axi4)
-    dead : Out(1)
+    flush : In(1)
+    idle, dead : Out(1)
         And those of `Weights`, without `memory`.
     """
 
     def __init__(self, channel, port, prefetch, burst, beats):
         self.weights = Weights(channel, port, prefetch, burst, beats)
         self.channel = Channel(32, channel, burst, PATIENCE)
-        members = {**self.weights.signature.members, "axi": self.channel.signature.members["axi"], "dead": Out(1)}
+        members = {**self.weights.signature.members, "axi": self.channel.signature.members["axi"],
+                   "flush": In(1), "idle": Out(1), "dead": Out(1)}
         del members["memory"]
         super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.weights, m.submodules.channel = weights, channel = self.weights, self.channel
+        weights, channel = self.weights, self.channel
+        m.domains.masters = ClockDomain()
+        m.d.comb += [
+            ClockSignal("masters").eq(ClockSignal()), ResetSignal("masters").eq(ResetSignal() | self.flush),
+            channel.flush.eq(self.flush), self.idle.eq(channel.idle),
+        ]
+        m.submodules.weights, m.submodules.channel = DomainRenamer("masters")(weights), channel
         connect(m, weights.memory, channel.weights)
         connect(m, channel.axi, flipped(self.axi))
         for own, part in (self.i, weights.i), (self.request, weights.request):
@@ -75,8 +84,8 @@ class Job:
     errors : dict of (str, range) to int
     deaf : dict of str to int
         As of `sim.axi.Memory`.
-    cleared : int
-        Cycles after which all is dropped, to begin again.
+    cleared, flushed : int
+        Cycles after which all is dropped, or reset, to begin again.
     """
 
     sizes: tuple
@@ -90,6 +99,7 @@ class Job:
     errors: dict = field(default_factory=dict)
     deaf: dict = field(default_factory=dict)
     cleared: int = 0
+    flushed: int = 0
 
 
 @dataclass

@@ -9,9 +9,10 @@ from itertools import pairwise
 import pytest
 
 from hw.emit import Verilog
-from hw.memory.channel import READS, WRITES, Channel
+from hw.memory.channel import READS, WRITES, Channel, Turns
 from sim.axi import DECERR, SLVERR
 from sim.channel import SPACE, Burst, Job, mix, run
+from sim.formal.cones import waits
 
 DEEP = "DEEP" in os.environ
 CHANNEL = Channel(34, 16, 32, 400)
@@ -148,6 +149,10 @@ def test_a_slow_master_is_no_silent_memory():
     assert done.died is None
 
 
+def test_nothing_waits_for_ready():
+    assert waits(Channel(32, 1, 1, 3)) == []
+
+
 @pytest.mark.parametrize("sizes, sentence", [
     ((32, 24, 8, 100), "beat must be a power of two of bytes, up to 4096, not 24"),
     ((31, 16, 8, 100), "address_bits must be 32 to 64, not 31"),
@@ -158,6 +163,13 @@ def test_a_slow_master_is_no_silent_memory():
 def test_bad_sizes_are_refused(sizes, sentence):
     with pytest.raises(ValueError, match=f"^Channel: {sentence}$"):
         Channel(*sizes)
+
+
+def test_bad_turns_are_refused():
+    with pytest.raises(ValueError, match="^Turns: count must be at least 2, not 1$"):
+        Turns(8, 1, 1)
+    with pytest.raises(ValueError, match="^Turns: share must be at least 3, not 2$"):
+        Turns(8, 4, 2)
 
 
 @pytest.mark.parametrize("sizes", [(64, 128, 32, 1 << 24), (32, 1, 256, 1)])

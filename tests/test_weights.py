@@ -8,9 +8,11 @@ import pytest
 
 from golden.config import Dram
 from hw.emit import Verilog
-from hw.memory.weights import Error, Weights
+from hw.memory.ports import Error
+from hw.memory.weights import Weights
 from sim.axi import SLVERR
 from sim.dram import sequential
+from sim.formal.cones import waits
 from sim.weights import Job, expected, run
 
 DEEP = "DEEP" in os.environ
@@ -107,6 +109,19 @@ def test_what_is_cleared_is_forgotten(name):
     for cycles in rng.sample(range(1, 400), 40 if DEEP else 5):
         given = job(SIZES[name], cycles, 40, stall=rng.choice([0.0, 0.4]), latency=rng.choice([1, 30]), cleared=cycles)
         played(given, seed=cycles)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_reset_and_a_flush_of_the_channel(name):
+    """At any moment: what was on its way does not get into what comes afterwards."""
+    rng = random.Random(name)
+    for cycles in rng.sample(range(1, 400), 40 if DEEP else 3):
+        given = job(SIZES[name], cycles, 20, latency=rng.choice([1, 60]), flushed=cycles)
+        played(given, seed=cycles, x_initial="unique")
+
+
+def test_nothing_waits_for_ready():
+    assert waits(Weights(2, 4, 16, 2, 4)) == []
 
 
 def test_bus_errors_belong_to_their_instruction():

@@ -30,10 +30,11 @@ class Turns(Block):
     shape : ShapeLike
         Shape of the payload.
     count, share : int
+        Nobody waits for ever if `share` is `count` - 1 or more.
 
     Members
     -------
-    i : In(stream.Signature(shape)).array(count)
+    i0 ... : In(stream.Signature(shape))
     may : In(count)
         Those that may go in this cycle.
     late : Out(count)
@@ -44,12 +45,20 @@ class Turns(Block):
     """
 
     def __init__(self, shape, count, share):
+        if count < 2:
+            raise ValueError(f"Turns: count must be at least 2, not {count!r}")
+        if share < count - 1:
+            raise ValueError(f"Turns: share must be at least {count - 1}, not {share!r}")
         self.shape, self.count, self.share = shape, count, share
         super().__init__({
-            "i": In(stream.Signature(shape)).array(count),
+            **{f"i{n}": In(stream.Signature(shape)) for n in range(count)},
             "may": In(count), "late": Out(count), "skip": In(1),
             "o": Out(stream.Signature(shape)),
         })
+
+    @property
+    def inputs(self):
+        return [getattr(self, f"i{n}") for n in range(self.count)]
 
     def elaborate(self, platform):
         m = Module()
@@ -57,13 +66,13 @@ class Turns(Block):
         connect(m, buffer.o, flipped(self.o))
         valid, able, chosen, goes = (Signal(self.count, name=name) for name in ("valid", "able", "chosen", "goes"))
         m.d.comb += [
-            valid.eq(Cat(each.valid for each in self.i)),
+            valid.eq(Cat(each.valid for each in self.inputs)),
             able.eq(Mux((valid & self.may & self.late).any(), valid & self.may & self.late, valid & self.may)),
             chosen.eq(able & -able),        # the first of them
             goes.eq(Mux(buffer.i.ready | self.skip, chosen, 0)),
             buffer.i.valid.eq(chosen.any() & ~self.skip),
         ]
-        for n, each in enumerate(self.i):
+        for n, each in enumerate(self.inputs):
             passed = Signal(range(self.share + 1), name=f"passed{n}")
             m.d.comb += self.late[n].eq(passed == self.share), each.ready.eq(goes[n])
             m.d.sync += passed.eq(Mux(valid[n] & ~goes[n], passed + (goes.any() & ~self.late[n]), 0))
@@ -169,7 +178,7 @@ class Channel(Block):
             getattr(axi, f"{way}size").eq(ceil_log2(self.beat)), getattr(axi, f"{way}burst").eq(INCR),
         ]
         asked = []
-        for name, i in zip(masters, turns.i, strict=True):
+        for name, i in zip(masters, turns.inputs, strict=True):
             if name == "kv":
                 valid, ready, *burst = (
                     getattr(self.kv, way + field) for field in ("valid", "ready", "id", "addr", "len"))
@@ -208,7 +217,7 @@ class Channel(Block):
         return Cat(owed).any()
 
     def _write(self, m):
-        """Whether responses are owed."""
+        """Whether responses are owed, or data."""
         axi, kv, store, left = self.axi, self.kv, self.store, self.left
         turns, asked = self._turns(m, "aw", WRITES, 1)
         owed = [Signal(range(self.BURSTS + 1), name=f"{name}_bursts") for name in WRITES]
@@ -245,7 +254,7 @@ class Channel(Block):
             else:
                 m.d.comb += store.w.ready.eq(moves & mine & self.heard)
                 m.d.comb += store.b.valid.eq(came & self.heard), store.b.payload.error.eq(self.dead | axi.bresp[1])
-        return Cat(owed).any()
+        return Cat(owed, left).any()
 
     def _came(self, m, name, way, owed):
         """Whether one of the answers owed to a master comes in this cycle."""

@@ -2,39 +2,23 @@
 """Weights, read ahead of their use."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, enum, stream
+from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
+from golden import isa
 from hw.axi import PAGE, reading
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response
+from hw.memory.ports import Error, completion, instruction
 from hw.stream import Buffer, DeepQueue, Queue
 
-__all__ = ["Error", "Weights", "completion", "instruction"]
+__all__ = ["STREAM", "Weights"]
 
+STREAM = isa.FORMS[isa.Engine.WEIGHTS][isa.Weights.STREAM]
 INSTRUCTIONS = 4    # taken and not yet done
 REQUESTS = 4        # taken ahead; what the matmul engine counts on
 DEPTHS = range(2, 65537)
-
-
-class Error(enum.Enum, shape=8):
-    """Why an instruction was refused, or what it moved is not to be trusted."""
-
-    NONE = 0
-    ALIGNMENT = 1       # an address or a number of bytes that is no multiple of what it has to be
-    DIMENSION = 2       # nothing is to be moved
-    BUS = 4             # the memory answered with an error
-
-
-def instruction(words):
-    """An instruction as the sequencer hands it to its engine: opcode and body words."""
-    return data.StructLayout({"opcode": 5, "words": data.ArrayLayout(32, words)})
-
-
-def completion():
-    """What an engine answers, one for each instruction, in order."""
-    return data.StructLayout({"error": Error})
 
 
 class Weights(Block):
@@ -60,8 +44,7 @@ class Weights(Block):
 
     Members
     -------
-    i : In(stream.Signature(instruction(2)))
-        `golden.isa.Weights.STREAM`: source and bytes.
+    i : In(stream.Signature(instruction(STREAM)))
     done : Out(stream.Signature(completion()))
     memory : Out(reading(ADDRESS - log2(channel), channel))
     request : In(stream.Signature(request(beats, 1)))
@@ -92,7 +75,7 @@ class Weights(Block):
         self.channel, self.port, self.prefetch, self.burst, self.most = channel, port, prefetch, burst, beats
         self.word = max(channel, port)      # of its memory
         super().__init__({
-            "i": In(stream.Signature(instruction(2))),
+            "i": In(stream.Signature(instruction(STREAM))),
             "done": Out(stream.Signature(completion())),
             "memory": Out(reading(ADDRESS - ceil_log2(channel), channel)),
             "request": In(stream.Signature(request(beats, 1))),

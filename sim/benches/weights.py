@@ -5,7 +5,8 @@ import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from hw.fetch import request
-from hw.memory.weights import Error, instruction
+from hw.memory.ports import Error, instruction
+from hw.memory.weights import STREAM
 from sim.axi import Ideal, Memory
 from sim.dram import Dram
 from sim.job import finish, given
@@ -25,7 +26,7 @@ async def replay(dut):
     timing = Dram(job.dram, channel) if job.dram else Ideal(job.latency)
     memory = Memory(dut, "axi", bytearray(job.data), timing=timing, stall=job.stall, shuffled=bool(job.stall),
                     errors=job.errors, deaf=job.deaf)
-    dut.clear.value = 0
+    dut.clear.value = dut.flush.value = 0
     await reset(dut)
     found = Run([], [], memory.cycles["ar"], memory.cycles["r"], [], memory.reads, 0, 0, False)
 
@@ -37,8 +38,10 @@ async def replay(dut):
             if int(dut.o__valid.value) and int(dut.o__ready.value):
                 found.served.append(memory.cycle)
 
-    def send():
-        sources[0].send(pack(instruction(2), {"words": source | size << 32}) for source, size in job.instructions)
+    async def send(patient=0):
+        sources[0].send(pack(instruction(STREAM), {"words": source | size << 32}) for source, size in job.instructions)
+        if patient:
+            await ClockCycles(dut.clk, patient)
         sources[1].send(pack(request(most, 1), {"address": address, "beats": count, "rows": 1})
                         for address, count in job.requests)
 
@@ -56,7 +59,7 @@ async def replay(dut):
 
     cocotb.start_soon(watch())
     if job.cleared:
-        send()
+        await send()
         await ClockCycles(dut.clk, job.cleared)
         dut.clear.value = 1
         await until(lambda: len(done.items) == len(job.instructions) and answered() == len(job.requests))
@@ -65,16 +68,19 @@ async def replay(dut):
         assert len(done.items) == len(job.instructions) and answered() == len(job.requests)
         done.items.clear()
         beats.items.clear()
-    sources[0].send([])
-    if job.patient:
-        requests, job.requests = job.requests, []
-        send()
-        await ClockCycles(dut.clk, job.patient)
-        job.requests, job.instructions, kept = requests, [], job.instructions
-        send()
-        job.instructions = kept
-    else:
-        send()
+    if job.flushed:
+        await send()
+        await ClockCycles(dut.clk, job.flushed)
+        dut.flush.value = 1
+        for source in sources:
+            source.queue.clear()
+            source.busy = source.valid.value = 0
+        await RisingEdge(dut.clk)
+        dut.flush.value = 0
+        await RisingEdge(dut.clk)
+        done.items.clear()
+        beats.items.clear()
+    await send(job.patient)
     await until(lambda: len(done.items) == len(job.instructions) and answered() == len(job.requests))
     if job.stall and not job.deaf:
         check_stalls(*sources, beats)

@@ -19,7 +19,7 @@ from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
-from sim.formal import attention, chiplink, flow, interface, kvcache, memory, noc, queries, reduce, vector
+from sim.formal import attention, channel, chiplink, flow, interface, kvcache, memory, noc, queries, reduce, vector
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.counters import CountersFromAnywhere
 from sim.formal.drain import DrainRules
@@ -63,6 +63,7 @@ QUICK = [
     Task(Tags(STORE, 1), TagsRules),
     Task(Dispatcher(STORE), DispatcherRules),
     *memory.QUICK,
+    *channel.QUICK,
     *noc.QUICK,
     *interface.QUICK,
     *chiplink.QUICK,
@@ -88,6 +89,7 @@ TASKS = [
     Task(Engine(config()), EngineRules, depth=14, patience=60, cover=0, cut=ARITHMETIC, watched=WATCHED),
     Task(Counters((("free", 0, 0), ("commands", 1, 1), ("cow", 3, 0))), CountersFromAnywhere, cover=0),
     *memory.TASKS,
+    *channel.TASKS,
     *kvcache.TASKS,
     *queries.TASKS,
     *attention.TASKS,

@@ -46,7 +46,9 @@ class Queues(Block):
         Instructions of an engine in the memory, beside its head.
     instructions : int
         Of a program.
-    count : int
+    count, limit : int
+        Bits of a count; instructions of an engine that are dispatched and have not completed, one less than a power of
+        two.
 
     Members
     -------
@@ -73,17 +75,19 @@ class Queues(Block):
         By engine, then engine: the head waits for it.
     """
 
-    def __init__(self, forms, queue, instructions, count=COUNT):
+    def __init__(self, forms, queue, instructions, count=COUNT, limit=LIMIT):
         if not 1 <= len(forms) <= 6:
             raise ValueError(f"Queues: forms must be of 1 to 6 engines, not {len(forms)}")
         for words in sum(forms, ()):
             if not 1 <= words <= BODY:
                 raise ValueError(f"Queues: forms must have 1 to {BODY} words, not {words!r}")
-        if not 6 <= count <= 13:
-            raise ValueError(f"Queues: count must be 6 to 13 bits, not {count!r}")
+        if not 5 <= count <= 13:
+            raise ValueError(f"Queues: count must be 5 to 13 bits, not {count!r}")
         if queue not in (2, 4, 8):
             raise ValueError(f"Queues: queue must be 2, 4 or 8 instructions, not {queue!r}")
-        self.forms, self.queue, self.instructions, self.count = forms, queue, instructions, count
+        if limit < 1 or limit & (limit + 1):
+            raise ValueError(f"Queues: limit must be one less than a power of two, not {limit!r}")
+        self.forms, self.queue, self.instructions, self.count, self.limit = forms, queue, instructions, count, limit
         self.words = [max(lengths) for lengths in forms]
         self.tail = -(-len(forms) // PAIR)      # words of counts
         engines, pc = len(forms), range(instructions)
@@ -108,10 +112,10 @@ class Queues(Block):
         self.level = level = [Signal(range(self.queue + 1), name=f"level{e}") for e in engines]     # in the memory
         self.first = first = [Signal(slots, name=f"first{e}") for e in engines]                     # its oldest there
         self.full = full = [Signal(name=f"full{e}") for e in engines]                               # it has a head
-        self.flying = flying = [Signal(range(LIMIT + 1), name=f"flying{e}") for e in engines]       # under way
-        self.issued = [Signal(range(LIMIT + 1), name=f"issued{e}") for e in engines]        # and have not completed
+        self.flying = flying = [Signal(range(self.limit + 1), name=f"flying{e}") for e in engines]       # under way
+        self.issued = [Signal(range(self.limit + 1), name=f"issued{e}") for e in engines]        # and have not completed
         self.completed = [Signal(self.count, name=f"completed{e}") for e in engines]
-        self.left = [[Signal(range(LIMIT + 1), name=f"left{e}_{f}") for f in engines] for e in engines]
+        self.left = [[Signal(range(self.limit + 1), name=f"left{e}_{f}") for f in engines] for e in engines]
         outs, done = ([getattr(self, f"{kind}{e}") for e in engines] for kind in ("o", "done"))
         counted, taken = Signal(), Signal()         # an instruction comes into the memory, and leaves it for the head
         turn = Signal(range(len(engines)))          # whose that is
@@ -224,7 +228,7 @@ class Queues(Block):
         for pair in range(PAIR):
             some = [*zip(self.completed, (each.valid for each in done), strict=True)][pair::PAIR]
             which = place - start
-            left, chosen_left = Signal(self.count, name=f"after{pair}"), Signal(range(LIMIT + 1), name=f"left{pair}")
+            left, chosen_left = Signal(self.count, name=f"after{pair}"), Signal(range(self.limit + 1), name=f"left{pair}")
             m.d.comb += [
                 left.eq(ram.read_data.word_select(pair, self.count) + ~Array(each for each, _ in some)[which]
                         + ~Array(each for _, each in some)[which]),
@@ -254,7 +258,7 @@ class Queues(Block):
                 m.d.sync += old.eq(0)
             olds.append(old)
         m.d.comb += ends.eq(age.all()), stale.eq(ends & Cat(olds).any())
-        m.d.comb += self.room.eq(Cat(~stale & (level != self.queue) & (issued != LIMIT)
+        m.d.comb += self.room.eq(Cat(~stale & (level != self.queue) & (issued != self.limit)
                                      for level, issued in zip(self.level, self.issued, strict=True)))
         with m.If(counted):
             m.d.sync += age.eq(age + 1)
@@ -262,14 +266,15 @@ class Queues(Block):
     def _blame(self, m, counted):
         """Who has failed, or is late, and which instruction that is."""
         engines = range(len(self.forms))
-        m.submodules.pcs = pcs = Ram(len(self.pc), len(engines) << 4)
-        which, failed, numbers = Signal(3), Signal(len(engines)), Array(each[:4] for each in self.completed)
+        bits = ceil_log2(self.limit + 1)
+        m.submodules.pcs = pcs = Ram(len(self.pc), len(engines) << bits)
+        which, failed, numbers = Signal(3), Signal(len(engines)), Array(each[:bits] for each in self.completed)
         given = [getattr(self, f"done{e}") for e in engines]
         m.d.comb += [
             failed.eq(Cat(each.valid & (each.payload.error != 0) for each in given)),
             which.eq(7),
             pcs.write_en.eq(counted), pcs.write_data.eq(self.pc),
-            pcs.write_address.eq(Cat((numbers[self.engine] + Array(self.issued)[self.engine])[:4], self.engine)),
+            pcs.write_address.eq(Cat((numbers[self.engine] + Array(self.issued)[self.engine])[:bits], self.engine)),
             pcs.read_en.eq(self.expired | failed.any()), pcs.read_address.eq(Cat(numbers[which], which)),
             self.fault.pc.eq(pcs.read_data),
         ]

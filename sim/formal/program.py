@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contracts of `hw.sequencer`: nothing begins too early, nothing that may begin is forgotten, and no count overflows.
+
+The dispatcher is shown words that need not be those of any program, so that what holds does so for all of them.
+"""
+
+from amaranth.hdl import Array, Cat, Instance, Module, Mux, Signal, Value
+from amaranth.lib.wiring import In, Out
+
+from golden.isa import BYTES, FORMS, HEAD, WAITS, WORDS, Control, Engine
+from hw.emit import Block
+from hw.ram import Ram
+from hw.sequencer.dispatcher import Dispatcher
+from hw.sequencer.program import AHEAD, Program
+from hw.sequencer.queues import PAIR, SETTLED, Queues
+from sim.formal.contract import Contract
+from sim.formal.prove import Task
+
+__all__ = ["QUICK", "TASKS", "DispatcherRules", "ProgramRules", "QueuesRules"]
+
+
+class Few(Block):
+    """A `Ram` of which some words are kept, of these the lowest bits. All else that is read may be anything."""
+
+    def __init__(self, width, depth, kept, bits):
+        self.width, self.depth, self.kept, self.bits = width, depth, kept, bits
+        super().__init__({name: (In if name != "read_data" else Out)(value.shape())
+                          for name, value in ((name, getattr(Ram(width, depth), name)) for name in (
+                              "write_en", "write_address", "write_data", "read_en", "read_address", "read_data"))})
+
+    def elaborate(self, platform):
+        m = Module()
+        anything, known = Signal(self.width), Signal()
+        m.submodules += Instance("anyseq", p_WIDTH=self.width, o_Y=anything)
+        data = Signal(self.bits)
+        m.d.comb += self.read_data.eq(Cat(Mux(known, data, anything), anything[self.bits:]))
+        words = {at: Signal(self.bits, name=f"word{at}", reset_less=True) for at in self.kept}
+        with m.If(self.read_en):
+            m.d.sync += known.eq(0)
+        for at, word in words.items():
+            with m.If(self.write_en & (self.write_address == at)):
+                m.d.sync += word.eq(self.write_data)
+            with m.If(self.read_en & (self.read_address == at)):
+                m.d.sync += data.eq(word), known.eq(1)
+        return m
+
+
+class ProgramRules(Contract):
+    """All beats of an image are asked for, once, and have a place."""
+
+    def rules(self, m, block):
+        ar, r, start = block.memory.ar, block.memory.r, block.start
+        per, packed = block.unit // block.beat, block.unit // BYTES
+        asks = self.moves(ar)
+        owed, left = Signal(range(2 * AHEAD)), Signal(range(block.instructions + 1))
+        place = Signal.like(ar.payload.address)
+        m.d.sync += owed.eq(owed + Mux(asks, per, 0) - r.valid)
+        with m.If(asks):
+            m.d.sync += left.eq(left - 1), place.eq(place + per)
+        with m.If(start.valid):
+            m.d.sync += [left.eq((start.count + packed - 1) // packed),
+                         place.eq(start.address // block.beat)]
+        with m.If(block.halt):
+            m.d.sync += left.eq(ar.valid & ~ar.ready)
+
+        self.require("one image at a time", ~start.valid | ~block.busy & ~block.halt)
+        self.require("its place is aligned, and there is room", ~start.valid | block.aligned & (start.count != 0)
+                     & (start.count <= block.instructions))
+        self.require("no beat that was not asked for", ~r.valid | (owed != 0))
+        self.require("nothing is lost", ~block.clear)
+        self.promise("ar holds", self.steady(ar))
+        self.promise("bursts are what is left of the image",
+                     ~ar.valid | (left != 0) & (ar.payload.address == place) & (ar.payload.len == per - 1))
+        self.promise("what is left is asked for", ar.valid | (left == 0) | (owed > AHEAD - per))
+        self.promise("not too many beats are under way", owed <= AHEAD)
+        self.promise("r never waits", r.ready)
+        self.promise("busy until all has come", block.busy == ((left != 0) | (owed != 0)))
+        self.promise("aligned to instructions and beats", block.aligned == (start.address % block.unit == 0))
+        self.reach("a second image", self.after(self.after(start.valid)) & start.valid)
+        self.reach("halted with beats under way", self.after(block.halt) & (left == 0) & (owed != 0))
+
+
+class QueuesRules(Contract):
+    """Any one instruction is followed until it completes."""
+
+    SOON = 12       # cycles from when an instruction may be the head until it is offered
+
+    def rules(self, m, block):
+        engines = range(len(block.forms))
+        outs, done = ([getattr(block, f"{kind}{e}") for e in engines] for kind in ("o", "done"))
+
+        # The dispatcher's part
+        since, length = Signal(range(2 * WORDS)), Signal(4)     # cycles since `begin`, 0 at rest
+        writes = Signal()
+        lengths = Array(Array([*each, *[0] * 8][:8])[block.opcode] for each in block.forms)
+        m.d.comb += [
+            length.eq(lengths[block.engine]),
+            writes.eq((since > SETTLED) & (since <= SETTLED + length)),
+        ]
+        with m.If(block.begin):
+            m.d.sync += since.eq(1)
+        with m.Elif((since != 0) & (since < SETTLED + length)):
+            m.d.sync += since.eq(since + 1)
+        with m.Else():
+            m.d.sync += since.eq(0)
+        with m.If(block.drop):
+            m.d.sync += since.eq(0)
+        header = Cat(block.engine, block.opcode, block.waits, block.pc)
+        kept, room, begun = Signal(len(header)), Signal.like(block.room), Signal()
+        m.d.sync += kept.eq(header), room.eq(block.room), begun.eq(block.begin)
+        self.require("an instruction at a time", ~block.begin | (since == 0) | (since == SETTLED + length))
+        self.require("its header holds", (since < 2) | (header == kept))
+        self.require("it is one that there is", (since == 0) | (block.engine < len(engines)) & (length != 0)
+                     & (block.opcode < 8))
+        self.require("its engine had room", ~begun | room.bit_select(block.engine, 1))
+        self.require("its words follow", (block.write.en == writes)
+                     & (~writes | (block.write.index == since - SETTLED - 1)))
+        self.require("no reset", ~block.clear)
+
+        # What is where
+        flying = [Signal(8, name=f"flying{e}") for e in engines]
+        waiting = [Signal(8, name=f"waiting{e}") for e in engines]      # dispatched and not begun
+        issued = [Signal(8, name=f"issued{e}") for e in engines]
+        counted, age = since == SETTLED, Signal(block.count - 2)
+        m.d.sync += age.eq(age + counted)
+        for e in engines:
+            begins, comes = self.moves(outs[e]), counted & (block.engine == e)
+            m.d.comb += issued[e].eq(flying[e] + waiting[e])
+            m.d.sync += flying[e].eq(flying[e] + begins - done[e].valid)
+            m.d.sync += waiting[e].eq(Mux(block.drop, outs[e].valid & ~begins, waiting[e] + comes - begins))
+            self.require(f"engine {e} completes what has begun", ~done[e].valid | (flying[e] != 0))
+            self.promise(f"o{e} holds", self.steady(outs[e]))
+            self.promise(f"engine {e} is offered what was dispatched", ~outs[e].valid | (waiting[e] != 0))
+            self.promise(f"not too many for engine {e}", issued[e] <= block.limit)
+            self.promise(f"engine {e} has room while there is", block.room[e] | (waiting[e] >= block.queue)
+                         | (issued[e] == block.limit) | age.all())
+            self.promise(f"it is told what engine {e} has", (block.pending[e] == (issued[e] != 0)) & (
+                block.busy[e] == (flying[e] != 0)) & (block.offered[e] == (outs[e].valid | (flying[e] != 0))))
+
+        # One that is followed
+        follow, followed, whose = self.any(1, "follow"), Signal(), Signal(range(len(engines)))
+        ahead, left = Signal(8), [Signal(8, name=f"left{f}") for f in engines]
+        opcode, word, known, pc = Signal(5), Signal(2 * block.count), Signal(), Signal.like(block.pc)
+        offers = Array(each.valid for each in outs)[whose]
+        begins = Array(self.moves(each) for each in outs)[whose]
+        given = Array(Cat(each.payload.opcode, each.payload.words[0][:len(word)]) for each in outs)[whose]
+        turn, may, late = Signal(), Signal(), Signal(range(self.SOON + 1))
+        mine = Signal()
+        m.d.comb += turn.eq(followed & (ahead == 0)), may.eq(turn & ~Cat(left).any())
+        for f in engines:
+            distance, far = block.waits.word_select(f, WAITS), Signal(8, name=f"far{f}")
+            m.d.comb += far.eq(Mux((distance == 0) | (distance > issued[f]), 0, issued[f] + 1 - distance))
+            with m.If(counted & follow & ~followed):
+                m.d.sync += left[f].eq(Mux(far == 0, 0, far - done[f].valid))
+            with m.Elif(left[f] != 0):
+                m.d.sync += left[f].eq(left[f] - done[f].valid)
+        with m.If(counted & follow & ~followed):
+            m.d.sync += [followed.eq(1), mine.eq(1), known.eq(0), whose.eq(block.engine), opcode.eq(block.opcode),
+                         pc.eq(block.pc), ahead.eq(Array(waiting)[block.engine] - Array(
+                             self.moves(each) for each in outs)[block.engine])]
+        with m.Elif(followed & begins):
+            m.d.sync += ahead.eq(ahead - 1)
+            with m.If(ahead == 0):
+                m.d.sync += followed.eq(0)
+        with m.If(mine & writes):
+            m.d.sync += mine.eq(0), known.eq(1), word.eq(block.write.data)
+        with m.If(block.drop):
+            m.d.sync += followed.eq(0), mine.eq(0)
+        m.d.sync += late.eq(Mux(may & ~offers, late + (late != self.SOON), 0))
+        self.promise("none is offered before what it waits for has completed", ~(turn & offers) | may)
+        self.promise("it is offered as it was dispatched", ~(turn & offers) | known & (given == Cat(opcode, word)))
+        self.promise("it is offered soon after", late != self.SOON)
+        self.reach("it had to wait for another engine", turn & offers & self.after(
+            turn & ~offers & (Array(left)[~whose[0]] > 1)))
+        self.reach("another was dropped", self.after(self.after(block.drop)) & turn & offers)
+
+
+COUNT, LIMIT, QUEUE = 5, 3, 2
+FEW = {Ram: lambda ram: Few(32, ram.depth, tuple(
+    entry << 4 | n for entry in range(ram.depth >> 4) for n in (0, WORDS - 1)), PAIR * COUNT + 5)
+    if ram.width == 32 else ram}
+
+QUICK = [
+    Task(Program(4, 32), ProgramRules),
+    Task(Program(4, 128), ProgramRules),
+]
+
+TASKS = [
+    Task(Queues(((1, 2), (1,)), QUEUE, 4, COUNT, LIMIT), QueuesRules, depth=40, cover=0, instead=FEW),
+]

@@ -4,13 +4,13 @@
 The dispatcher is shown words that need not be those of any program, so that what holds does so for all of them.
 """
 
-from amaranth.hdl import Array, Cat, Instance, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Instance, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
-from golden.isa import BYTES, FORMS, HEAD, WAITS, WORDS, Control, Engine
+from golden.isa import BYTES, FORMS, WAITS, WORDS, Engine
 from hw.emit import Block
 from hw.ram import Ram
-from hw.sequencer.dispatcher import Dispatcher
+from hw.sequencer.dispatcher import ENGINES, HEADER, Dispatcher
 from hw.sequencer.program import AHEAD, Program
 from hw.sequencer.queues import PAIR, SETTLED, Queues
 from sim.formal.contract import Contract
@@ -80,7 +80,35 @@ class ProgramRules(Contract):
         self.reach("halted with beats under way", self.after(block.halt) & (left == 0) & (owed != 0))
 
 
-class QueuesRules(Contract):
+class Entering(Contract):
+    """How instructions get from the dispatcher into the queues."""
+
+    def entering(self, m, begin, halt, length):
+        """Cycles since an instruction has begun to enter, 0 at rest; and whether it is time for one of its words."""
+        since, writes = Signal(range(2 * WORDS)), Signal()
+        m.d.comb += writes.eq((since > SETTLED) & (since <= SETTLED + length))
+        with m.If(begin):
+            m.d.sync += since.eq(1)
+        with m.Elif((since != 0) & (since < SETTLED + length)):
+            m.d.sync += since.eq(since + 1)
+        with m.Else():
+            m.d.sync += since.eq(0)
+        with m.If(halt):
+            m.d.sync += since.eq(0)
+        return since, writes
+
+    def entered(self, say, m, block, header, engine, opcode, engines, since, writes, length):
+        """What the one side promises and the other requires."""
+        kept, room, begun = Signal(len(header)), Signal.like(block.room), Signal()
+        m.d.sync += kept.eq(header), room.eq(block.room), begun.eq(block.begin)
+        say("an instruction at a time", ~block.begin | (since == 0) | (since == SETTLED + length))
+        say("its header holds", (since < 2) | (header == kept))
+        say("it is one that there is", (since == 0) | (engine < engines) & (length != 0) & (opcode < 8))
+        say("its engine had room", ~begun | (since == 0) | room.bit_select(engine, 1))
+        say("its words follow", (block.write.en == writes) & (~writes | (block.write.index == since - SETTLED - 1)))
+
+
+class QueuesRules(Entering):
     """Any one instruction is followed until it completes."""
 
     SOON = 12       # cycles from when an instruction may be the head until it is offered
@@ -90,31 +118,11 @@ class QueuesRules(Contract):
         outs, done = ([getattr(block, f"{kind}{e}") for e in engines] for kind in ("o", "done"))
 
         # The dispatcher's part
-        since, length = Signal(range(2 * WORDS)), Signal(4)     # cycles since `begin`, 0 at rest
-        writes = Signal()
+        length, header = Signal(4), Cat(block.engine, block.opcode, block.waits, block.pc)
         lengths = Array(Array([*each, *[0] * 8][:8])[block.opcode] for each in block.forms)
-        m.d.comb += [
-            length.eq(lengths[block.engine]),
-            writes.eq((since > SETTLED) & (since <= SETTLED + length)),
-        ]
-        with m.If(block.begin):
-            m.d.sync += since.eq(1)
-        with m.Elif((since != 0) & (since < SETTLED + length)):
-            m.d.sync += since.eq(since + 1)
-        with m.Else():
-            m.d.sync += since.eq(0)
-        with m.If(block.drop):
-            m.d.sync += since.eq(0)
-        header = Cat(block.engine, block.opcode, block.waits, block.pc)
-        kept, room, begun = Signal(len(header)), Signal.like(block.room), Signal()
-        m.d.sync += kept.eq(header), room.eq(block.room), begun.eq(block.begin)
-        self.require("an instruction at a time", ~block.begin | (since == 0) | (since == SETTLED + length))
-        self.require("its header holds", (since < 2) | (header == kept))
-        self.require("it is one that there is", (since == 0) | (block.engine < len(engines)) & (length != 0)
-                     & (block.opcode < 8))
-        self.require("its engine had room", ~begun | room.bit_select(block.engine, 1))
-        self.require("its words follow", (block.write.en == writes)
-                     & (~writes | (block.write.index == since - SETTLED - 1)))
+        m.d.comb += length.eq(lengths[block.engine])
+        since, writes = self.entering(m, block.begin, block.drop, length)
+        self.entered(self.require, m, block, header, block.engine, block.opcode, len(engines), since, writes, length)
         self.require("no reset", ~block.clear)
 
         # What is where
@@ -175,6 +183,55 @@ class QueuesRules(Contract):
         self.reach("another was dropped", self.after(self.after(block.drop)) & turn & offers)
 
 
+class DispatcherRules(Entering):
+    """It gives queues what they require, and as long as there is room it comes to an end of whatever it is at."""
+
+    QUIET = 8       # cycles without asking for a word
+
+    def rules(self, m, block):
+        length, header = Signal(4), Cat(block.header, block.source)
+        with m.Switch(Cat(block.header.engine, block.header.opcode)):
+            for engine in ENGINES:
+                for opcode, form in FORMS[engine].items():
+                    with m.Case(engine | opcode << 3):
+                        m.d.comb += length.eq(len(form))
+        checks, reads, quiet = Signal(), Signal(range(1 << 8)), Signal(range(self.QUIET + 1))
+        since, writes = self.entering(m, block.begin, block.halt, length)
+
+        # A header that comes out of the memory while a program runs is of an instruction that there is.
+        coming, comes, now = Signal(), Signal(), Signal(HEADER)
+        m.d.sync += coming.eq(block.read_en & (block.n == 0)), comes.eq(coming)
+        m.d.comb += now.eq(block.word)
+        legal = Cat(now.as_value()[:8] == (engine | opcode << 3)
+                    for engine, forms in FORMS.items() for opcode in forms).any()
+        self.require("a checked program", ~(block.running & comes) | legal)
+
+        active, all_read = Signal(), Signal()
+        m.d.comb += active.eq(checks | block.running), all_read.eq(reads == (block.last + 1) * WORDS)
+        last = Signal.like(block.last)
+        m.d.sync += last.eq(block.last)
+        with m.If(block.start):
+            m.d.sync += checks.eq(1), reads.eq(0)
+        with m.Elif(checks):
+            m.d.sync += reads.eq(reads + block.read_en)
+        with m.If(block.running | block.halt):
+            m.d.sync += checks.eq(0)
+        m.d.sync += quiet.eq(Mux(active & ~block.ended & ~block.halt & ~block.read_en & block.room.all(), quiet + 1, 0))
+
+        self.require("begins at rest", ~block.start | ~active)
+        self.require("a fault brings it to rest", ~block.fault.valid | block.halt)
+        self.require("registers are preset at rest", ~block.preset.en | ~active)
+        self.require("the program does not change", ~active | (block.last == last))
+        self.entered(self.promise, m, block, header, block.header.engine, block.header.opcode, len(ENGINES), since,
+                     writes, length)
+        self.promise("nothing begins but in a program that runs", ~block.begin | block.running)
+        self.promise("nothing is read at rest", ~block.read_en | active)
+        self.promise("a program runs when all of it is checked", ~(block.running & checks) | all_read)
+        self.promise("no fault but of a program", ~block.fault.valid | active)
+        self.promise("it always goes on while there is room", quiet != self.QUIET)
+        self.reach("an instruction of the most words", since == SETTLED + max(map(len, FORMS[Engine.LOAD].values())))
+
+
 COUNT, LIMIT, QUEUE = 5, 3, 2
 FEW = {Ram: lambda ram: Few(32, ram.depth, tuple(
     entry << 4 | n for entry in range(ram.depth >> 4) for n in (0, WORDS - 1)), PAIR * COUNT + 5)
@@ -186,5 +243,6 @@ QUICK = [
 ]
 
 TASKS = [
+    Task(Dispatcher(4), DispatcherRules, depth=30, patience=120, cover=0),
     Task(Queues(((1, 2), (1,)), QUEUE, 4, COUNT, LIMIT), QueuesRules, depth=40, cover=0, instead=FEW),
 ]

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where instructions wait for their turn, and for each other."""
 
+from functools import reduce
+from itertools import zip_longest
+from operator import or_
+
 from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
@@ -10,9 +14,8 @@ from golden.isa import BODY, WAITS, WORDS
 from hw.emit import Block
 from hw.ram import Ram
 
-__all__ = ["COUNT", "LIMIT", "Queues", "completion", "instruction"]
+__all__ = ["COUNT", "Queues", "completion", "instruction"]
 
-LIMIT = 15      # instructions of an engine that are dispatched and have not completed
 COUNT = 12      # bits of the count of completed ones
 PAIR = 2        # counts in a word
 SETTLED = 3     # cycles after `begin`: it is among those in the memory
@@ -40,15 +43,17 @@ class Queues(Block):
 
     Parameters
     ----------
-    forms : tuple of tuple of int
-        By engine, then opcode: body words.
+    forms : tuple of tuple of tuple of int
+        By engine, then opcode: bits of its body words that can be set.
     queue : int
         Instructions of an engine in the memory, beside its head.
     instructions : int
         Of a program.
-    count, limit : int
-        Bits of a count; instructions of an engine that are dispatched and have not completed, one less than a power of
-        two.
+    count : int
+        Bits of a count.
+    limit : int
+        Instructions of an engine that are dispatched and have not completed, one less than a power of two. By default
+        7, or a queue of 8 and 7 more.
 
     Members
     -------
@@ -75,12 +80,13 @@ class Queues(Block):
         By engine, then engine: the head waits for it.
     """
 
-    def __init__(self, forms, queue, instructions, count=COUNT, limit=LIMIT):
+    def __init__(self, forms, queue, instructions, count=COUNT, limit=None):
+        limit = limit or max(7, 2 * queue - 1)
         if not 1 <= len(forms) <= 6:
             raise ValueError(f"Queues: forms must be of 1 to 6 engines, not {len(forms)}")
-        for words in sum(forms, ()):
-            if not 1 <= words <= BODY:
-                raise ValueError(f"Queues: forms must have 1 to {BODY} words, not {words!r}")
+        for form in sum(forms, ()):
+            if not 1 <= len(form) <= BODY:
+                raise ValueError(f"Queues: forms must have 1 to {BODY} words, not {len(form)}")
         if not 5 <= count <= 13:
             raise ValueError(f"Queues: count must be 5 to 13 bits, not {count!r}")
         if queue not in (2, 4, 8):
@@ -88,7 +94,7 @@ class Queues(Block):
         if limit < 1 or limit & (limit + 1):
             raise ValueError(f"Queues: limit must be one less than a power of two, not {limit!r}")
         self.forms, self.queue, self.instructions, self.count, self.limit = forms, queue, instructions, count, limit
-        self.words = [max(lengths) for lengths in forms]
+        self.words = [max(map(len, each)) for each in forms]
         self.tail = -(-len(forms) // PAIR)      # words of counts
         engines, pc = len(forms), range(instructions)
         super().__init__({
@@ -108,14 +114,17 @@ class Queues(Block):
         engines, slots = range(len(self.forms)), ceil_log2(self.queue)
         m.submodules.ram = ram = Ram(32, len(engines) << slots + 4)
 
-        # Of each engine
-        self.level = level = [Signal(range(self.queue + 1), name=f"level{e}") for e in engines]     # in the memory
-        self.first = first = [Signal(slots, name=f"first{e}") for e in engines]                     # its oldest there
-        self.full = full = [Signal(name=f"full{e}") for e in engines]                               # it has a head
-        self.flying = flying = [Signal(range(self.limit + 1), name=f"flying{e}") for e in engines]       # under way
-        self.issued = [Signal(range(self.limit + 1), name=f"issued{e}") for e in engines]        # and have not completed
-        self.completed = [Signal(self.count, name=f"completed{e}") for e in engines]
-        self.left = [[Signal(range(self.limit + 1), name=f"left{e}_{f}") for f in engines] for e in engines]
+        def each(shape, name, **options):
+            return [Signal(shape, name=f"{name}{e}", **options) for e in engines]
+
+        some = range(self.limit + 1)
+        self.level = level = each(range(self.queue + 1), "level")       # instructions in the memory
+        self.first = first = each(slots, "first")                       # where the oldest of them is
+        self.full = full = each(1, "full")                              # there is a head
+        self.flying = flying = each(some, "flying")                     # instructions under way
+        self.issued = each(some, "issued")                              # and all that have not completed
+        self.completed = each(self.count, "completed")
+        self.left = [each(some, f"left{e}_", reset_less=True) for e in engines]     # to complete before a head may go
         outs, done = ([getattr(self, f"{kind}{e}") for e in engines] for kind in ("o", "done"))
         counted, taken = Signal(), Signal()         # an instruction comes into the memory, and leaves it for the head
         turn = Signal(range(len(engines)))          # whose that is
@@ -156,11 +165,6 @@ class Queues(Block):
         m.d.sync += Cat(steps).eq(Mux(self.drop | self.clear, 0, Cat(self.begin, *steps[:-1])))
         m.d.comb += counted.eq(steps[-1])
 
-        counts = []
-        for f, (completed, issued) in enumerate(zip(self.completed, self.issued, strict=True)):
-            distance, count = self.waits.word_select(f, WAITS), Signal(self.count, name=f"count{f}")
-            m.d.comb += count.eq(completed + Mux(distance == 0, 0, issued - distance + 1))
-            counts.append(count)
         slot, kept = Signal(range(self.queue)), Signal(range(self.queue), reset_less=True)
         place = Signal(4)
         m.d.comb += [
@@ -170,10 +174,20 @@ class Queues(Block):
         with m.If(Cat(steps).any()):
             m.d.comb += slot.eq(Array(self.first)[self.engine] + Array(self.level)[self.engine]), ram.write_en.eq(1)
             m.d.sync += kept.eq(slot)
+        # Two counts a word
+        pairs, counts = [], [Signal(self.count, name=f"count{n}") for n in range(PAIR)]
+        for f, pair in enumerate(zip(self.completed, self.issued, strict=True)):
+            pairs.append(Cat(*pair, self.waits.word_select(f, WAITS)))
         for n, step in enumerate(steps[SETTLED - self.tail:]):
             with m.If(step):
-                some = counts[PAIR * n:][:PAIR] + [self.opcode] * (n == 0)
-                m.d.comb += place.eq(WORDS - self.tail + n), ram.write_data.eq(Cat(some))
+                m.d.comb += place.eq(WORDS - self.tail + n), ram.write_data.eq(Cat(counts, self.opcode))
+        which = Cat(steps)[SETTLED - self.tail:]
+        for n, count in enumerate(counts):
+            these = pairs[n::PAIR]
+            chosen = Signal(len(pairs[0]), name=f"chosen{n}")
+            m.d.comb += chosen.eq(reduce(or_, (Mux(which[k], each, 0) for k, each in enumerate(these))))
+            completed, issued, distance = (chosen[:self.count], chosen[self.count:-WAITS], chosen[-WAITS:])
+            m.d.comb += count.eq(completed + Mux(distance == 0, 0, issued - distance + 1))
 
     def _lead(self, m, ram, taken, turn):
         """Make the oldest instruction of a queue its head, one queue at a time, in turn."""
@@ -205,36 +219,40 @@ class Queues(Block):
 
         # Its words
         given, within = Signal(32), Signal(init=1)
-        opcode = Signal(5, reset_less=True)
+        opcode, kinds = Signal(5, reset_less=True), ram.read_data[PAIR * self.count:]
         with m.If(place == start):
-            m.d.sync += opcode.eq(ram.read_data[PAIR * self.count:])
+            m.d.sync += opcode.eq(kinds)
         with m.Switch(Cat(turn, opcode)):
-            for e, lengths in enumerate(self.forms):
-                for each, length in enumerate(lengths):
-                    if length < self.words[e]:
+            for e, forms in enumerate(self.forms):
+                for each, form in enumerate(forms):
+                    if len(form) < self.words[e]:
                         with m.Case(f"{each:05b}{e:0{len(turn)}b}"):
-                            m.d.comb += within.eq(place < length)
+                            m.d.comb += within.eq(place < len(form))
         m.d.comb += given.eq(Mux(within, ram.read_data, 0))
-        for e, out in enumerate(outs):
-            with m.If(comes & (turn == e)):
-                with m.If(place == start):
-                    m.d.sync += out.payload.opcode.eq(ram.read_data[PAIR * self.count:])
-                for n in range(self.words[e]):
-                    with m.If(place == n):
-                        m.d.sync += out.payload.words[n].eq(given)
+        for e, (out, forms) in enumerate(zip(outs, self.forms, strict=True)):
+            if len(forms) > 1:
+                kind = Signal(range(len(forms)), name=f"opcode{e}", reset_less=True)
+                m.d.comb += out.payload.opcode.eq(kind)
+                with m.If(comes & (turn == e) & (place == start)):
+                    m.d.sync += kind.eq(kinds)
+            for n, bits in enumerate(max(sizes) for sizes in zip_longest(*forms, fillvalue=0)):
+                word = Signal(bits, name=f"word{e}_{n}", reset_less=True)
+                m.d.comb += out.payload.words[n].eq(word)
+                with m.If(comes & (turn == e) & (place == n)):
+                    m.d.sync += word.eq(given)
 
         # How many have to complete first
         lefts = []
         for pair in range(PAIR):
             some = [*zip(self.completed, (each.valid for each in done), strict=True)][pair::PAIR]
             which = place - start
-            left, chosen_left = Signal(self.count, name=f"after{pair}"), Signal(range(self.limit + 1), name=f"left{pair}")
+            after, left = Signal(self.count, name=f"after{pair}"), Signal(range(self.limit + 1), name=f"left{pair}")
             m.d.comb += [
-                left.eq(ram.read_data.word_select(pair, self.count) + ~Array(each for each, _ in some)[which]
-                        + ~Array(each for _, each in some)[which]),
-                chosen_left.eq(Mux(left[len(chosen_left):].any(), 0, left)),
+                after.eq(ram.read_data.word_select(pair, self.count) + ~Array(each for each, _ in some)[which]
+                         + ~Array(each for _, each in some)[which]),
+                left.eq(Mux(after[len(left):].any(), 0, after)),
             ]
-            lefts.append(chosen_left)
+            lefts.append(left)
         for e in engines:
             for f in engines:
                 left = self.left[e][f]

@@ -119,7 +119,7 @@ class QueuesRules(Entering):
 
         # The dispatcher's part
         length, header = Signal(4), Cat(block.engine, block.opcode, block.waits, block.pc)
-        lengths = Array(Array([*each, *[0] * 8][:8])[block.opcode] for each in block.forms)
+        lengths = Array(Array([*map(len, forms), *[0] * 8][:8])[block.opcode] for forms in block.forms)
         m.d.comb += length.eq(lengths[block.engine])
         since, writes = self.entering(m, block.begin, block.drop, length)
         self.entered(self.require, m, block, header, block.engine, block.opcode, len(engines), since, writes, length)
@@ -244,5 +244,5 @@ QUICK = [
 
 TASKS = [
     Task(Dispatcher(4), DispatcherRules, depth=30, patience=120, cover=0),
-    Task(Queues(((1, 2), (1,)), QUEUE, 4, COUNT, LIMIT), QueuesRules, depth=40, cover=0, instead=FEW),
+    Task(Queues((((32,), (32, 32)), ((32,),)), QUEUE, 4, COUNT, LIMIT), QueuesRules, depth=40, cover=0, instead=FEW),
 ]

@@ -81,18 +81,19 @@ class Queues(Block):
     """
 
     def __init__(self, forms, queue, instructions, count=COUNT, limit=None):
+        if queue not in (2, 4, 8):
+            raise ValueError(f"Queues: queue must be 2, 4 or 8 instructions, not {queue!r}")
         limit = limit or max(7, 2 * queue - 1)
         if not 1 <= len(forms) <= 6:
             raise ValueError(f"Queues: forms must be of 1 to 6 engines, not {len(forms)}")
         for form in sum(forms, ()):
             if not 1 <= len(form) <= BODY:
                 raise ValueError(f"Queues: forms must have 1 to {BODY} words, not {len(form)}")
-        if not 5 <= count <= 13:
-            raise ValueError(f"Queues: count must be 5 to 13 bits, not {count!r}")
-        if queue not in (2, 4, 8):
-            raise ValueError(f"Queues: queue must be 2, 4 or 8 instructions, not {queue!r}")
         if limit < 1 or limit & (limit + 1):
             raise ValueError(f"Queues: limit must be one less than a power of two, not {limit!r}")
+        least = (limit + (1 << WAITS) - 2).bit_length() + 1
+        if not least <= count <= 13:
+            raise ValueError(f"Queues: count must be {least} to 13 bits, not {count!r}")
         self.forms, self.queue, self.instructions, self.count, self.limit = forms, queue, instructions, count, limit
         self.words = [max(map(len, each)) for each in forms]
         self.tail = -(-len(forms) // PAIR)      # words of counts
@@ -126,14 +127,15 @@ class Queues(Block):
         self.completed = each(self.count, "completed")
         self.left = [each(some, f"left{e}_", reset_less=True) for e in engines]     # to complete before a head may go
         outs, done = ([getattr(self, f"{kind}{e}") for e in engines] for kind in ("o", "done"))
-        counted, taken = Signal(), Signal()         # an instruction comes into the memory, and leaves it for the head
-        turn = Signal(range(len(engines)))          # whose that is
+        # An instruction comes into the memory, that of `engine`, and one leaves it for the head, that of `turn`.
+        self.counted, self.taken, self.turn = Signal(), Signal(), Signal(range(len(engines)))
+        comes, goes = self.comes, self.goes = each(1, "comes"), each(1, "goes")
         for e in engines:
-            begins, comes, goes = Signal(name=f"begins{e}"), Signal(name=f"comes{e}"), Signal(name=f"goes{e}")
+            begins = Signal(name=f"begins{e}")
             m.d.comb += [
                 outs[e].valid.eq(full[e] & ~Cat(*self.left[e]).any()),
                 begins.eq(outs[e].valid & outs[e].ready),
-                comes.eq(counted & (self.engine == e)), goes.eq(taken & (turn == e)),
+                comes[e].eq(self.counted & (self.engine == e)), goes[e].eq(self.taken & (self.turn == e)),
                 self.issued[e].eq(flying[e] + full[e] + level[e]),
                 self.offered[e].eq(outs[e].valid | (flying[e] != 0)),
                 self.pending[e].eq(full[e] | (level[e] != 0) | (flying[e] != 0)),
@@ -143,8 +145,8 @@ class Queues(Block):
             m.d.sync += [
                 flying[e].eq(flying[e] + begins - done[e].valid),
                 self.completed[e].eq(self.completed[e] + done[e].valid),
-                full[e].eq(full[e] & ~begins | goes),
-                level[e].eq(level[e] + comes - goes), first[e].eq(first[e] + goes),
+                full[e].eq(full[e] & ~begins | goes[e]),
+                level[e].eq(level[e] + comes[e] - goes[e]), first[e].eq(first[e] + goes[e]),
             ]
             with m.If(self.drop):
                 m.d.sync += level[e].eq(0), first[e].eq(0), full[e].eq(outs[e].valid & ~begins)
@@ -153,17 +155,17 @@ class Queues(Block):
         m.d.comb += self.moves.eq(Cat(each.valid for each in done).any()
                                   | Cat(each.valid & each.ready for each in outs).any())
 
-        self._enter(m, ram, counted)
-        self._lead(m, ram, taken, turn)
-        self._age(m, counted, taken, turn)
-        self._blame(m, counted)
+        self._enter(m, ram)
+        self._lead(m, ram)
+        self._age(m)
+        self._blame(m)
         return m
 
-    def _enter(self, m, ram, counted):
+    def _enter(self, m, ram):
         """Write what an instruction waits for, and then its words."""
         steps = [Signal(name=f"step{n}") for n in range(SETTLED)]
         m.d.sync += Cat(steps).eq(Mux(self.drop | self.clear, 0, Cat(self.begin, *steps[:-1])))
-        m.d.comb += counted.eq(steps[-1])
+        m.d.comb += self.counted.eq(steps[-1])
 
         slot, kept = Signal(range(self.queue)), Signal(range(self.queue), reset_less=True)
         place = Signal(4)
@@ -189,10 +191,11 @@ class Queues(Block):
             completed, issued, distance = (chosen[:self.count], chosen[self.count:-WAITS], chosen[-WAITS:])
             m.d.comb += count.eq(completed + Mux(distance == 0, 0, issued - distance + 1))
 
-    def _lead(self, m, ram, taken, turn):
+    def _lead(self, m, ram):
         """Make the oldest instruction of a queue its head, one queue at a time, in turn."""
         engines, start = range(len(self.forms)), WORDS - self.tail
         outs, done = ([getattr(self, f"{kind}{e}") for e in engines] for kind in ("o", "done"))
+        turn = self.turn
         reads, index, source = Signal(), Signal(4), Signal(turn.shape())
         comes, place = Signal(), Signal(4)          # a word of `turn` stands in the memory's output
         last, chosen, wanted = Signal(), Signal(turn.shape()), Signal(len(engines))
@@ -201,7 +204,7 @@ class Queues(Block):
                           for e, (level, full) in enumerate(zip(self.level, self.full, strict=True)))),
             ram.read_en.eq(reads), ram.read_address.eq(Cat(index, Array(self.first)[source], source)),
             last.eq(Array(words - 1 for words in self.words)[source] == index),
-            taken.eq(comes & (Array(words - 1 for words in self.words)[turn] == place)),
+            self.taken.eq(comes & (Array(words - 1 for words in self.words)[turn] == place)),
         ]
         m.d.sync += comes.eq(reads), place.eq(index), turn.eq(source)
         with m.If(~reads | last):
@@ -261,27 +264,26 @@ class Queues(Block):
                 with m.Elif(done[f].valid & (left != 0)):
                     m.d.sync += left.eq(left - 1)
 
-    def _age(self, m, counted, taken, turn):
+    def _age(self, m):
         """Take no more as long as those that are too old are not heads."""
-        age, olds = Signal(self.count - 2), []
+        self.age, self.old = Signal(self.count - 2), [Signal.like(level) for level in self.level]
         ends, stale = Signal(), Signal()
-        for e, level in enumerate(self.level):
-            old, goes = Signal.like(level, name=f"old{e}"), Signal(name=f"old_goes{e}")
-            m.d.comb += goes.eq(taken & (turn == e))
-            with m.If(ends & counted):
+        m.d.comb += [
+            ends.eq(self.age.all()), stale.eq(ends & Cat(self.old).any()),
+            self.room.eq(Cat(~stale & (level != self.queue) & (issued != self.limit)
+                             for level, issued in zip(self.level, self.issued, strict=True))),
+        ]
+        with m.If(self.counted):
+            m.d.sync += self.age.eq(self.age + 1)
+        for old, level, goes in zip(self.old, self.level, self.goes, strict=True):
+            with m.If(ends & self.counted):
                 m.d.sync += old.eq(level - goes)
             with m.Elif(goes & (old != 0)):
                 m.d.sync += old.eq(old - 1)
             with m.If(self.drop | self.clear):
                 m.d.sync += old.eq(0)
-            olds.append(old)
-        m.d.comb += ends.eq(age.all()), stale.eq(ends & Cat(olds).any())
-        m.d.comb += self.room.eq(Cat(~stale & (level != self.queue) & (issued != self.limit)
-                                     for level, issued in zip(self.level, self.issued, strict=True)))
-        with m.If(counted):
-            m.d.sync += age.eq(age + 1)
 
-    def _blame(self, m, counted):
+    def _blame(self, m):
         """Who has failed, or is late, and which instruction that is."""
         engines = range(len(self.forms))
         bits = ceil_log2(self.limit + 1)
@@ -291,7 +293,7 @@ class Queues(Block):
         m.d.comb += [
             failed.eq(Cat(each.valid & (each.payload.error != 0) for each in given)),
             which.eq(7),
-            pcs.write_en.eq(counted), pcs.write_data.eq(self.pc),
+            pcs.write_en.eq(self.counted), pcs.write_data.eq(self.pc),
             pcs.write_address.eq(Cat((numbers[self.engine] + Array(self.issued)[self.engine])[:bits], self.engine)),
             pcs.read_en.eq(self.expired | failed.any()), pcs.read_address.eq(Cat(numbers[which], which)),
             self.fault.pc.eq(pcs.read_data),

@@ -192,10 +192,10 @@ class Sequencer(Block):
                 with m.State(state):
                     m.d.comb += watches.eq(1), self.status.state.eq(State.DRAINING), self.cancel.eq(state == "CANCEL")
                     m.d.sync += forced.eq(forced | self.stop)
-                    with m.If(done):
-                        m.next = then
-                    with m.Elif(late):
+                    with m.If(late):
                         m.next = "RESET"
+                    with m.Elif(done):
+                        m.next = then
 
             with m.State("RESET"):
                 m.d.comb += self.status.state.eq(State.DRAINING), self.reset.eq(1)

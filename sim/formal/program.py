@@ -7,16 +7,19 @@ The dispatcher is shown words that need not be those of any program, so that wha
 from amaranth.hdl import Array, Cat, Instance, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
+from golden.config import Sequencer as Config
 from golden.isa import BYTES, FORMS, WAITS, WORDS, Engine
 from hw.emit import Block
 from hw.ram import Ram
 from hw.sequencer.dispatcher import ENGINES, HEADER, Dispatcher
 from hw.sequencer.program import AHEAD, Program
 from hw.sequencer.queues import PAIR, SETTLED, Queues
+from hw.sequencer.sequencer import Sequencer, State
 from sim.formal.contract import Contract
 from sim.formal.prove import Task
 
-__all__ = ["QUICK", "TASKS", "DispatcherRules", "ProgramRules", "QueuesRules"]
+__all__ = ["QUICK", "TASKS", "DispatcherRules", "ProgramRules", "QueuesRules",
+           "SequencerRules"]
 
 
 class Few(Block):
@@ -108,16 +111,12 @@ class Entering(Contract):
         say("its words follow", (block.write.en == writes) & (~writes | (block.write.index == since - SETTLED - 1)))
 
 
-class QueuesRules(Entering):
-    """Any one instruction is followed until it completes."""
-
-    SOON = 12       # cycles from when an instruction may be the head until it is offered
+class Surroundings(Entering):
+    """What queues require."""
 
     def rules(self, m, block):
         engines = range(len(block.forms))
-        outs, done = ([getattr(block, f"{kind}{e}") for e in engines] for kind in ("o", "done"))
-
-        # The dispatcher's part
+        self.outs, self.done = ([getattr(block, f"{kind}{e}") for e in engines] for kind in ("o", "done"))
         length, header = Signal(4), Cat(block.engine, block.opcode, block.waits, block.pc)
         lengths = Array(Array([*map(len, forms), *[0] * 8][:8])[block.opcode] for forms in block.forms)
         m.d.comb += length.eq(lengths[block.engine])
@@ -125,18 +124,31 @@ class QueuesRules(Entering):
         self.entered(self.require, m, block, header, block.engine, block.opcode, len(engines), since, writes, length)
         self.require("no reset", ~block.clear)
 
+        self.flying = [Signal(8, name=f"flying{e}") for e in engines]
+        for e, (flying, out, done) in enumerate(zip(self.flying, self.outs, self.done, strict=True)):
+            m.d.sync += flying.eq(flying + self.moves(out) - done.valid)
+            self.require(f"engine {e} completes what has begun", ~done.valid | (flying != 0))
+        self.counted, self.writes = since == SETTLED, writes
+
+
+class QueuesRules(Surroundings):
+    """Any one instruction is followed until it begins."""
+
+    SOON = 12       # cycles from when an instruction may be the head until it is offered
+
+    def rules(self, m, block):
+        super().rules(m, block)
+        engines, outs, done, flying = range(len(block.forms)), self.outs, self.done, self.flying
+        counted, writes, age = self.counted, self.writes, Signal(block.count - 2)
+        m.d.sync += age.eq(age + counted)
+
         # What is where
-        flying = [Signal(8, name=f"flying{e}") for e in engines]
         waiting = [Signal(8, name=f"waiting{e}") for e in engines]      # dispatched and not begun
         issued = [Signal(8, name=f"issued{e}") for e in engines]
-        counted, age = since == SETTLED, Signal(block.count - 2)
-        m.d.sync += age.eq(age + counted)
         for e in engines:
             begins, comes = self.moves(outs[e]), counted & (block.engine == e)
             m.d.comb += issued[e].eq(flying[e] + waiting[e])
-            m.d.sync += flying[e].eq(flying[e] + begins - done[e].valid)
             m.d.sync += waiting[e].eq(Mux(block.drop, outs[e].valid & ~begins, waiting[e] + comes - begins))
-            self.require(f"engine {e} completes what has begun", ~done[e].valid | (flying[e] != 0))
             self.promise(f"o{e} holds", self.steady(outs[e]))
             self.promise(f"engine {e} is offered what was dispatched", ~outs[e].valid | (waiting[e] != 0))
             self.promise(f"not too many for engine {e}", issued[e] <= block.limit)
@@ -181,6 +193,46 @@ class QueuesRules(Entering):
         self.reach("it had to wait for another engine", turn & offers & self.after(
             turn & ~offers & (Array(left)[~whose[0]] > 1)))
         self.reach("another was dropped", self.after(self.after(block.drop)) & turn & offers)
+
+
+class Ages(Contract):
+    """Inside of queues: how many instructions are dispatched while any one is behind a head.
+
+    Of those that an engine completes meanwhile all but `limit` are dispatched meanwhile. So the count that the one
+    waits for is at most `limit` more than what has completed, and two periods and the longest wait less.
+    """
+
+    def rules(self, m, block):
+        follow, followed, whose = self.any(1, "follow"), Signal(), Signal(block.turn.shape())
+        ahead, age, period = Signal.like(block.level[0]), Signal(block.count), 1 << block.count - 2
+        goes = Array(block.goes)[whose]
+        with m.If(goes & followed):
+            m.d.sync += ahead.eq(ahead - 1), followed.eq(ahead != 0)
+        with m.If(block.counted & followed):
+            m.d.sync += age.eq(age + 1)
+        with m.If(block.counted & follow & ~followed):
+            m.d.sync += [followed.eq(1), whose.eq(block.engine), age.eq(0),
+                         ahead.eq(Array(block.level)[block.engine] - Array(block.goes)[block.engine])]
+        with m.If(block.drop):
+            m.d.sync += followed.eq(0)
+        old = Array(block.old)[whose]
+        self.promise("an instruction has its place", ~followed | (ahead < Array(block.level)[whose]))
+        self.promise("if it is not old it came in this period", ~followed | (ahead < old) | (age <= block.age))
+        self.promise("if it is old it came in this or the last", ~followed | (age <= block.age + period))
+        self.promise("it is no older than two periods", ~followed | (age < 2 * period))
+
+
+class Aging(Queues):
+    """Queues with what is said of their ages inside."""
+
+    @property
+    def name(self):
+        return "queues_aging"
+
+    def elaborate(self, platform):
+        m = super().elaborate(platform)
+        m.submodules.contract = Ages(self, assume=True)
+        return m
 
 
 class DispatcherRules(Entering):
@@ -232,17 +284,46 @@ class DispatcherRules(Entering):
         self.reach("an instruction of the most words", since == SETTLED + max(map(len, FORMS[Engine.LOAD].values())))
 
 
+class SequencerRules(Contract):
+    """What the host sees, whatever the parts do."""
+
+    def rules(self, m, block):
+        state, error, patience = block.status.state, block.error, block.config.patience
+        idle, draining = state == State.IDLE, state == State.DRAINING
+        known, cleared, waits, resumed = Signal.like(error), Signal(), Signal(), Signal()
+        m.d.sync += known.eq(error), cleared.eq(block.clear), waits.eq(block.reset), resumed.eq(block.resumed)
+        stopped, late = Signal(), Signal(range(patience + 4))
+        with m.If(~draining | block.reset):
+            m.d.sync += stopped.eq(0), late.eq(0)
+        with m.Else():
+            m.d.sync += stopped.eq(stopped | block.stop), late.eq(Mux(stopped | block.stop, late + 1, 0))
+        self.require("start holds", self.steady(block.start))
+        self.promise("an error stays until it is cleared", (known.code == 0) | cleared | (error == known))
+        self.promise("an idle sequencer has no error", ~idle | (error.code == 0))
+        self.promise("a program that ends well has no error", ~block.finished | (error.code == 0) & ~idle)
+        self.promise("it starts from rest", ~block.start.ready | idle)
+        self.promise("engines are reset until all have resumed", ~waits | resumed | block.reset)
+        self.promise("a stop ends what drains", late <= patience + 2)
+        self.reach("a reset", block.reset)
+        self.reach("an end", block.finished)
+
+
 COUNT, LIMIT, QUEUE = 5, 3, 2
 FEW = {Ram: lambda ram: Few(32, ram.depth, tuple(
     entry << 4 | n for entry in range(ram.depth >> 4) for n in (0, WORDS - 1)), PAIR * COUNT + 5)
     if ram.width == 32 else ram}
 
+HOST = Sequencer(Config(instructions=8).model_copy(update={"patience": 3}), 8)
+SMALL = ((((32,), (32, 32)), ((32,),)), QUEUE, 4, COUNT, LIMIT)
+
 QUICK = [
     Task(Program(4, 32), ProgramRules),
     Task(Program(4, 128), ProgramRules),
+    Task(HOST, SequencerRules, cut=("program_*", "dispatcher_*", "queues_*")),
 ]
 
 TASKS = [
+    Task(Aging(*SMALL), Surroundings, cut=("ram_*",), cover=0),
     Task(Dispatcher(4), DispatcherRules, depth=30, patience=120, cover=0),
-    Task(Queues((((32,), (32, 32)), ((32,),)), QUEUE, 4, COUNT, LIMIT), QueuesRules, depth=40, cover=0, instead=FEW),
+    Task(Queues(*SMALL), QueuesRules, depth=24, patience=120, cover=0, instead=FEW),
 ]

@@ -86,10 +86,11 @@ def test_what_registers_cannot_be(program, error, sentence):
     (lambda: Sequencer(Config(), 24), "Program: beat must be a power of two from 8 to 128 bytes, not 24"),
     (lambda: Program(8, 4), "Program: beat must be a power of two from 8 to 128 bytes, not 4"),
     (lambda: Program(12, 8), "Program: instructions must be a power of two from 4 on, not 12"),
-    (lambda: Queues(((1,),) * 7, 4, 8), "Queues: forms must be of 1 to 6 engines, not 7"),
-    (lambda: Queues(((14,),), 4, 8), "Queues: forms must have 1 to 13 words, not 14"),
-    (lambda: Queues(((1,),), 3, 8), "Queues: queue must be 2, 4 or 8 instructions, not 3"),
-    (lambda: Queues(((1,),), 4, 8, 14), "Queues: count must be 6 to 13 bits, not 14"),
+    (lambda: Queues((((8,),),) * 7, 4, 8), "Queues: forms must be of 1 to 6 engines, not 7"),
+    (lambda: Queues((((8,) * 14,),), 4, 8), "Queues: forms must have 1 to 13 words, not 14"),
+    (lambda: Queues((((8,),),), 3, 8), "Queues: queue must be 2, 4 or 8 instructions, not 3"),
+    (lambda: Queues((((8,),),), 4, 8, 14), "Queues: count must be 5 to 13 bits, not 14"),
+    (lambda: Queues((((8,),),), 4, 8, 12, 14), "Queues: limit must be one less than a power of two, not 14"),
 ])
 def test_sequencers_that_cannot_be(make, sentence):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):

@@ -212,6 +212,8 @@ class Dispatcher(Block):
                     m.d.sync += self.ended.eq(1)
         with m.If(step == 3):
             m.d.comb += values.write_en.eq(register != 0), values.write_address.eq(register)
+        with m.If(self.halt):
+            m.d.sync += step.eq(0)
         with m.If(self.preset.en):
             m.d.comb += [values.write_en.eq(1), values.write_address.eq(self.preset.register),
                          values.write_data.eq(self.preset.value)]

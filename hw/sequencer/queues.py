@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where instructions wait for their turn, and for each other."""
 
+from functools import reduce
+from itertools import zip_longest
+from operator import or_
+
 from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
@@ -10,9 +14,8 @@ from golden.isa import BODY, WAITS, WORDS
 from hw.emit import Block
 from hw.ram import Ram
 
-__all__ = ["COUNT", "LIMIT", "Queues", "completion", "instruction"]
+__all__ = ["COUNT", "Queues", "completion", "instruction"]
 
-LIMIT = 15      # instructions of an engine that are dispatched and have not completed
 COUNT = 12      # bits of the count of completed ones
 PAIR = 2        # counts in a word
 SETTLED = 3     # cycles after `begin`: it is among those in the memory
@@ -40,13 +43,17 @@ class Queues(Block):
 
     Parameters
     ----------
-    forms : tuple of tuple of int
-        By engine, then opcode: body words.
+    forms : tuple of tuple of tuple of int
+        By engine, then opcode: bits of its body words that can be set.
     queue : int
         Instructions of an engine in the memory, beside its head.
     instructions : int
         Of a program.
     count : int
+        Bits of a count.
+    limit : int
+        Instructions of an engine that are dispatched and have not completed, one less than a power of two. By default
+        7, or a queue of 8 and 7 more.
 
     Members
     -------
@@ -73,18 +80,22 @@ class Queues(Block):
         By engine, then engine: the head waits for it.
     """
 
-    def __init__(self, forms, queue, instructions, count=COUNT):
-        if not 1 <= len(forms) <= 6:
-            raise ValueError(f"Queues: forms must be of 1 to 6 engines, not {len(forms)}")
-        for words in sum(forms, ()):
-            if not 1 <= words <= BODY:
-                raise ValueError(f"Queues: forms must have 1 to {BODY} words, not {words!r}")
-        if not 6 <= count <= 13:
-            raise ValueError(f"Queues: count must be 6 to 13 bits, not {count!r}")
+    def __init__(self, forms, queue, instructions, count=COUNT, limit=None):
         if queue not in (2, 4, 8):
             raise ValueError(f"Queues: queue must be 2, 4 or 8 instructions, not {queue!r}")
-        self.forms, self.queue, self.instructions, self.count = forms, queue, instructions, count
-        self.words = [max(lengths) for lengths in forms]
+        limit = limit or max(7, 2 * queue - 1)
+        if not 1 <= len(forms) <= 6:
+            raise ValueError(f"Queues: forms must be of 1 to 6 engines, not {len(forms)}")
+        for form in sum(forms, ()):
+            if not 1 <= len(form) <= BODY:
+                raise ValueError(f"Queues: forms must have 1 to {BODY} words, not {len(form)}")
+        if limit < 1 or limit & (limit + 1):
+            raise ValueError(f"Queues: limit must be one less than a power of two, not {limit!r}")
+        least = (limit + (1 << WAITS) - 2).bit_length() + 1
+        if not least <= count <= 13:
+            raise ValueError(f"Queues: count must be {least} to 13 bits, not {count!r}")
+        self.forms, self.queue, self.instructions, self.count, self.limit = forms, queue, instructions, count, limit
+        self.words = [max(map(len, each)) for each in forms]
         self.tail = -(-len(forms) // PAIR)      # words of counts
         engines, pc = len(forms), range(instructions)
         super().__init__({
@@ -104,23 +115,27 @@ class Queues(Block):
         engines, slots = range(len(self.forms)), ceil_log2(self.queue)
         m.submodules.ram = ram = Ram(32, len(engines) << slots + 4)
 
-        # Of each engine
-        self.level = level = [Signal(range(self.queue + 1), name=f"level{e}") for e in engines]     # in the memory
-        self.first = first = [Signal(slots, name=f"first{e}") for e in engines]                     # its oldest there
-        self.full = full = [Signal(name=f"full{e}") for e in engines]                               # it has a head
-        self.flying = flying = [Signal(range(LIMIT + 1), name=f"flying{e}") for e in engines]       # under way
-        self.issued = [Signal(range(LIMIT + 1), name=f"issued{e}") for e in engines]        # and have not completed
-        self.completed = [Signal(self.count, name=f"completed{e}") for e in engines]
-        self.left = [[Signal(range(LIMIT + 1), name=f"left{e}_{f}") for f in engines] for e in engines]
+        def each(shape, name, **options):
+            return [Signal(shape, name=f"{name}{e}", **options) for e in engines]
+
+        some = range(self.limit + 1)
+        self.level = level = each(range(self.queue + 1), "level")       # instructions in the memory
+        self.first = first = each(slots, "first")                       # where the oldest of them is
+        self.full = full = each(1, "full")                              # there is a head
+        self.flying = flying = each(some, "flying")                     # instructions under way
+        self.issued = each(some, "issued")                              # and all that have not completed
+        self.completed = each(self.count, "completed")
+        self.left = [each(some, f"left{e}_", reset_less=True) for e in engines]     # to complete before a head may go
         outs, done = ([getattr(self, f"{kind}{e}") for e in engines] for kind in ("o", "done"))
-        counted, taken = Signal(), Signal()         # an instruction comes into the memory, and leaves it for the head
-        turn = Signal(range(len(engines)))          # whose that is
+        # An instruction comes into the memory, that of `engine`, and one leaves it for the head, that of `turn`.
+        self.counted, self.taken, self.turn = Signal(), Signal(), Signal(range(len(engines)))
+        comes, goes = self.comes, self.goes = each(1, "comes"), each(1, "goes")
         for e in engines:
-            begins, comes, goes = Signal(name=f"begins{e}"), Signal(name=f"comes{e}"), Signal(name=f"goes{e}")
+            begins = Signal(name=f"begins{e}")
             m.d.comb += [
                 outs[e].valid.eq(full[e] & ~Cat(*self.left[e]).any()),
                 begins.eq(outs[e].valid & outs[e].ready),
-                comes.eq(counted & (self.engine == e)), goes.eq(taken & (turn == e)),
+                comes[e].eq(self.counted & (self.engine == e)), goes[e].eq(self.taken & (self.turn == e)),
                 self.issued[e].eq(flying[e] + full[e] + level[e]),
                 self.offered[e].eq(outs[e].valid | (flying[e] != 0)),
                 self.pending[e].eq(full[e] | (level[e] != 0) | (flying[e] != 0)),
@@ -130,8 +145,8 @@ class Queues(Block):
             m.d.sync += [
                 flying[e].eq(flying[e] + begins - done[e].valid),
                 self.completed[e].eq(self.completed[e] + done[e].valid),
-                full[e].eq(full[e] & ~begins | goes),
-                level[e].eq(level[e] + comes - goes), first[e].eq(first[e] + goes),
+                full[e].eq(full[e] & ~begins | goes[e]),
+                level[e].eq(level[e] + comes[e] - goes[e]), first[e].eq(first[e] + goes[e]),
             ]
             with m.If(self.drop):
                 m.d.sync += level[e].eq(0), first[e].eq(0), full[e].eq(outs[e].valid & ~begins)
@@ -140,23 +155,18 @@ class Queues(Block):
         m.d.comb += self.moves.eq(Cat(each.valid for each in done).any()
                                   | Cat(each.valid & each.ready for each in outs).any())
 
-        self._enter(m, ram, counted)
-        self._lead(m, ram, taken, turn)
-        self._age(m, counted, taken, turn)
-        self._blame(m, counted)
+        self._enter(m, ram)
+        self._lead(m, ram)
+        self._age(m)
+        self._blame(m)
         return m
 
-    def _enter(self, m, ram, counted):
+    def _enter(self, m, ram):
         """Write what an instruction waits for, and then its words."""
         steps = [Signal(name=f"step{n}") for n in range(SETTLED)]
         m.d.sync += Cat(steps).eq(Mux(self.drop | self.clear, 0, Cat(self.begin, *steps[:-1])))
-        m.d.comb += counted.eq(steps[-1])
+        m.d.comb += self.counted.eq(steps[-1])
 
-        counts = []
-        for f, (completed, issued) in enumerate(zip(self.completed, self.issued, strict=True)):
-            distance, count = self.waits.word_select(f, WAITS), Signal(self.count, name=f"count{f}")
-            m.d.comb += count.eq(completed + Mux(distance == 0, 0, issued - distance + 1))
-            counts.append(count)
         slot, kept = Signal(range(self.queue)), Signal(range(self.queue), reset_less=True)
         place = Signal(4)
         m.d.comb += [
@@ -166,15 +176,26 @@ class Queues(Block):
         with m.If(Cat(steps).any()):
             m.d.comb += slot.eq(Array(self.first)[self.engine] + Array(self.level)[self.engine]), ram.write_en.eq(1)
             m.d.sync += kept.eq(slot)
+        # Two counts a word
+        pairs, counts = [], [Signal(self.count, name=f"count{n}") for n in range(PAIR)]
+        for f, pair in enumerate(zip(self.completed, self.issued, strict=True)):
+            pairs.append(Cat(*pair, self.waits.word_select(f, WAITS)))
         for n, step in enumerate(steps[SETTLED - self.tail:]):
             with m.If(step):
-                some = counts[PAIR * n:][:PAIR] + [self.opcode] * (n == 0)
-                m.d.comb += place.eq(WORDS - self.tail + n), ram.write_data.eq(Cat(some))
+                m.d.comb += place.eq(WORDS - self.tail + n), ram.write_data.eq(Cat(counts, self.opcode))
+        which = Cat(steps)[SETTLED - self.tail:]
+        for n, count in enumerate(counts):
+            these = pairs[n::PAIR]
+            chosen = Signal(len(pairs[0]), name=f"chosen{n}")
+            m.d.comb += chosen.eq(reduce(or_, (Mux(which[k], each, 0) for k, each in enumerate(these))))
+            completed, issued, distance = (chosen[:self.count], chosen[self.count:-WAITS], chosen[-WAITS:])
+            m.d.comb += count.eq(completed + Mux(distance == 0, 0, issued - distance + 1))
 
-    def _lead(self, m, ram, taken, turn):
+    def _lead(self, m, ram):
         """Make the oldest instruction of a queue its head, one queue at a time, in turn."""
         engines, start = range(len(self.forms)), WORDS - self.tail
         outs, done = ([getattr(self, f"{kind}{e}") for e in engines] for kind in ("o", "done"))
+        turn = self.turn
         reads, index, source = Signal(), Signal(4), Signal(turn.shape())
         comes, place = Signal(), Signal(4)          # a word of `turn` stands in the memory's output
         last, chosen, wanted = Signal(), Signal(turn.shape()), Signal(len(engines))
@@ -183,7 +204,7 @@ class Queues(Block):
                           for e, (level, full) in enumerate(zip(self.level, self.full, strict=True)))),
             ram.read_en.eq(reads), ram.read_address.eq(Cat(index, Array(self.first)[source], source)),
             last.eq(Array(words - 1 for words in self.words)[source] == index),
-            taken.eq(comes & (Array(words - 1 for words in self.words)[turn] == place)),
+            self.taken.eq(comes & (Array(words - 1 for words in self.words)[turn] == place)),
         ]
         m.d.sync += comes.eq(reads), place.eq(index), turn.eq(source)
         with m.If(~reads | last):
@@ -201,36 +222,40 @@ class Queues(Block):
 
         # Its words
         given, within = Signal(32), Signal(init=1)
-        opcode = Signal(5, reset_less=True)
+        opcode, kinds = Signal(5, reset_less=True), ram.read_data[PAIR * self.count:]
         with m.If(place == start):
-            m.d.sync += opcode.eq(ram.read_data[PAIR * self.count:])
+            m.d.sync += opcode.eq(kinds)
         with m.Switch(Cat(turn, opcode)):
-            for e, lengths in enumerate(self.forms):
-                for each, length in enumerate(lengths):
-                    if length < self.words[e]:
+            for e, forms in enumerate(self.forms):
+                for each, form in enumerate(forms):
+                    if len(form) < self.words[e]:
                         with m.Case(f"{each:05b}{e:0{len(turn)}b}"):
-                            m.d.comb += within.eq(place < length)
+                            m.d.comb += within.eq(place < len(form))
         m.d.comb += given.eq(Mux(within, ram.read_data, 0))
-        for e, out in enumerate(outs):
-            with m.If(comes & (turn == e)):
-                with m.If(place == start):
-                    m.d.sync += out.payload.opcode.eq(ram.read_data[PAIR * self.count:])
-                for n in range(self.words[e]):
-                    with m.If(place == n):
-                        m.d.sync += out.payload.words[n].eq(given)
+        for e, (out, forms) in enumerate(zip(outs, self.forms, strict=True)):
+            if len(forms) > 1:
+                kind = Signal(range(len(forms)), name=f"opcode{e}", reset_less=True)
+                m.d.comb += out.payload.opcode.eq(kind)
+                with m.If(comes & (turn == e) & (place == start)):
+                    m.d.sync += kind.eq(kinds)
+            for n, bits in enumerate(max(sizes) for sizes in zip_longest(*forms, fillvalue=0)):
+                word = Signal(bits, name=f"word{e}_{n}", reset_less=True)
+                m.d.comb += out.payload.words[n].eq(word)
+                with m.If(comes & (turn == e) & (place == n)):
+                    m.d.sync += word.eq(given)
 
         # How many have to complete first
         lefts = []
         for pair in range(PAIR):
             some = [*zip(self.completed, (each.valid for each in done), strict=True)][pair::PAIR]
             which = place - start
-            left, chosen_left = Signal(self.count, name=f"after{pair}"), Signal(range(LIMIT + 1), name=f"left{pair}")
+            after, left = Signal(self.count, name=f"after{pair}"), Signal(range(self.limit + 1), name=f"left{pair}")
             m.d.comb += [
-                left.eq(ram.read_data.word_select(pair, self.count) + ~Array(each for each, _ in some)[which]
-                        + ~Array(each for _, each in some)[which]),
-                chosen_left.eq(Mux(left[len(chosen_left):].any(), 0, left)),
+                after.eq(ram.read_data.word_select(pair, self.count) + ~Array(each for each, _ in some)[which]
+                         + ~Array(each for _, each in some)[which]),
+                left.eq(Mux(after[len(left):].any(), 0, after)),
             ]
-            lefts.append(chosen_left)
+            lefts.append(left)
         for e in engines:
             for f in engines:
                 left = self.left[e][f]
@@ -239,37 +264,37 @@ class Queues(Block):
                 with m.Elif(done[f].valid & (left != 0)):
                     m.d.sync += left.eq(left - 1)
 
-    def _age(self, m, counted, taken, turn):
+    def _age(self, m):
         """Take no more as long as those that are too old are not heads."""
-        age, olds = Signal(self.count - 2), []
+        self.age, self.old = Signal(self.count - 2), [Signal.like(level) for level in self.level]
         ends, stale = Signal(), Signal()
-        for e, level in enumerate(self.level):
-            old, goes = Signal.like(level, name=f"old{e}"), Signal(name=f"old_goes{e}")
-            m.d.comb += goes.eq(taken & (turn == e))
-            with m.If(ends & counted):
+        m.d.comb += [
+            ends.eq(self.age.all()), stale.eq(ends & Cat(self.old).any()),
+            self.room.eq(Cat(~stale & (level != self.queue) & (issued != self.limit)
+                             for level, issued in zip(self.level, self.issued, strict=True))),
+        ]
+        with m.If(self.counted):
+            m.d.sync += self.age.eq(self.age + 1)
+        for old, level, goes in zip(self.old, self.level, self.goes, strict=True):
+            with m.If(ends & self.counted):
                 m.d.sync += old.eq(level - goes)
             with m.Elif(goes & (old != 0)):
                 m.d.sync += old.eq(old - 1)
             with m.If(self.drop | self.clear):
                 m.d.sync += old.eq(0)
-            olds.append(old)
-        m.d.comb += ends.eq(age.all()), stale.eq(ends & Cat(olds).any())
-        m.d.comb += self.room.eq(Cat(~stale & (level != self.queue) & (issued != LIMIT)
-                                     for level, issued in zip(self.level, self.issued, strict=True)))
-        with m.If(counted):
-            m.d.sync += age.eq(age + 1)
 
-    def _blame(self, m, counted):
+    def _blame(self, m):
         """Who has failed, or is late, and which instruction that is."""
         engines = range(len(self.forms))
-        m.submodules.pcs = pcs = Ram(len(self.pc), len(engines) << 4)
-        which, failed, numbers = Signal(3), Signal(len(engines)), Array(each[:4] for each in self.completed)
+        bits = ceil_log2(self.limit + 1)
+        m.submodules.pcs = pcs = Ram(len(self.pc), len(engines) << bits)
+        which, failed, numbers = Signal(3), Signal(len(engines)), Array(each[:bits] for each in self.completed)
         given = [getattr(self, f"done{e}") for e in engines]
         m.d.comb += [
             failed.eq(Cat(each.valid & (each.payload.error != 0) for each in given)),
             which.eq(7),
-            pcs.write_en.eq(counted), pcs.write_data.eq(self.pc),
-            pcs.write_address.eq(Cat((numbers[self.engine] + Array(self.issued)[self.engine])[:4], self.engine)),
+            pcs.write_en.eq(self.counted), pcs.write_data.eq(self.pc),
+            pcs.write_address.eq(Cat((numbers[self.engine] + Array(self.issued)[self.engine])[:bits], self.engine)),
             pcs.read_en.eq(self.expired | failed.any()), pcs.read_address.eq(Cat(numbers[which], which)),
             self.fault.pc.eq(pcs.read_data),
         ]

@@ -16,7 +16,8 @@ from hw.sequencer.queues import Queues, completion, instruction
 
 __all__ = ["Sequencer", "State", "names"]
 
-FORM_WORDS = tuple(tuple(len(form) for form in FORMS[engine].values()) for engine in ENGINES)
+SIZES = tuple(tuple(tuple(sum(word.values()) for word in form) for form in FORMS[engine].values())
+              for engine in ENGINES)
 
 
 class State(enum.Enum, shape=3):
@@ -81,7 +82,7 @@ class Sequencer(Block):
     def __init__(self, config, beat):
         self.config, self.beat = config, beat
         self.program = Program(config.instructions, beat)
-        self.queues = Queues(FORM_WORDS, config.queue, config.instructions)
+        self.queues = Queues(SIZES, config.queue, config.instructions)
         pc = range(config.instructions)
         super().__init__({
             "start": In(stream.Signature(data.StructLayout({"address": ADDRESS, "count": 16}))),
@@ -191,10 +192,10 @@ class Sequencer(Block):
                 with m.State(state):
                     m.d.comb += watches.eq(1), self.status.state.eq(State.DRAINING), self.cancel.eq(state == "CANCEL")
                     m.d.sync += forced.eq(forced | self.stop)
-                    with m.If(done):
-                        m.next = then
-                    with m.Elif(late):
+                    with m.If(late):
                         m.next = "RESET"
+                    with m.Elif(done):
+                        m.next = then
 
             with m.State("RESET"):
                 m.d.comb += self.status.state.eq(State.DRAINING), self.reset.eq(1)

@@ -361,7 +361,7 @@ async def cycles_of_dispatch(dut):
     taken = [9, 5, 16, 9, 16, 5, 5, 9]
     loop = [Instruction(Control.LOOP, {"count": 2}), NEXT]
     program = loop + each
-    image = assemble(program, 128)
+    image = assemble(program, CONFIG.instructions)
     for unit in bench.units.values():
         unit.longest = 1
     await bench.start(bench.place(image), len(image) // BYTES)
@@ -384,7 +384,12 @@ async def begins_soon(dut):
     program = [Instruction(Load.COPY), Instruction(Operation.MUL, {}, {}, waits),
                Instruction(Store.COPY, {}, {}, waits), *[Instruction(Weights.STREAM)] * 5]
     units[Engine.WEIGHTS].depth, units[Engine.WEIGHTS].longest = 1, 1
-    await bench.start(bench.place(assemble(program, 128)), len(program) + 1)
+    await bench.start(bench.place(assemble(program, CONFIG.instructions)), len(program) + 1)
+    while not units[Engine.LOAD].log:
+        await bench.cycles()
+    await bench.cycles(120)
+    assert int(dut.busy.value) == 1 << Engine.LOAD
+    assert int(dut.waits.value) == sum(1 << len(ENGINES) * each + Engine.LOAD for each in (Engine.VECTOR, Engine.STORE))
     assert await bench.end()
     for engine in Engine.VECTOR, Engine.STORE:
         assert units[engine].offers[0] == units[Engine.LOAD].ends[0] + 1

@@ -14,7 +14,7 @@ import numpy as np
 from golden.config import Chip
 from golden.isa import FORMS, Heads, Instruction, assemble
 from golden.kvstore import quantize
-from golden.paging import Opcode, Part, State, Status
+from golden.paging import Command, Opcode, Part, State, Status
 from golden.tile import Tile, TileError
 from hw.tile.heads import ports
 from hw.tile.heads.control import LEFT_OUT, rows
@@ -141,9 +141,9 @@ class Script:
 
     def _numbers(self, count, special=0.0):
         """FP32 codes."""
-        values = (self.rng.standard_normal(count) * np.exp2(self.rng.integers(-2, 2))).astype(np.float32).view(np.uint32)
+        values = self.rng.standard_normal(count) * np.exp2(self.rng.integers(-2, 2))
         odd = self.rng.choice(np.uint32([0x7F800000, 0xFFC00001, 0x00000001, 0x80000000, 0x7F7FFFFF]), count)
-        return np.where(self.rng.random(count) < special, odd, values)
+        return np.where(self.rng.random(count) < special, odd, values.astype(np.float32).view(np.uint32))
 
     def place(self, count):
         """Bytes of the scratchpad that nobody else has: where they begin."""
@@ -199,8 +199,6 @@ class Script:
 
     def ask(self, opcode, **arguments):
         """The same by its name and arguments."""
-        from golden.paging import Command
-
         return self.command(Command(opcode, arguments))
 
     def done(self, **options):
@@ -249,7 +247,8 @@ def traffic(kv, group, seed, count, **options):
             script.extend(rng.choice(running), rng.choice([0, 1, 1, 2, rng.randrange(3 * kv.block_tokens)]))
             continue
         command = draw(rng, controller)
-        if isinstance(command, int) or command.opcode in LEFT_OUT and rng.random() < 0.95 or command.operands:
+        seldom = (*LEFT_OUT, Opcode.COMMIT)         # blocks that were cached are not written any more
+        if isinstance(command, int) or command.operands or command.opcode in seldom and rng.random() < 0.9:
             continue
         if "slot" in command.arguments:
             command.arguments["slot"] %= max(kv.host_blocks - kv.table, 1)

@@ -14,7 +14,7 @@ import numpy as np
 from golden.config import Chip
 from golden.isa import FORMS, Heads, Instruction, assemble
 from golden.kvstore import quantize
-from golden.paging import Opcode, Part, State, Status
+from golden.paging import Command, Opcode, Part, State, Status
 from golden.tile import Tile, TileError
 from hw.tile.heads import ports
 from hw.tile.heads.control import LEFT_OUT, rows
@@ -48,6 +48,8 @@ class Job:
     stall : float
         Probability with which each port idles or stalls in a cycle.
     seed : int
+    size : int
+        Bytes of a write of the RTL.
     latency : int
         Cycles from a request to the scratchpad to its first beat.
     errors : dict of (str, range) to int
@@ -65,6 +67,7 @@ class Job:
     nans: int = 0
     stall: float = 0.0
     seed: int = 0
+    size: int = PAIR
     latency: int = 5
     errors: dict = field(default_factory=dict)
     faulty: bool = False
@@ -88,6 +91,8 @@ class Run:
         Error and detail of each.
     beats, writes : list of int
         Cycles in which attention took a beat, and the scratchpad a write.
+    full : list of int
+        Cycles in which attention took none, though there was one.
     fault : int
     seen : Counter
         How often either side of a port made the other wait.
@@ -98,6 +103,7 @@ class Run:
     answers: list = field(default_factory=list)
     beats: list = field(default_factory=list)
     writes: list = field(default_factory=list)
+    full: list = field(default_factory=list)
     fault: int = 0
     seen: Counter = field(default_factory=Counter)
 
@@ -141,9 +147,9 @@ class Script:
 
     def _numbers(self, count, special=0.0):
         """FP32 codes."""
-        values = (self.rng.standard_normal(count) * np.exp2(self.rng.integers(-2, 2))).astype(np.float32).view(np.uint32)
+        values = self.rng.standard_normal(count) * np.exp2(self.rng.integers(-2, 2))
         odd = self.rng.choice(np.uint32([0x7F800000, 0xFFC00001, 0x00000001, 0x80000000, 0x7F7FFFFF]), count)
-        return np.where(self.rng.random(count) < special, odd, values)
+        return np.where(self.rng.random(count) < special, odd, values.astype(np.float32).view(np.uint32))
 
     def place(self, count):
         """Bytes of the scratchpad that nobody else has: where they begin."""
@@ -199,8 +205,6 @@ class Script:
 
     def ask(self, opcode, **arguments):
         """The same by its name and arguments."""
-        from golden.paging import Command
-
         return self.command(Command(opcode, arguments))
 
     def done(self, **options):
@@ -223,8 +227,8 @@ def run(job, *, waves=False):
     """
     from hw.tile.heads.heads import Heads as Rtl
 
-    return submit(Rtl(job.chip.kvcache, job.chip.attention.group), "sim.benches.heads", job, seed=job.seed, waves=waves,
-                  x_initial="unique")
+    return submit(Rtl(job.chip.kvcache, job.chip.attention.group, job.size), "sim.benches.heads", job,
+                  seed=job.seed, waves=waves, x_initial="unique")
 
 
 def traffic(kv, group, seed, count, **options):
@@ -249,7 +253,8 @@ def traffic(kv, group, seed, count, **options):
             script.extend(rng.choice(running), rng.choice([0, 1, 1, 2, rng.randrange(3 * kv.block_tokens)]))
             continue
         command = draw(rng, controller)
-        if isinstance(command, int) or command.opcode in LEFT_OUT and rng.random() < 0.95 or command.operands:
+        seldom = (*LEFT_OUT, Opcode.COMMIT)         # blocks that were cached are not written any more
+        if isinstance(command, int) or command.operands or command.opcode in seldom and rng.random() < 0.9:
             continue
         if "slot" in command.arguments:
             command.arguments["slot"] %= max(kv.host_blocks - kv.table, 1)
@@ -271,7 +276,7 @@ class Board:
         self.scratchpad, self.image = bytearray(job.scratchpad[0]), bytearray(job.memory[0])
         self.memory = Memory(dut, "axi", self.image, stall=job.stall, shuffled=bool(job.stall), errors=job.errors,
                              runs=False)
-        self.layout = {"queries_request": queries(kv, group), "rows_request": rows(kv), "write": ports.write(PAIR),
+        self.layout = {"queries_request": queries(kv, group), "rows_request": rows(kv), "write": ports.write(job.size),
                        "i": ports.instruction(), "done": ports.done()}
         self.port = {name: Port(dut, name, source=True) for name in ("i", *READERS)}
         self.port |= {name: Watched(dut, name, source=False)
@@ -292,12 +297,14 @@ class Board:
         moved = {name: each.sample(run.seen) for name, each in port.items()}
         if int(self.dut.takes.value):
             run.beats.append(self.cycle)
+        if int(self.dut.full.value):
+            run.full.append(self.cycle)
 
         if moved["write"]:
             given = unpack(self.layout["write"], port["write"].value)
             address, count = given["address"], given["count"]
             assert address % count == 0 and address + count <= len(self.scratchpad), f"a write to {address:#x}"
-            self.scratchpad[address:address + count] = given["data"].to_bytes(PAIR, "little")[:count]
+            self.scratchpad[address:address + count] = given["data"].to_bytes(self.job.size, "little")[:count]
             run.writes.append(self.cycle)
         port["write"].take(stall, random)
 

@@ -152,11 +152,9 @@ class Control(Block):
                     m.next = "WORD"
 
             with m.State("EXTEND"):
-                m.next = "APPEND"
                 with m.If(_beyond(words, Heads.EXTEND)):
                     fail()
-            with m.State("APPEND"):
-                with m.If(call(_word(m, Opcode.APPEND, sid=extend["sid"], tokens=extend["tokens"]))):
+                with m.Else(), m.If(call(_word(m, Opcode.APPEND, sid=extend["sid"], tokens=extend["tokens"]))):
                     m.next = "LENGTH"
                     refused("END")
             with m.State("LENGTH"):
@@ -173,12 +171,10 @@ class Control(Block):
                 put(Kind.WORD, "END")
 
             with m.State("ATTEND"):
-                m.next = "STAT"
+                m.d.sync += end.eq(length - attend["rows"] + 1), left.eq(attend["rows"]), first.eq(1)
                 with m.If(_beyond(words, Heads.ATTEND) | (attend["rows"] == 0) | (together == 0)):
                     fail()
-            with m.State("STAT"):
-                m.d.sync += end.eq(length - attend["rows"] + 1), left.eq(attend["rows"]), first.eq(1)
-                with m.If(call(asks_length)):
+                with m.Else(), m.If(call(asks_length)):
                     m.next = "PLAN"
                     with m.If(length < attend["rows"]):
                         fail()

@@ -5,6 +5,7 @@ from amaranth.hdl import Module
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from golden.formats import FP32
 from golden.paging import Part
 from hw.attention.attention import Attention
 from hw.emit import Block
@@ -29,14 +30,16 @@ class Heads(Block):
     begins while those before it are under way, and streams follow each other.
 
     Addresses of queries, keys and values are multiples of a beat of their reader, 4 * `kv.lanes` bytes, and so are
-    pitches; those of results and completions are multiples of 8 bytes, those of positions of 4. Results may lie where
-    their queries do. What is written for an instruction is there when it is done, and what is read for it has come.
+    pitches; those of results are multiples of a write, of completions of 8 bytes, of positions of 4. Results may lie
+    where their queries do. When an instruction is done, what is written for it is there, and what is read has come.
 
     Parameters
     ----------
     kv : golden.config.KvCache
     group : int
         Queries at a time, 1 to 8.
+    size : int
+        Bytes of a write at most. With 8 * `group`, attention waits for no write; less is enough where streams are long.
 
     Members
     -------
@@ -47,7 +50,7 @@ class Heads(Block):
     rows_request : Out(stream.Signature(request)), rows : In(stream.Signature(response(32 * kv.lanes)))
         Readers of the scratchpad. A request for rows is of a token's keys and values; its stride may be "negative",
         modulo 2**32.
-    write : Out(stream.Signature(write(8)))
+    write : Out(stream.Signature(write(size)))
         To the scratchpad.
     axi : Out(Axi4)
     base, host_base : In(kv.address_bits - 12), pool : In(range(kv.blocks + 1))
@@ -59,17 +62,21 @@ class Heads(Block):
         For counters: attention takes a beat; a pass is under way and there is none; attention takes none.
     """
 
-    def __init__(self, kv, group):
+    def __init__(self, kv, group, size=PAIR):
         if not 1 <= group <= 8:
             raise ValueError(f"Heads: group must be 1 to 8, not {group!r}")
-        self.kv, self.group = kv, group
+        row = kv.head_dim * FP32.width // 8
+        if size < PAIR or size & (size - 1) or row % size:
+            raise ValueError(f"Heads: size must be a power of two from {PAIR} on that divides the {row} bytes of a "
+                             f"head's row, not {size!r}")
+        self.kv, self.group, self.size = kv, group, size
         members = KvCache(kv).signature.members
         super().__init__({
             "i": In(stream.Signature(instruction())), "done": Out(stream.Signature(done())),
             "queries_request": Out(stream.Signature(queries(kv, group))),
             "queries": In(stream.Signature(response(32 * kv.lanes))),
             "rows_request": Out(stream.Signature(rows(kv))), "rows": In(stream.Signature(response(32 * kv.lanes))),
-            "write": Out(stream.Signature(write(PAIR))),
+            "write": Out(stream.Signature(write(size))),
             **{name: members[name] for name in ("axi", "base", "host_base", "pool", "clear", *OWN)},
             "takes": Out(1), "waits": Out(1), "full": Out(1)})
 
@@ -79,7 +86,7 @@ class Heads(Block):
         m.submodules.attention = attention = Attention(kv, group)
         m.submodules.control = control = Control(kv, group)
         m.submodules.passes = passes = Passes(kv, group)
-        m.submodules.results = results = Results(kv, group)
+        m.submodules.results = results = Results(kv, group, self.size)
         m.submodules.announced = announced = Queue(pass_(kv, group), 2)
         m.submodules.orders = orders = RamQueue(order(group), PASSES)
         for source, target in (

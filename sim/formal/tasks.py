@@ -19,7 +19,20 @@ from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
-from sim.formal import attention, channel, chiplink, flow, interface, kvcache, memory, noc, program, queries, reduce, vector
+from sim.formal import (
+    attention,
+    channel,
+    chiplink,
+    flow,
+    interface,
+    kvcache,
+    memory,
+    noc,
+    program,
+    queries,
+    reduce,
+    vector,
+)
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.counters import CountersFromAnywhere
 from sim.formal.drain import DrainRules

@@ -8,8 +8,9 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from hw.axi import Axi4, Port
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response, write
+from hw.instructions import completion, instruction
 from hw.memory.load import Load
-from hw.memory.ports import completion, instruction
+from hw.memory.ports import Error
 from hw.memory.rows import COPY, GATHER
 from hw.memory.scratchpad import Scratchpad
 from hw.memory.store import Store
@@ -27,8 +28,8 @@ class Dma(Block):
 
     Members
     -------
-    load : In(stream.Signature(instruction(GATHER))), loaded : Out(stream.Signature(completion()))
-    store : In(stream.Signature(instruction(COPY))), stored : Out(stream.Signature(completion()))
+    load : In(stream.Signature(instruction(len(GATHER)))), loaded : Out(stream.Signature(completion(Error)))
+    store : In(stream.Signature(instruction(len(COPY)))), stored : Out(stream.Signature(completion(Error)))
     request : In(stream.Signature(request(size // word, 1))), response : Out(stream.Signature(response(8 * word)))
     write : In(stream.Signature(write(word)))
     axi : Out(Axi4(address_bits=32, beat=beat, id_bits=1))
@@ -38,8 +39,8 @@ class Dma(Block):
     def __init__(self, beat, size, banks, word, longest, depth):
         self.beat, self.size, self.banks, self.word, self.longest, self.depth = beat, size, banks, word, longest, depth
         super().__init__({
-            "load": In(stream.Signature(instruction(GATHER))), "loaded": Out(stream.Signature(completion())),
-            "store": In(stream.Signature(instruction(COPY))), "stored": Out(stream.Signature(completion())),
+            "load": In(stream.Signature(instruction(len(GATHER)))), "loaded": Out(stream.Signature(completion(Error))),
+            "store": In(stream.Signature(instruction(len(COPY)))), "stored": Out(stream.Signature(completion(Error))),
             "request": In(stream.Signature(request(size // word, 1))),
             "response": Out(stream.Signature(response(8 * word))),
             "write": In(stream.Signature(write(word))),

@@ -16,6 +16,7 @@ from golden.isa import FORMS, Heads, Instruction, assemble
 from golden.kvstore import quantize
 from golden.paging import Command, Opcode, Part, State, Status
 from golden.tile import Tile, TileError
+from hw.instructions import instruction
 from hw.tile.heads import ports
 from hw.tile.heads.control import LEFT_OUT, rows
 from hw.tile.heads.passes import queries
@@ -277,7 +278,7 @@ class Board:
         self.memory = Memory(dut, "axi", self.image, stall=job.stall, shuffled=bool(job.stall), errors=job.errors,
                              runs=False)
         self.layout = {"queries_request": queries(kv, group), "rows_request": rows(kv), "write": ports.write(job.size),
-                       "i": ports.instruction(), "done": ports.done()}
+                       "i": instruction(ports.WORDS), "done": ports.done()}
         self.port = {name: Port(dut, name, source=True) for name in ("i", *READERS)}
         self.port |= {name: Watched(dut, name, source=False)
                       for name in ("done", "write", *(f"{name}_request" for name in READERS))}

@@ -9,7 +9,8 @@ from amaranth.utils import ceil_log2
 from hw.axi import Reads, reading
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response, write
-from hw.memory.ports import Error, completion, instruction
+from hw.instructions import completion, instruction
+from hw.memory.ports import Error
 from hw.memory.rows import GATHER, Rows, check, row
 from hw.stream import DeepQueue
 
@@ -36,8 +37,8 @@ class Load(Block):
 
     Members
     -------
-    i : In(stream.Signature(instruction(GATHER)))
-    done : Out(stream.Signature(completion()))
+    i : In(stream.Signature(instruction(len(GATHER))))
+    done : Out(stream.Signature(completion(Error)))
     index_request : Out(stream.Signature(request(1, 1))), index : In(stream.Signature(response(32)))
     memory : Out(reading(ADDRESS - ceil_log2(beat), beat))
     write : Out(stream.Signature(write(beat)))
@@ -49,7 +50,7 @@ class Load(Block):
             raise ValueError(f"Load: depth must be {longest} to 4096 beats, not {depth!r}")
         self.beat, self.most, self.longest, self.depth = beat, size // beat, longest, depth
         super().__init__({
-            "i": In(stream.Signature(instruction(GATHER))), "done": Out(stream.Signature(completion())),
+            "i": In(stream.Signature(instruction(len(GATHER)))), "done": Out(stream.Signature(completion(Error))),
             "index_request": Out(stream.Signature(request(1, 1))), "index": In(stream.Signature(response(32))),
             "memory": Out(reading(ADDRESS - ceil_log2(beat), beat)),
             "write": Out(stream.Signature(write(beat))),

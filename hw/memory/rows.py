@@ -10,7 +10,8 @@ from golden.isa import FORMS, Engine, Load
 from hw.axi import PAGE
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response
-from hw.memory.ports import Error, instruction
+from hw.instructions import instruction
+from hw.memory.ports import Error
 
 __all__ = ["COPY", "GATHER", "Rows", "check", "row"]
 
@@ -46,7 +47,7 @@ class Rows(Block):
 
     Members
     -------
-    i : In(stream.Signature(instruction(GATHER if gathers else COPY)))
+    i : In(stream.Signature(instruction(len(GATHER if gathers else COPY))))
     o : Out(stream.Signature(row(beat, most)))
     index_request : Out(stream.Signature(request(1, 1))), index : In(stream.Signature(response(32)))
         If it gathers.
@@ -57,7 +58,7 @@ class Rows(Block):
         reader = {"index_request": Out(stream.Signature(request(1, 1))),
                   "index": In(stream.Signature(response(8 * INDEX)))}
         super().__init__({
-            "i": In(stream.Signature(instruction(self.form))),
+            "i": In(stream.Signature(instruction(len(self.form)))),
             "o": Out(stream.Signature(row(beat, most))),
             **(reader if gathers else {}),
         })

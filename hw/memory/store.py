@@ -9,7 +9,8 @@ from amaranth.utils import ceil_log2
 from hw.axi import Writes, writing
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response
-from hw.memory.ports import Error, completion, instruction
+from hw.instructions import completion, instruction
+from hw.memory.ports import Error
 from hw.memory.rows import COPY, Rows, check
 from hw.stream import Queue
 
@@ -35,8 +36,8 @@ class Store(Block):
 
     Members
     -------
-    i : In(stream.Signature(instruction(COPY)))
-    done : Out(stream.Signature(completion()))
+    i : In(stream.Signature(instruction(len(COPY))))
+    done : Out(stream.Signature(completion(Error)))
     request : Out(stream.Signature(request(size // beat, 1))), response : In(stream.Signature(response(8 * beat)))
     memory : Out(writing(ADDRESS - ceil_log2(beat), beat))
     """
@@ -45,7 +46,7 @@ class Store(Block):
         check("Store", beat, size, longest)
         self.beat, self.most, self.longest = beat, size // beat, longest
         super().__init__({
-            "i": In(stream.Signature(instruction(COPY))), "done": Out(stream.Signature(completion())),
+            "i": In(stream.Signature(instruction(len(COPY)))), "done": Out(stream.Signature(completion(Error))),
             "request": Out(stream.Signature(request(self.most, 1))),
             "response": In(stream.Signature(response(8 * beat))),
             "memory": Out(writing(ADDRESS - ceil_log2(beat), beat)),

@@ -10,7 +10,8 @@ from golden import isa
 from hw.axi import PAGE, reading
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response
-from hw.memory.ports import Error, completion, instruction
+from hw.instructions import completion, instruction
+from hw.memory.ports import Error
 from hw.stream import Buffer, DeepQueue, Queue
 
 __all__ = ["STREAM", "Weights"]
@@ -44,8 +45,8 @@ class Weights(Block):
 
     Members
     -------
-    i : In(stream.Signature(instruction(STREAM)))
-    done : Out(stream.Signature(completion()))
+    i : In(stream.Signature(instruction(len(STREAM))))
+    done : Out(stream.Signature(completion(Error)))
     memory : Out(reading(ADDRESS - log2(channel), channel))
     request : In(stream.Signature(request(beats, 1)))
     o : Out(stream.Signature(response(8 * port)))
@@ -75,8 +76,8 @@ class Weights(Block):
         self.channel, self.port, self.prefetch, self.burst, self.most = channel, port, prefetch, burst, beats
         self.word = max(channel, port)      # of its memory
         super().__init__({
-            "i": In(stream.Signature(instruction(STREAM))),
-            "done": Out(stream.Signature(completion())),
+            "i": In(stream.Signature(instruction(len(STREAM)))),
+            "done": Out(stream.Signature(completion(Error))),
             "memory": Out(reading(ADDRESS - ceil_log2(channel), channel)),
             "request": In(stream.Signature(request(beats, 1))),
             "o": Out(stream.Signature(response(8 * port))),
@@ -89,7 +90,7 @@ class Weights(Block):
         count, address = ADDRESS - ceil_log2(self.channel), ADDRESS - ceil_log2(self.port)
         run = data.StructLayout({"address": address, "beats": address})
         m.submodules.coming   = coming   = Queue(count, INSTRUCTIONS)       # beats of instructions to come
-        m.submodules.finished = finished = Queue(completion(), INSTRUCTIONS)
+        m.submodules.finished = finished = Queue(completion(Error), INSTRUCTIONS)
         m.submodules.runs     = runs     = Queue(run, INSTRUCTIONS)         # what is in memory and to come
         m.submodules.words    = words    = DeepQueue(8 * self.word, self.prefetch // self.word)
         connect(m, finished.o, flipped(self.done))

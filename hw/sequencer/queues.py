@@ -12,23 +12,14 @@ from amaranth.utils import ceil_log2
 
 from golden.isa import BODY, WAITS, WORDS
 from hw.emit import Block
+from hw.instructions import completion, instruction
 from hw.ram import Ram
 
-__all__ = ["COUNT", "Queues", "completion", "instruction"]
+__all__ = ["COUNT", "Queues"]
 
 COUNT = 12      # bits of the count of completed ones
 PAIR = 2        # counts in a word
 SETTLED = 3     # cycles after `begin`: it is among those in the memory
-
-
-def instruction(words):
-    """What an engine is to do: body words with their registers added; those its form lacks are zeros."""
-    return data.StructLayout({"opcode": 5, "words": data.ArrayLayout(32, words)})
-
-
-def completion():
-    """An engine is done with its oldest instruction; an error of 0 is none."""
-    return data.StructLayout({"error": 8})
 
 
 class Queues(Block):

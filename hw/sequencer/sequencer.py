@@ -10,9 +10,10 @@ from golden.isa import FORMS, REGISTERS, Engine, Error
 from hw.axi import reading
 from hw.emit import Block
 from hw.fetch import ADDRESS
+from hw.instructions import completion, instruction
 from hw.sequencer.dispatcher import ENGINES, Dispatcher
 from hw.sequencer.program import Program
-from hw.sequencer.queues import Queues, completion, instruction
+from hw.sequencer.queues import Queues
 
 __all__ = ["Sequencer", "State", "names"]
 

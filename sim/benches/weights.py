@@ -5,7 +5,8 @@ import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from hw.fetch import request
-from hw.memory.ports import Error, instruction
+from hw.instructions import instruction
+from hw.memory.ports import Error
 from hw.memory.weights import STREAM
 from sim.axi import Ideal, Memory
 from sim.dram import Dram
@@ -39,7 +40,7 @@ async def replay(dut):
                 found.served.append(memory.cycle)
 
     async def send(patient=0):
-        sources[0].send(pack(instruction(STREAM), {"words": source | size << 32}) for source, size in job.instructions)
+        sources[0].send(pack(instruction(len(STREAM)), {"words": source | size << 32}) for source, size in job.instructions)
         if patient:
             await ClockCycles(dut.clk, patient)
         sources[1].send(pack(request(most, 1), {"address": address, "beats": count, "rows": 1})

@@ -9,8 +9,9 @@ from golden.isa import FORMS, Engine, Heads
 from golden.paging import ARGUMENTS, HEADER, LENGTH, STAT, Opcode, Status, Table
 from hw.emit import Block
 from hw.fetch import request
+from hw.instructions import instruction
 from hw.kvcache.ports import COMMAND, completion
-from hw.tile.heads.ports import Error, Kind, instruction, order, pass_
+from hw.tile.heads.ports import WORDS, Error, Kind, order, pass_
 
 __all__ = ["PASSES", "Control", "rows"]
 
@@ -38,7 +39,7 @@ class Control(Block):
 
     Members
     -------
-    i : In(stream.Signature(instruction()))
+    i : In(stream.Signature(instruction(WORDS)))
     commands : Out(stream.Signature(128)), completions : In(stream.Signature(completion()))
         Of the KV cache.
     begins : In(1)
@@ -62,7 +63,7 @@ class Control(Block):
     def __init__(self, kv, group):
         self.kv, self.group = kv, group
         super().__init__({
-            "i": In(stream.Signature(instruction())),
+            "i": In(stream.Signature(instruction(WORDS))),
             "commands": Out(stream.Signature(COMMAND)), "completions": In(stream.Signature(completion())),
             "begins": In(1), "request": Out(stream.Signature(rows(kv))), "answered": In(1),
             "passes": Out(stream.Signature(pass_(kv, group))), "orders": Out(stream.Signature(order(group))),

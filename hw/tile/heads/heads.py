@@ -10,11 +10,12 @@ from golden.paging import Part
 from hw.attention.attention import Attention
 from hw.emit import Block
 from hw.fetch import response
+from hw.instructions import instruction
 from hw.kvcache.cache import KvCache
 from hw.stream import Queue, RamQueue
 from hw.tile.heads.control import PASSES, Control, rows
 from hw.tile.heads.passes import Passes, queries
-from hw.tile.heads.ports import done, instruction, order, pass_, write
+from hw.tile.heads.ports import WORDS, done, order, pass_, write
 from hw.tile.heads.results import PAIR, Results
 
 __all__ = ["Heads"]
@@ -43,7 +44,7 @@ class Heads(Block):
 
     Members
     -------
-    i : In(stream.Signature(instruction()))
+    i : In(stream.Signature(instruction(WORDS)))
     done : Out(stream.Signature(done()))
         One for each instruction, in order.
     queries_request : Out(stream.Signature(request)), queries : In(stream.Signature(response(32 * kv.lanes)))
@@ -72,7 +73,7 @@ class Heads(Block):
         self.kv, self.group, self.size = kv, group, size
         members = KvCache(kv).signature.members
         super().__init__({
-            "i": In(stream.Signature(instruction())), "done": Out(stream.Signature(done())),
+            "i": In(stream.Signature(instruction(WORDS))), "done": Out(stream.Signature(done())),
             "queries_request": Out(stream.Signature(queries(kv, group))),
             "queries": In(stream.Signature(response(32 * kv.lanes))),
             "rows_request": Out(stream.Signature(rows(kv))), "rows": In(stream.Signature(response(32 * kv.lanes))),

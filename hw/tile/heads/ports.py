@@ -7,7 +7,7 @@ from golden.isa import FORMS, Engine
 from hw.attention.ports import length
 from hw.fetch import ADDRESS
 
-__all__ = ["WORDS", "Error", "Kind", "done", "instruction", "order", "pass_", "write"]
+__all__ = ["WORDS", "Error", "Kind", "done", "order", "pass_", "write"]
 
 WORDS = max(len(form) for form in FORMS[Engine.HEADS].values())     # of an instruction's body
 
@@ -28,11 +28,6 @@ class Kind(enum.Enum, shape=2):
     PASS = 0        # rows of results
     WORD = 1        # `count` bytes of `data`
     END = 2         # the completion of an instruction
-
-
-def instruction():
-    """One of the engine HEADS: `opcode` and words are those of `golden.isa`, registers added."""
-    return data.StructLayout({"opcode": 5, "words": data.ArrayLayout(32, WORDS)})
 
 
 def done():

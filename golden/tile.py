@@ -9,13 +9,12 @@ from collections import Counter, deque
 
 import numpy as np
 
-from golden import attention, matmul, vector
+from golden import attention, dma, matmul, sequencer, vector
 from golden.families import FORMAT_CODES
 from golden.formats import E8M0, FORMATS, MX_BLOCK
 from golden.isa import (
-    Control,
+    REGISTERS,
     Engine,
-    Load,
     Operation,
     Quantize,
     Second,
@@ -57,7 +56,6 @@ class Tile:
     controller : golden.kvcache.Controller
     store : golden.kvstore.Store
         Its pool is part of `memory`.
-    registers : list of int
     events : Counter
         What took place, by name: products, elements of vector operations, bytes moved for each purpose.
     nans : Counter
@@ -70,7 +68,7 @@ class Tile:
         self.controller, self.store = Controller(kv), KvStore(kv)
         pool = self.memory[kv_base:kv_base + self.store.pool.size]
         self.store.pool = pool.reshape(self.store.pool.shape)
-        self.registers, self.weights = [0] * 8, deque()
+        self.weights = deque()
         self.events, self.nans = Counter(), Counter()
 
     def run(self, image, registers=()):
@@ -89,77 +87,38 @@ class Tile:
         TileError
             When an instruction is refused; those before it have been carried out.
         """
-        program = disassemble(image)
-        self.registers = [0, *registers, *[0] * 7][:8]
         self.weights.clear()
-        loops, pc = [], 0
-        while True:
-            each = program[pc]
-            given = {name: value + self.registers[each.registers.get(name, 0)] & 0xFFFFFFFF
-                     for name, value in each.fields.items()}
-            match each.engine, each.opcode:
-                case Engine.CONTROL, Control.END:
-                    return
-                case Engine.CONTROL, Control.LOOP:
-                    loops.append([pc, given["count"]])
-                case Engine.CONTROL, Control.NEXT:
-                    loops[-1][1] -= 1
-                    if loops[-1][1]:
-                        pc = loops[-1][0]
-                    else:
-                        loops.pop()
-                case Engine.CONTROL, (Control.SET | Control.ADD):
-                    old = self.registers[given["register"]] if each.opcode is Control.ADD else 0
-                    self.registers[given["register"]] = old + given["value"] & 0xFFFFFFFF
-                    self.registers[0] = 0
-                case Engine.CONTROL, Control.SWAP:
-                    a, b = given["register"], given["other"]
-                    self.registers[a], self.registers[b] = self.registers[b], self.registers[a]
-                    self.registers[0] = 0
-                case engine, opcode:
-                    try:
-                        getattr(self, f"_{engine.name.lower()}")(opcode, **given)
-                    except ValueError as error:
-                        raise TileError(pc, engine, error) from None
-            pc += 1
+        for each in sequencer.run(disassemble(image), (0, *registers, *[0] * REGISTERS)[:REGISTERS]):
+            given = {name: each.instruction.fields.get(name, 0) for name in each.instruction.names}
+            try:
+                getattr(self, f"_{each.engine.name.lower()}")(each.instruction, **given)
+            except ValueError as error:
+                raise TileError(each.pc, each.engine, error) from None
 
     # Engines
 
-    def _load(self, opcode, source, source_pitch, target, target_pitch, bytes, rows,
-              step=0, index=0, index_pitch=0, count=1):
+    def _load(self, instruction, bytes, rows, count=1, **_):
         beat = self.chip.memory.channel
-        if not bytes or not rows or not count:
-            raise ValueError("moves nothing")
-        if any(each % beat for each in (source, source_pitch, target, target_pitch, step)):
-            raise ValueError(f"addresses must be multiples of {beat}")
-        whole = -(-bytes // beat) * beat
-        for n in range(count):
-            begin = source
-            if opcode is Load.GATHER:
-                begin += int(self._numbers(index + n * index_pitch, 1)[0]) * step
-            for row in range(rows):
-                self._write(target, self._memory(begin + row * source_pitch, whole))
-                target += target_pitch
-        self.events["load_bytes"] += count * rows * whole
+        self._moved(dma.load(instruction, self.memory, self.scratchpad, beat))
+        self.events["load_bytes"] += count * rows * -(-bytes // beat) * beat
 
-    def _store(self, opcode, source, source_pitch, target, target_pitch, bytes, rows):
-        beat = self.chip.memory.channel
-        if not bytes or not rows:
-            raise ValueError("moves nothing")
-        if any(each % beat for each in (source, source_pitch, target, target_pitch)):
-            raise ValueError(f"addresses must be multiples of {beat}")
-        for row in range(rows):
-            self._memory(target + row * target_pitch, bytes)[:] = self._read(source + row * source_pitch, bytes)
+    def _store(self, instruction, bytes, rows, **_):
+        self._moved(dma.store(instruction, self.memory, self.scratchpad, self.chip.memory.channel))
         self.events["store_bytes"] += rows * bytes
 
-    def _weights(self, opcode, source, bytes):
+    @staticmethod
+    def _moved(error):
+        if error:
+            raise ValueError(error.name)
+
+    def _weights(self, _, source, bytes):
         beat = max(self.chip.memory.channel, self.chip.matmul.depth)
         if source % beat or bytes % beat:
             raise ValueError(f"address and bytes must be multiples of {beat}")
         self.weights.append([source, bytes])
         self.events["weight_bytes"] += bytes
 
-    def _matmul(self, opcode, m, n, k, a_format, w_format, y_format, row_scaled, column_scaled, biased, accumulate, mx,
+    def _matmul(self, _, m, n, k, a_format, w_format, y_format, row_scaled, column_scaled, biased, accumulate, mx,
                 a, a_pitch, w, scales, scales_pitch, column_scales, bias, c, c_pitch, y, y_pitch):
         config = self.chip.matmul
         if not 1 <= m <= config.m_max or not 1 <= n <= config.n_max or not 1 <= k <= config.k_max:
@@ -184,9 +143,9 @@ class Tile:
         self.nans[Engine.MATMUL] += nans
         self.events[f"macs_{w_format}"] += m * n * k
 
-    def _vector(self, operation, second, quantize, x_format, y_format, result_format, k, rows, length, alpha, beta,
+    def _vector(self, vectors, second, quantize, x_format, y_format, result_format, k, rows, length, alpha, beta,
                 x, x_pitch, y, y_pitch, result, result_pitch, scalars, scalars_pitch):
-        second, quantize = Second(second), Quantize(quantize)
+        operation, second, quantize = vectors.opcode, Second(second), Quantize(quantize)
         names = {"x_format": FORMAT_NAMES[x_format], "result_format": FORMAT_NAMES[result_format],
                  "y_format": E8M0.name if second == Second.BLOCK else FORMAT_NAMES[y_format]}
         alpha, beta = (float(np.uint32(each).view(np.float32)) for each in (alpha, beta))
@@ -207,8 +166,8 @@ class Tile:
         self.nans[Engine.VECTOR] += found.nans
         self.events[f"vector_{operation.name.lower()}"] += rows * length * (k if operation == Operation.TOP_K else 1)
 
-    def _heads(self, opcode, **given):
-        getattr(self, f"_{opcode.name.lower()}")(**given)
+    def _heads(self, instruction, **given):
+        getattr(self, f"_{instruction.opcode.name.lower()}")(**given)
 
     def _attend(self, sid, layer, rows, group, q, k, v, pitch, result, result_pitch, window):
         """New keys and values join the cache; then as many tokens' queries at a time as there is room for."""

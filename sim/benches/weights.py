@@ -40,7 +40,8 @@ async def replay(dut):
                 found.served.append(memory.cycle)
 
     async def send(patient=0):
-        sources[0].send(pack(instruction(len(STREAM)), {"words": source | size << 32}) for source, size in job.instructions)
+        layout = instruction(len(STREAM))
+        sources[0].send(pack(layout, {"words": source | size << 32}) for source, size in job.instructions)
         if patient:
             await ClockCycles(dut.clk, patient)
         sources[1].send(pack(request(most, 1), {"address": address, "beats": count, "rows": 1})

@@ -10,7 +10,21 @@ from dataclasses import replace
 
 from golden.families import FORMAT_CODES
 from golden.formats import FORMATS, MX_BLOCK
-from golden.isa import WAITS, Control, Engine, Gemm, Heads, Load, Operation, Quantize, Second, Store, Weights
+from golden.isa import (
+    WAITS,
+    Control,
+    Engine,
+    Gemm,
+    Heads,
+    Instruction,
+    Load,
+    Operation,
+    Quantize,
+    Second,
+    Store,
+    Weights,
+)
+from golden.sequencer import run
 
 __all__ = ["footprint", "schedule"]
 
@@ -131,31 +145,11 @@ def _overlap(a, b):
 
 def _walk(program):
     """Instructions of engines as they leave: number in the program, and fields with registers added."""
-    registers, loops, pc = [0] * 8, [], 0
     inner = _inner(program)
-    while pc < len(program):
-        each = program[pc]
-        given = {name: each.fields.get(name, 0) + registers[each.registers.get(name, 0)] & 0xFFFFFFFF
-                 for name in each.names}
-        match each.engine, each.opcode:
-            case Engine.CONTROL, Control.LOOP:
-                loops.append([pc, given["count"] if pc in inner else min(given["count"], TURNS)])
-            case Engine.CONTROL, Control.NEXT:
-                loops[-1][1] -= 1
-                if loops[-1][1]:
-                    pc = loops[-1][0]
-                else:
-                    loops.pop()
-            case Engine.CONTROL, Control.SET:
-                registers[given["register"]] = given["value"]
-            case Engine.CONTROL, Control.ADD:
-                registers[given["register"]] = registers[given["register"]] + given["value"] & 0xFFFFFFFF
-            case Engine.CONTROL, Control.SWAP:
-                a, b = given["register"], given["other"]
-                registers[a], registers[b] = registers[b], registers[a]
-            case _:
-                yield pc, given
-        pc += 1
+    turned = [replace(each, fields=each.fields | {"count": min(each.fields["count"], TURNS)})
+              if each.opcode is Control.LOOP and pc not in inner else each for pc, each in enumerate(program)]
+    for each in run([*turned, Instruction(Control.END)]):
+        yield each.pc, {name: each.instruction.fields.get(name, 0) for name in each.instruction.names}
 
 
 def _inner(program):

@@ -21,6 +21,7 @@ from rich.table import Table
 from golden import config
 from golden.config import ConfigError
 from golden.llama import Llama
+from sim.tile import Rtl
 from sw import text
 from sw.compiler.checkpoint import CheckpointError, read
 from sw.compiler.layout import Layout, ModelError, fit
@@ -41,6 +42,9 @@ def main(argv=None):
     add("--prompt", action="append", metavar="TEXT", help="of models whose tokens are bytes; several are a batch")
     add("--ids", action="append", nargs="+", type=int, metavar="TOKEN", help="a prompt in tokens")
     add("--tokens", type=int, default=32, metavar="N", help="to write, of each prompt (default: 32)")
+    add("--backend", default="golden", choices=("golden", "rtl"),
+        help="the reference, or the simulated tile, whose every logit is compared with the reference's")
+    add("--dram", action="store_true", help="the simulated memory takes its time as a DRAM does")
     add("--weights", default="fp8", choices=FORMATS_OF_WEIGHTS, help="format of weights (default: fp8)")
     add("--temperature", type=float, default=0.0, help="0: the likeliest token (default)")
     add("--top-k", type=int, default=0, help="choose among so many")
@@ -58,14 +62,17 @@ def main(argv=None):
         sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed)
         layout = Layout(checkpoint, fit(config.load(arguments.config), checkpoint.model, arguments.weights),
                         arguments.weights)
-        write(console, layout, prompts, arguments.tokens, sampling)
+        write(console, layout, prompts, arguments.tokens, sampling, arguments.backend == "rtl", arguments.dram)
     except (CheckpointError, ConfigError, ModelError, DeviceError, ValueError, OSError) as error:
         sys.exit(f"run: {error}")
 
 
-def write(console, layout, prompts, count, sampling):
+def write(console, layout, prompts, count, sampling, simulated, dram):
     """Write what follows some prompts, and say what it took."""
     checkpoint, model, device = layout.checkpoint, layout.model, Golden(layout)
+    if simulated:
+        console.print("Verilog and a model of it: minutes, the first time")
+        device = Rtl(layout, dram=dram)
     console.print(f"[bold]{model.parameters:,} weights[/], {model.layers} layers, in {layout.scheme.title}; "
                   f"{layout.image.nbytes:,} bytes of memory")
     shows = model.vocabulary == text.VOCABULARY
@@ -86,7 +93,30 @@ def write(console, layout, prompts, count, sampling):
             console.print(text.decode(tokens) if shows else tokens, markup=False)
     console.print(f"{sum(map(len, found))} tokens in {time.monotonic() - began:.1f} s")
     console.print(agreement(checkpoint, prompts, found, logits))
-    console.print(events(device.tile.events, sum(map(len, found))))
+    if not simulated:
+        console.print(events(device.tile.events, sum(map(len, found)), "what took place"))
+        return
+    console.print(events(device.counters, sum(map(len, found)), "cycles and beats"))
+    device.close()
+    wanted = Runtime(layout, Golden(layout)).generate(prompts, count, sampling=sampling, stop=checkpoint.eos,
+                                                      keep_logits=True)
+    equal(wanted, found, logits)
+    console.print("Every bit of every logit is that of the reference.")
+
+
+def equal(wanted, found, logits):
+    """Compare tokens and logits with those of the reference.
+
+    Raises
+    ------
+    DeviceError
+    """
+    places = [0] * len(found)
+    for number, token, row in wanted:
+        at = places[number]
+        places[number] += 1
+        if found[number][at] != token or (logits[number][at].view(np.uint32) != row.view(np.uint32)).any():
+            raise DeviceError(f"token {at} of prompt {number} differs from the reference's")
 
 
 def agreement(checkpoint, prompts, found, logits):
@@ -102,13 +132,14 @@ def agreement(checkpoint, prompts, found, logits):
     return table
 
 
-def events(counted, tokens):
-    """What took place, for each token."""
+def events(counted, tokens, title):
+    """What was counted, for each token."""
     table = Table(box=None)
-    table.add_column("what took place")
+    table.add_column(title)
     table.add_column("a token", justify="right")
     for name, count in sorted(counted.items()):
-        table.add_row(name.replace("_", " "), f"{count / tokens:,.0f}")
+        if count:
+            table.add_row(name.replace("_", " "), f"{count / tokens:,.0f}")
     return table
 
 

@@ -26,7 +26,7 @@ BOXES = ("pe_", "lane", "finish", "dot_pair", "weight_", "scores_", "controller_
 OPTIONS = ["--hierarchical", "-Wno-UNOPTFLAT", "-O3", "--x-assign", "fast", "--x-initial", "fast",
            "-CFLAGS", "-std=c++20"]
 AT = {each.name: each for each in REGISTERS}
-SIMPLE = ["OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1", "CFG_CXXFLAGS_PCH_I=-include"]
+SIMPLE = ["OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1", "CFG_CXXFLAGS_PCH_I=-include"]
 PATIENCE = 1 << 40      # cycles: the tile's own watchdog comes long before
 IDS = 8
 

@@ -11,6 +11,7 @@ from golden.config import Chip, KvCache, Matmul, Memory, Vector
 from golden.llama import Llama
 from golden.tile import TileError
 from scripts import run
+from sim.tile import Rtl
 from sw.compiler.checkpoint import read
 from sw.compiler.layout import Layout, ModelError, fit
 from sw.compiler.program import Shape, program
@@ -172,6 +173,19 @@ def test_run_refuses(tmp_path, options, sentence):
     folder = checkpoint(tmp_path, "Qwen2ForCausalLM", "biases")
     with pytest.raises(SystemExit, match=f"^{re.escape(sentence)}$"):
         run.main(["--checkpoint", str(folder), "--config", "configs/nano.toml", *options])
+
+
+def test_the_hardware_does_the_same(tmp_path):
+    """Prompts of several lengths, decoded together, on the RTL: the same tokens, and every byte of memory, the KV cache
+    and all logits in it."""
+    reference, _ = runtime(tmp_path, "Qwen3ForCausalLM", "norms", "fp8", kv="fp8")
+    device = Rtl(reference.layout)
+    found, wanted = (list(each.generate(PROMPTS, 9, keep_logits=True))
+                     for each in (Runtime(reference.layout, device), reference))
+    assert [token for _, token, _ in found] == [token for _, token, _ in wanted]
+    np.testing.assert_array_equal(device.read(0, reference.layout.size),
+                                  reference.device.read(0, reference.layout.size))
+    device.close()
 
 
 def test_a_tile_says_what_it_refuses(tmp_path):

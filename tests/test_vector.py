@@ -355,18 +355,19 @@ def test_reset_in_mid_traffic():
     run_all([Job(CONFIG, calls, stall=0.3, seed=6, reset=cycles) for cycles in (100, 231, 1777)])
 
 
-@pytest.mark.parametrize("fields, length, named", [
-    ({"operation": Operation.SOFTMAX, "quantize": Quantize.ROW, "result_format": "e4m3"}, 8, "quantize = row"),
-    ({"operation": Operation.MUL, "quantize": Quantize.MX, "result_format": "int8"}, 8, "output = int8"),
-    ({"operation": Operation.TOP_K, "k": 9}, 64, "k = 9"), ({"operation": Operation.TOP_K, "k": 8}, 7, "1 to 7"),
-    ({"operation": Operation.ROPE}, 7, "even"), ({"operation": Operation.RMS_NORM}, 257, "1 to 256"),
-    ({"operation": Operation.ADD}, 0, "no elements"),
-    ({"operation": Operation.ADD, "y_format": E8M0.name}, 8, "y of e8m0"),
+@pytest.mark.parametrize("fields, shape, named", [
+    ({"operation": Operation.SOFTMAX, "quantize": Quantize.ROW, "result_format": "e4m3"}, (1, 8), "quantize = row"),
+    ({"operation": Operation.MUL, "quantize": Quantize.MX, "result_format": "int8"}, (1, 8), "output = int8"),
+    ({"operation": Operation.TOP_K, "k": 9}, (1, 64), "k = 9"),
+    ({"operation": Operation.TOP_K, "k": 8}, (1, 7), "1 to 7"), ({"operation": Operation.ROPE}, (1, 7), "even"),
+    ({"operation": Operation.RMS_NORM}, (1, 257), "1 to 256"),
+    ({"operation": Operation.ADD}, (1, 0), "no elements"), ({"operation": Operation.ADD}, (0, 8), "no rows"),
+    ({"operation": Operation.ADD, "y_format": E8M0.name}, (1, 8), "y of e8m0"),
 ])
-def test_what_is_refused_is_named(fields, length, named):
+def test_what_is_refused_is_named(fields, shape, named):
     """The reference refuses what the hardware refuses."""
     with pytest.raises(ValueError, match=named):
-        check(Instruction(**fields), length, row_max=256)
+        check(Instruction(**fields), shape, row_max=256)
 
 
 def test_refused_instructions_disturb_nobody():

@@ -40,6 +40,12 @@ async def play(dut, job, results, due=None):
     """Run a job from a reset on; return how its calls ended, whose error sticks, and after how many cycles all were
     done. Gives up where that is not as `due`.
     """
+    if job.reset:
+        board = Board(dut, job, results)
+        await reset(dut, running=True)
+        for _ in range(job.reset):
+            await RisingEdge(dut.clk)
+            board.step()
     board = Board(dut, job, results)
     await reset(dut, running=True)
     held = {}                                       # what waits on each output

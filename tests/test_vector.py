@@ -15,6 +15,7 @@ from golden.vector import LOG2E, Instruction, check, execute
 from hw.vector.engine import Engine
 from hw.vector.ports import Error
 from sim.formal.cones import cones
+from sim.mutation.vector import corners
 from sim.vector import Call, Job, run_all
 from sim.vector import run as run_rtl
 
@@ -95,6 +96,14 @@ def test_softmax_of_what_is_masked():
     assert not found[0].any()
     np.testing.assert_array_equal(values(found[1]), [0, 0.25, 0.25, 0, 0.25, 0.25])
     assert (found[2] == nan).all()
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_one_nan_is_enough_for_a_row(turn):
+    """Wherever it is, though all scores that follow be larger, or smaller."""
+    x = np.repeat(encode(FP32, np.arange(40.0)[::turn] * 9)[None], 40, 0)
+    x[range(40), range(40)] = fp32.NAN
+    assert (run(Operation.SOFTMAX, x).codes == fp32.NAN).all()
 
 
 def test_softmax_of_large_scores():
@@ -324,6 +333,11 @@ def test_all_scales_of_blocks():
             calls.append(Call(Instruction(Operation.MUL, name, E8M0.name, "fp32"),
                               x.astype(np.uint8).reshape(shape[0], -1), scales.reshape(shape)))
     run_rtl(Job(CONFIG, calls))
+
+
+def test_corner_values():
+    """Scores, constants, sums, scales and results of which each bit tells, NaN and Inf in every place."""
+    run_rtl(Job(CONFIG, corners()))
 
 
 def test_one_operation_after_another():

@@ -20,7 +20,7 @@ from sim.mutation.campaign import Unwatched, judged
 from sim.mutation.mutants import Target
 from sim.vector import Call, Job
 
-__all__ = ["CONFIG", "inside", "jobs", "run"]
+__all__ = ["CONFIG", "corners", "inside", "jobs", "run"]
 
 BENCH = "sim.benches.vector_mutants"
 CONFIG = Vector(lanes=4, row_max=64)
@@ -89,7 +89,8 @@ def jobs():
         (Operation.RMS_NORM, Quantize.ROW, 3, 60), (Operation.MUL, Quantize.MX, 33, 30), (Operation.ADD, 0, 64, 12))]
     return [
         Job(CONFIG, all_kinds, queue=False),
-        Job(CONFIG, [*_scores(rng), *wild, *nothing, *equal], seed=7),
+        Job(CONFIG, [*wild, *nothing, *equal], seed=7),
+        Job(CONFIG, corners(), seed=9),
         Job(CONFIG, short, stall=0.4, seed=1),
         Job(CONFIG, all_kinds[::-1], stall=0.2, seed=2, latency=3),
         Job(CONFIG, refused, stall=0.3, seed=3),
@@ -97,10 +98,15 @@ def jobs():
         Job(CONFIG, short, seed=4, broken={("x", n): -1 for n in range(0, 80, 3)} | {("y", n): 1 for n in range(40)}),
         Job(CONFIG, equal[:2], seed=8, broken={("x", 1): -1}),      # not the last read of an instruction
         *(Job(CONFIG, calls, stall=0.9, seed=5, reset=600) for calls in full),      # while queues are full
-        Job(CONFIG, [*_constants(rng), *_small_sums(), *_blocks(rng), *_tops(rng), *_edges(rng)], seed=9),
         Job(CONFIG, short, stall=0.3, seed=10, reset=231),
         Job(CONFIG, long, seed=6),
     ]
+
+
+def corners():
+    """Calls on scores, constants, sums, scales and results of which each bit tells."""
+    rng = np.random.default_rng(2)
+    return [*_scores(rng), *_constants(rng), *_small_sums(), *_blocks(rng), *_tops(rng), *_edges(rng)]
 
 
 def _scores(rng):

@@ -83,7 +83,7 @@ def jobs():
     far = np.zeros((1, 16380), np.uint8)
     far[0, [0x1555, 0x2AAA]] = 0x38
     long = [Call(Instruction(Operation.TOP_K, "e4m3", k=2), far)]
-    long += [_call(rng, Operation.MUL, Quantize.NONE, 5000, 1, rows=1),
+    long += [_call(rng, Operation.MUL, Quantize.NONE, 8000, 1),
              _call(rng, Operation.ADD, Quantize.NONE, 3, 1, rows=650)]
     full = [[_call(rng, operation, rule, length, 3, rows=rows)] for operation, rule, length, rows in (
         (Operation.RMS_NORM, Quantize.ROW, 3, 60), (Operation.MUL, Quantize.MX, 33, 30), (Operation.ADD, 0, 64, 12))]
@@ -148,10 +148,13 @@ def _small_sums():
 def _blocks(rng):
     """Rows of so many blocks that their scales, which are of all sizes, fill words."""
     for blocks in (*range(3, 18), 32, 41):
-        x = np.repeat(2.0 ** rng.integers(-120, 120, (2, blocks)), MX_BLOCK, -1)[:, blocks:]
+        x = np.repeat(2.0 ** rng.integers(-120, 120, (2, blocks)), MX_BLOCK, -1)[:, 5:]
         rule = Quantize.MX if blocks % 4 < 2 else Quantize.MX_CEIL
         yield Call(Instruction(Operation.MUL, "fp32", result_format=QUANTIZED[rule][blocks % 3], quantize=rule),
                    encode(FP32, x * rng.standard_normal(x.shape)))
+    for name in QUANTIZED[Quantize.MX]:             # and back
+        x, scales = rng.integers(0, 1 << FORMATS[name].width, (2, 650)), rng.integers(0, 255, (2, 21))
+        yield Call(Instruction(Operation.MUL, name, "e8m0", "fp32"), x.astype(np.uint8), scales.astype(np.uint8))
 
 
 def _tops(rng):

@@ -217,6 +217,8 @@ REASONS = [
     ("vector_sum", r"^cnot0 by bit \d at `\$101\.A\[([89]|1[0-7])\]",
      "of exponents from 0 down only 0 counts as more, and with that a sum is 0 to an adder, too"),
     ("vector_sum", r"^const0 at .*\.D\[31\]` \(`so_far`\)", "the sign of a sum of squares or powers, which is +"),
+    ("vector_sum", r"^(const0|cnot1 by bit \d) at `\$93\.A",
+     "Inf and NaN that shrink: with them the maximum is the largest that there is, and grows no more"),
     ("vector_sum", r"^const1 at `\$87\.A\[[0-6]\]",
      "sums from 2**64 on, for Inf: those of powers do not get there, those of squares do not shrink"),
     ("chiplink_replay", r"^const1 at `\$208\.A\[1\]`",

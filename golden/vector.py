@@ -87,8 +87,8 @@ def code(value):
     return fp32.to_format(FP32, formats.encode(FP32, value))
 
 
-def check(instruction, length, row_max):
-    """Refuse what the hardware refuses: an instruction on rows of `length` elements, where a whole row has `row_max`.
+def check(instruction, shape, row_max):
+    """Refuse what the hardware refuses: an instruction on an x of `shape`, where a whole row has `row_max` elements.
 
     Raises
     ------
@@ -98,7 +98,9 @@ def check(instruction, length, row_max):
     operation, quantize, name = instruction.operation, instruction.quantize, instruction.operation.name.lower()
     scales = instruction.y_format == E8M0.name
     whole = operation in (Operation.RMS_NORM, Operation.SOFTMAX) or quantize == Quantize.ROW
+    rows, length = shape
     for wrong, what in (
+        (rows == 0, "x of no rows"),
         (operation in (Operation.SOFTMAX, Operation.TOP_K) and quantize,
          f"quantize = {quantize.name.lower()}: must be none with {name}"),
         (instruction.result_format not in QUANTIZED[quantize],

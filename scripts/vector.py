@@ -73,7 +73,7 @@ def run(arguments):
             raise ValueError(f"--y must be {', '.join(map(str, allowed[:-1]))} or {allowed[-1]}, not {y.shape}")
     instruction = Instruction(operation, arguments.x_format, arguments.y_format, arguments.output,
                               *_constants(arguments, operation, x, y), quantize, arguments.k)
-    check(instruction, x.shape[1], section.row_max)
+    check(instruction, x.shape, section.row_max)
     if arguments.halves:
         x, y = pairs(x), y if y is None else pairs(y)
     found = {"config": str(arguments.config), "operation": arguments.operation, "shape": list(shape),

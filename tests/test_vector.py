@@ -15,6 +15,7 @@ from golden.vector import LOG2E, Instruction, check, execute
 from hw.vector.engine import Engine
 from hw.vector.ports import Error
 from sim.formal.cones import cones
+from sim.mutation.vector import corners
 from sim.vector import Call, Job, run_all
 from sim.vector import run as run_rtl
 
@@ -95,6 +96,14 @@ def test_softmax_of_what_is_masked():
     assert not found[0].any()
     np.testing.assert_array_equal(values(found[1]), [0, 0.25, 0.25, 0, 0.25, 0.25])
     assert (found[2] == nan).all()
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_one_nan_is_enough_for_a_row(turn):
+    """Wherever it is, though all scores that follow be larger, or smaller."""
+    x = np.repeat(encode(FP32, np.arange(40.0)[::turn] * 9)[None], 40, 0)
+    x[range(40), range(40)] = fp32.NAN
+    assert (run(Operation.SOFTMAX, x).codes == fp32.NAN).all()
 
 
 def test_softmax_of_large_scores():
@@ -326,6 +335,11 @@ def test_all_scales_of_blocks():
     run_rtl(Job(CONFIG, calls))
 
 
+def test_corner_values():
+    """Scores, constants, sums, scales and results of which each bit tells, NaN and Inf in every place."""
+    run_rtl(Job(CONFIG, corners()))
+
+
 def test_one_operation_after_another():
     """Short rows of all kinds, mixed, so that many instructions are under way."""
     rng = np.random.default_rng(3)
@@ -355,18 +369,19 @@ def test_reset_in_mid_traffic():
     run_all([Job(CONFIG, calls, stall=0.3, seed=6, reset=cycles) for cycles in (100, 231, 1777)])
 
 
-@pytest.mark.parametrize("fields, length, named", [
-    ({"operation": Operation.SOFTMAX, "quantize": Quantize.ROW, "result_format": "e4m3"}, 8, "quantize = row"),
-    ({"operation": Operation.MUL, "quantize": Quantize.MX, "result_format": "int8"}, 8, "output = int8"),
-    ({"operation": Operation.TOP_K, "k": 9}, 64, "k = 9"), ({"operation": Operation.TOP_K, "k": 8}, 7, "1 to 7"),
-    ({"operation": Operation.ROPE}, 7, "even"), ({"operation": Operation.RMS_NORM}, 257, "1 to 256"),
-    ({"operation": Operation.ADD}, 0, "no elements"),
-    ({"operation": Operation.ADD, "y_format": E8M0.name}, 8, "y of e8m0"),
+@pytest.mark.parametrize("fields, shape, named", [
+    ({"operation": Operation.SOFTMAX, "quantize": Quantize.ROW, "result_format": "e4m3"}, (1, 8), "quantize = row"),
+    ({"operation": Operation.MUL, "quantize": Quantize.MX, "result_format": "int8"}, (1, 8), "output = int8"),
+    ({"operation": Operation.TOP_K, "k": 9}, (1, 64), "k = 9"),
+    ({"operation": Operation.TOP_K, "k": 8}, (1, 7), "1 to 7"), ({"operation": Operation.ROPE}, (1, 7), "even"),
+    ({"operation": Operation.RMS_NORM}, (1, 257), "1 to 256"),
+    ({"operation": Operation.ADD}, (1, 0), "no elements"), ({"operation": Operation.ADD}, (0, 8), "no rows"),
+    ({"operation": Operation.ADD, "y_format": E8M0.name}, (1, 8), "y of e8m0"),
 ])
-def test_what_is_refused_is_named(fields, length, named):
+def test_what_is_refused_is_named(fields, shape, named):
     """The reference refuses what the hardware refuses."""
     with pytest.raises(ValueError, match=named):
-        check(Instruction(**fields), length, row_max=256)
+        check(Instruction(**fields), shape, row_max=256)
 
 
 def test_refused_instructions_disturb_nobody():

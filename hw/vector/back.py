@@ -43,13 +43,14 @@ def word(lanes):
 
 
 class Finish(Block):
-    """`o = i * factor` in a format. Latency 4 cycles. Each lane has a register for the factor, which comes from afar.
+    """`o = i * factor` in a format. Latency 4 cycles. Each lane has registers for factor and format, which come from
+    afar.
 
     Members
     -------
     i, factor : In(32)
     format : In(3)
-        3 cycles after `i`.
+        2 cycles after `i`.
     o : Out(32), nan : Out(1)
     """
 
@@ -64,7 +65,8 @@ class Finish(Block):
         m.submodules.convert = convert = FromFp32(tuple(FORMATS[name] for name in FORMAT_CODES))
         m.d.comb += [
             scale.a.eq(register(m, self.i, "kept")), scale.b.eq(register(m, self.factor, "times")),
-            convert.i.eq(scale.o), convert.format.eq(self.format), self.o.eq(convert.o), self.nan.eq(convert.nan),
+            convert.i.eq(scale.o), convert.format.eq(register(m, self.format, "format_held")),
+            self.o.eq(convert.o), self.nan.eq(convert.nan),
         ]
         return m
 
@@ -126,8 +128,8 @@ class Back(Block):
             stage.code.eq(Cat(scaling.code, scaling.factor)),
         ]
         m.d.comb += factor.eq(Mux(beat.tail.scaled, scaled, ONE))
-        stage = delayed(m, stage, Multiply.latency, "multiplied")
-        format, stage = stage.tail.format, delayed(m, stage, FromFp32.latency, "converted")
+        stage = delayed(m, stage, Multiply.latency - 1, "multiplied")
+        format, stage = stage.tail.format, delayed(m, stage, 1 + FromFp32.latency, "converted")
         codes, nans = [], []
         for n in range(self.lanes):
             m.submodules[f"finish{n}"] = finish = Finish()

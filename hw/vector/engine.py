@@ -6,7 +6,6 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from golden.isa import Operation
-from golden.tables import LIFT
 from hw.arith.pipeline import register
 from hw.fetch import Fetch, request, response
 from hw.stream import DeepQueue, Queue
@@ -150,13 +149,13 @@ class Engine(Part):
                 lane.steps.power.eq(_is(before_power, Operation.SOFTMAX)),
                 lane.steps.sum.eq(_is(before_sum, Operation.ADD, Operation.ROPE)),
                 lane.steps.sigmoid.eq(_is(before_sum, Operation.SILU)),
-                lane.offset.eq(Mux(_is(beats[at["offset"]], Operation.SILU), -LIFT, most.minus)),
+                lane.offset.eq(most.minus),
                 most.i[n].eq(lane.whole), total.i[n].eq(lane.addend), largest.i[n].eq(lane.kept),
             ]
         beat = beats[at["whole"]]
         m.d.comb += [
             most.present.eq(_present(m, beats, "whole", lanes)), most.last.eq(beat.tail.row),
-            most.valid.eq(beat.valid & _is(beat, Operation.SOFTMAX)),
+            most.valid.eq(beat.valid & _is(beat, Operation.SOFTMAX)), most.lift.eq(_is(beat, Operation.SILU)),
         ]
         return beats, register(m, Mux(_is(beats[at["offset"]], Operation.SOFTMAX), most.o, 0), "most")
 

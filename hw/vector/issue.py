@@ -10,6 +10,7 @@ from golden.families import FORMAT_CODES
 from golden.formats import E4M3, E8M0, FORMATS, FP32, MX_BLOCK
 from golden.isa import K_MAX, LENGTH, ROWS, Operation, Quantize, Second
 from hw.emit import Block
+from hw.stream import Buffer
 from hw.vector.back import tail
 from hw.vector.ports import Part
 from hw.vector.walker import work
@@ -25,7 +26,7 @@ def beat(lanes):
 class Unpack(Block):
     """The beats in a stream of words; every row begins with a new word. Latency 1 cycle.
 
-    `i.ready` depends on what comes out alone, never on what goes in.
+    It holds two words, so that `i.ready` waits for no choice of a beat: it depends on registers alone.
 
     Parameters
     ----------
@@ -53,11 +54,10 @@ class Unpack(Block):
 
     def elaborate(self, platform):
         m = Module()
-        index, last, word, leaves = Signal(3), Signal(3), Signal.like(self.i.payload), Signal()
+        m.submodules.words = words = Buffer(self.i.payload.shape())
+        connect(m, flipped(self.i), words.i)
+        index, last, word = Signal(3), Signal(3), words.o.payload
         place, step = Signal(range(self.lanes)), Signal()       # of the byte that all take; on to other lanes' elements
-        m.d.comb += self.i.ready.eq(~self.valid | leaves)
-        with m.If(self.i.ready):
-            m.d.sync += self.valid.eq(self.i.valid), word.eq(self.i.payload)
         with m.Switch(self.format):
             for name, number in FORMAT_CODES.items():
                 width = FORMATS[name].width
@@ -77,7 +77,8 @@ class Unpack(Block):
             ]
         m.d.comb += [
             step.eq(self.next & (~self.same | place.all())),
-            leaves.eq(self.take & (self.ends | step & (index == last))), self.bad.eq(word.bad & leaves),
+            words.o.ready.eq(self.take & (self.ends | step & (index == last))),
+            self.valid.eq(words.o.valid), self.bad.eq(word.bad & words.o.ready),
         ]
         return m
 

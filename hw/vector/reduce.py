@@ -8,7 +8,7 @@ from amaranth.utils import ceil_log2
 
 from golden.formats import FP32
 from golden.isa import LENGTH, PARTIALS
-from golden.tables import LOWEST, WHOLE
+from golden.tables import LIFT, LOWEST, WHOLE
 from hw.arith.fp32 import Add
 from hw.arith.pipeline import register
 from hw.emit import Block
@@ -32,8 +32,11 @@ class Most(Block):
         Only those that are present count.
     valid : In(1), last : In(1)
         There is a beat, and it is its row's last.
+    lift : In(1)
+        There is one that has no maximum.
     o : Out(INTEGER), minus : Out(signed(WHOLE + 1))
-        The maximum of this beat and those before it, and what is left of it below zero.
+        The maximum of this beat and those before it, and what is left of it below zero; or, with `lift`, -LIFT. In a
+        register, as all lanes wait for it.
     """
 
     latency = 2
@@ -42,7 +45,7 @@ class Most(Block):
         self.lanes = lanes
         super().__init__({
             "i": In(data.ArrayLayout(INTEGER, lanes)), "present": In(lanes), "valid": In(1), "last": In(1),
-            "o": Out(INTEGER), "minus": Out(signed(WHOLE + 1)),
+            "lift": In(1), "o": Out(INTEGER), "minus": Out(signed(WHOLE + 1)),
         })
 
     def elaborate(self, platform):
@@ -60,13 +63,15 @@ class Most(Block):
             values = [larger(*values[n:n + 2], f"level{level}_{n}") for n in range(0, len(values), 2)]
         if levels == 1:
             values = [register(m, values[0], "half")]
-        valid, last = Signal(), Signal()
-        m.d.sync += valid.eq(self.valid), last.eq(self.last)
+        valid, last, lift = Signal(), Signal(), Signal()
+        m.d.sync += valid.eq(self.valid), last.eq(self.last), lift.eq(self.lift)
 
         fresh = Signal(init=1)
         most = larger(values[0], Mux(fresh, LOWEST, self.o), "most")
         with m.If(valid):
             m.d.sync += self.o.eq(most), self.minus.eq(-most), fresh.eq(last)
+        with m.If(lift):
+            m.d.sync += self.minus.eq(-LIFT)
         return m
 
 

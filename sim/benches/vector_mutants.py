@@ -37,12 +37,18 @@ async def mutants(dut):
 
 
 async def play(dut, job, results, due=None):
-    """Run a job from a reset on; return how its calls ended, whose error sticks, and after how many cycles all were
-    done. Gives up where that is not as `due`.
+    """Run a job from a reset on; return how its calls ended, whose error sticks, in how many cycles there was none,
+    and after how many all were done. Gives up where that is not as `due`.
     """
+    if job.reset:
+        board = Board(dut, job, results)
+        await reset(dut, running=True)
+        for _ in range(job.reset):
+            await RisingEdge(dut.clk)
+            board.step()
     board = Board(dut, job, results)
     await reset(dut, running=True)
-    held = {}                                       # what waits on each output
+    held, good = {}, 0                              # what waits on each output; cycles without an error
     while not board.finished:
         await RisingEdge(dut.clk)
         for name in OUTPUTS:
@@ -50,16 +56,16 @@ async def play(dut, job, results, due=None):
             now = int(port.payload.value) if int(port.valid.value) else None
             assert held.get(name) in (None, now), f"{name} changed while it waited"
             held[name] = None if port.taking else now
-        before = board.completed
+        before, good = board.completed, good + (not int(dut.error.value))
         board.step()
         assert board.quiet < QUIET, f"nothing moved for {QUIET} cycles"
         if due:
-            ends, _, cycles = due
+            ends, *_, cycles = due
             assert board.cycle <= cycles, f"not done after {cycles} cycles"
             assert board.completed == before or ended(job, board.runs[before]) == ends[before], (
                 f"error or cycles of call {before} differ")
     board.check()
-    return [ended(job, run) for run in board.runs], int(dut.error_tag.value), board.cycle
+    return [ended(job, run) for run in board.runs], int(dut.error_tag.value), good, board.cycle
 
 
 def ended(job, run):

@@ -73,6 +73,23 @@ class WalkerRules(Contract):
             for format, (fill, asked) in held.items():
                 enough = (payload.beats * fill >= length) & (payload.beats * fill < length + fill)
                 self.promise(f"{name} asks for whole words of {format}", ~port.valid | ~asked | enough)
+
+        # All else that they are told.
+        def passes_on(port, *fields):
+            return Cat(port.payload[name] == given[name] for name in fields).all()
+
+        work, lanes = block.work.payload, block.config.lanes
+        self.promise("work has all of a row in its beats, as often as it should", ~block.work.valid | (
+            work.beats * lanes == given.length + lanes - 1 - work.rest) & (work.rest < lanes) & (
+            work.passes == Mux(again, given.k, 1)))
+        self.promise("work is of its instruction", ~block.work.valid | passes_on(
+            block.work, "operation", "second", "quantize", "x_format", "y_format", "result_format", "alpha", "beta",
+            "rows"))
+        self.promise("constants are of its instruction", ~block.constants.valid | passes_on(
+            block.constants, "alpha", "beta", "rows") & (
+            block.constants.payload.softmax == is_[Operation.SOFTMAX]))
+        self.promise("places are of its instruction", ~block.places.valid | passes_on(
+            block.places, "tag", "result", "result_pitch", "scalars", "scalars_pitch"))
         whole = is_[Operation.RMS_NORM] | is_[Operation.SOFTMAX] | (given.quantize == Quantize.ROW)
         self.promise("no row is too long, empty or none", ~(i.valid & sound) | (given.rows != 0) & (
             given.length != 0) & (~whole | (given.length <= block.config.row_max)))

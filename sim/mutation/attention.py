@@ -12,11 +12,13 @@ from golden.formats import BF16, E8M0, FP32, decode, encode
 from golden.scores import FRACTION, Widths
 from hw.attention.align import Align
 from hw.attention.attention import Attention
+from hw.attention.columns import Columns
 from hw.attention.dot import DotPair
 from hw.attention.elements import Elements
 from hw.attention.intake import Intake
 from hw.attention.mean import Mean
 from hw.attention.scores import Scores
+from hw.attention.tally import Tally
 from hw.attention.weight import Weight
 from hw.attention.weights import Weights
 from sim.attention import Job
@@ -34,8 +36,13 @@ MUTANTS, GROUP = 100, 2
 CONFIGS = {
     "attention": KvCache(format="fp8", beat=8, head_dim=16, lanes=4, block_tokens=4, table=8),
     "attention_bf16": KvCache(format="bf16", beat=8, head_dim=8, lanes=4, block_tokens=4, table=8),
+    "attention_wide": KvCache(format="fp8", beat=8, head_dim=16, lanes=4, block_tokens=2, table=16),
 }
-SHARED = ("intake", "weights")      # that BF16 leaves as they are
+"""FP8, BF16, and groups larger than a block, which have four slots."""
+NUMBERS = ("weight", "scores", "align", "mean", "elements", "dot_pair")
+PARTS = {"attention": ("intake", "weights", *NUMBERS), "attention_bf16": NUMBERS,
+         "attention_wide": ("intake", "columns", "tally", "")}
+"""What is mutated of each, where it differs from those before; the wiring has no name."""
 
 
 def run(folder, progress, label=""):
@@ -47,13 +54,13 @@ def run(folder, progress, label=""):
 def inside(name="attention"):
     """Attention, and what of it is mutated."""
     kv = CONFIGS[name]
-    blocks = {"intake": Intake(kv, GROUP), "weights": Weights(kv, GROUP), "weight": Weight(kv),
-              "scores": Scores(kv, GROUP), "align": Align(), "mean": Mean(kv), "elements": Elements(kv),
-              "dot_pair": DotPair(kv)}
-    return Attention(kv, GROUP), [
-        Target(f"{name}_{part}", Task(block, IntakeRules, depth=14, watched=WATCHED) if part == "intake"
-               else Task(block, Unwatched), MUTANTS, compared=part in ("intake", "align"))
-        for part, block in blocks.items() if name == "attention" or part not in SHARED]
+    blocks = {"": Attention(kv, GROUP), "intake": Intake(kv, GROUP), "weights": Weights(kv, GROUP),
+              "weight": Weight(kv), "scores": Scores(kv, GROUP), "align": Align(), "mean": Mean(kv),
+              "elements": Elements(kv), "dot_pair": DotPair(kv), "columns": Columns(kv), "tally": Tally(kv)}
+    return blocks[""], [
+        Target(f"{name}_{part}".rstrip("_"), Task(blocks[part], IntakeRules, depth=14, watched=WATCHED)
+               if part == "intake" else Task(blocks[part], Unwatched), MUTANTS, compared=part in ("intake", "align"))
+        for part in PARTS[name]]
 
 
 @cache
@@ -80,6 +87,8 @@ def jobs(kv):
         *(Job(kv, GROUP, heads(14, most=most, least=0), stall=stall, seed=3) for most, stall in ((3, 0.2), (1, 0.1))),
         *(_wrong(rng, kv, **options) for options in ({"queue": False}, {}, {"stall": 0.5})),
         *(Job(kv, GROUP, heads(24, most=12), seed=n) for n in range(3)),
+        Job(kv, GROUP, [*_blind(rng, kv, groups // 2)]),
+        *(Job(kv, GROUP, heads(40, most=most, least=0), ragged=True, seed=n) for n, most in enumerate((3, 6, 12))),
     ]
 
 
@@ -203,9 +212,34 @@ def _limits(rng, kv, full):
             k = rng.normal(size=(groups := 2 * Widths(kv).tokens + 1, length))
             k[:, 0] = 1
             yield head(q, k, rng.normal(size=(groups, length)))
+    # Single bits of all places, of which scores are too large
+    steps = np.minimum(np.arange(length), 8)
+    for top in range(11, 24):
+        for sign in 1, -1:
+            yield head(np.tile(sign * 2.0 ** (top - steps), (GROUP, 1)), np.diag(2.0**steps))
+    # Scores of which all places matter, as the query's largest element meets zeros: of a large element, smaller ones,
+    # and a beat that is smaller still
+    for by in range(10, 28) if fmt is BF16 else ():
+        q, k = rng.uniform(2**9, 2**10, (GROUP, length)), rng.uniform(1, 2, (full, length)) * 2.0**-by
+        beat = np.arange(length) // Widths(kv).elements
+        k[:, beat == by % 2] *= 2.0 ** (by - 10)
+        first = beat.searchsorted(by % 2)
+        k[:, first:first + 2] = rng.uniform(1, 2), 0
+        q[:, first + 1] *= 16
+        yield head(q, k)
     for bit in range(6, 11):
         yield head(np.ones((GROUP, length)), np.zeros((2, length)), sink=np.array([1, -1]) * (
             (1 << bit) + rng.integers(20, size=GROUP) << FRACTION))
+
+
+def _blind(rng, kv, size):
+    """Pairs of heads: a large one, and one of small numbers of whose first group of tokens a query sees nothing."""
+    for high, low in (120, 100), (140, 90), (160, 120), (200, 20):
+        for n, top in enumerate((high, low)):
+            given = draw(rng, kv, GROUP, 2 * size, masked=False)
+            v, v_scales = _elements(rng, kv, 2 * size, top)
+            first = np.arange(GROUP) * size * n
+            yield replace(given, v=v, v_scales=v_scales, mask=Mask(first, np.full(GROUP, 2 * size)))
 
 
 def _wrong(rng, kv, **options):
@@ -221,7 +255,7 @@ def _wrong(rng, kv, **options):
     for n, each in enumerate(wrong):
         for what, value in each.items():
             if what == "flagged":
-                fields[what].add((2 * n + 1, value))
+                fields[what].add((3 * n + 1, value))
             else:
-                fields[what][2 * n + 1] = value
-    return Job(kv, GROUP, [draw(rng, kv, GROUP, 5) for _ in range(2 * len(wrong) + 1)], **options, **fields)
+                fields[what][3 * n + 1] = value
+    return Job(kv, GROUP, [draw(rng, kv, GROUP, 5) for _ in range(3 * len(wrong))], **options, **fields)

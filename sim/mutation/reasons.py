@@ -161,7 +161,6 @@ REASONS = [
     ("router_cast_lane", r"`\$109\.",
      "of a packet of one flit, that the last slot is free: so it must be for any packet that begins"),
     ("router_output", r"^const1 at `\$490\.A\[0\]`", "the channel of what comes of reductions: it is 1 anyway"),
-    ("router", r"^cnot1 by bit 0 at `n0\.faults\[3\]`", "told together with an overflow, which comes first"),
     ("reduce", r"^const1 at `\$1013\.Y", "after the last flit of what is refused comes a head, and that starts anew"),
     ("reduce", r"generator\$1017\.A\[", "a group of number 3: there are three"),
     ("reduce", r"^const0 at `\$916\.A",

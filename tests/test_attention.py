@@ -272,6 +272,15 @@ def test_heads_of_no_tokens_know_nothing_of_others():
     run(Job(config, group, [replace(given[0], v=given[0].v | 0x7F), *given[1:]]))
 
 
+def test_a_query_that_sees_nothing_at_first():
+    """Its sums begin with what it sees, however large those of the head before were."""
+    (config, group), rng = UNITS["single"], np.random.default_rng(9)
+    given = [draw(rng, config, group, 32, masked=False) for _ in range(2)]
+    mask = Mask(np.full(group, 16), np.full(group, 32))
+    run(Job(config, group, [replace(each, v_scales=np.full(32, scale, np.uint8), mask=mask)
+                            for each, scale in zip(given, (200, 50), strict=True)]))
+
+
 @pytest.mark.parametrize("config, group", [UNITS["fp8"], (cache("fp8", 16, 16, table=64), 2)],
                          ids=["group of a block", "group of two blocks"])
 def test_no_beat_waits(config, group):

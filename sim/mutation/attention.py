@@ -16,7 +16,9 @@ from hw.attention.columns import Columns
 from hw.attention.dot import DotPair
 from hw.attention.elements import Elements
 from hw.attention.intake import Intake
+from hw.attention.inverse import Inverse
 from hw.attention.mean import Mean
+from hw.attention.queries import Queries
 from hw.attention.scores import Scores
 from hw.attention.tally import Tally
 from hw.attention.weight import Weight
@@ -40,8 +42,8 @@ CONFIGS = {
 }
 """FP8, BF16, and groups larger than a block, which have four slots."""
 NUMBERS = ("weight", "scores", "align", "mean", "elements", "dot_pair")
-PARTS = {"attention": ("intake", "weights", *NUMBERS), "attention_bf16": NUMBERS,
-         "attention_wide": ("intake", "columns", "tally", "")}
+PARTS = {"attention": ("intake", "weights", *NUMBERS, "queries", "inverse"),
+         "attention_bf16": (*NUMBERS, "queries", "tally"), "attention_wide": ("intake", "columns", "tally", "")}
 """What is mutated of each, where it differs from those before; the wiring has no name."""
 
 
@@ -56,7 +58,8 @@ def inside(name="attention"):
     kv = CONFIGS[name]
     blocks = {"": Attention(kv, GROUP), "intake": Intake(kv, GROUP), "weights": Weights(kv, GROUP),
               "weight": Weight(kv), "scores": Scores(kv, GROUP), "align": Align(), "mean": Mean(kv),
-              "elements": Elements(kv), "dot_pair": DotPair(kv), "columns": Columns(kv), "tally": Tally(kv)}
+              "elements": Elements(kv), "dot_pair": DotPair(kv), "queries": Queries(kv, GROUP),
+              "inverse": Inverse(kv, GROUP), "columns": Columns(kv), "tally": Tally(kv)}
     return blocks[""], [
         Target(f"{name}_{part}".rstrip("_"), Task(blocks[part], IntakeRules, depth=14, watched=WATCHED)
                if part == "intake" else Task(blocks[part], Unwatched), MUTANTS, compared=part in ("intake", "align"))
@@ -87,8 +90,9 @@ def jobs(kv):
         *(Job(kv, GROUP, heads(14, most=most, least=0), stall=stall, seed=3) for most, stall in ((3, 0.2), (1, 0.1))),
         *(_wrong(rng, kv, **options) for options in ({"queue": False}, {}, {"stall": 0.5})),
         *(Job(kv, GROUP, heads(24, most=12), seed=n) for n in range(3)),
-        Job(kv, GROUP, [*_blind(rng, kv, groups // 2)]),
+        Job(kv, GROUP, [*_blind(rng, kv, groups // 2)]), Job(kv, GROUP, [*_places(rng, kv)]),
         *(Job(kv, GROUP, heads(40, most=most, least=0), ragged=True, seed=n) for n, most in enumerate((3, 6, 12))),
+        Job(kv, GROUP, [_sums(rng, kv, full) for _ in range(6)]),
     ]
 
 
@@ -140,6 +144,19 @@ def _nan(rng, kv, place):
             else:
                 rows[token] = E8M0.nan
             yield replace(given, mask=mask, **{part: rows})
+
+
+def _places(rng, kv):
+    """Heads of a group each: in every slot, values that are no number at all places, which one query sees; the other
+    sees what comes before, or after."""
+    widths, size = Widths(kv), Widths(kv).tokens
+    for before, beat, token, _ in np.ndindex(2, kv.row_beats, size, widths.slots):
+        given = draw(rng, kv, GROUP, size, masked=False)
+        rows = given.v.copy()
+        rows[token, rng.choice(np.flatnonzero(np.arange(kv.head_dim) // widths.elements == beat))] = widths.fmt.nan
+        own = np.arange(GROUP) == rng.integers(GROUP)
+        yield replace(given, v=rows, mask=Mask(np.where(own, token, 0 if before else token + 1),
+                                               np.where(own, token + 1, token if before else size)))
 
 
 def _nearly(rng, kv):
@@ -240,6 +257,15 @@ def _blind(rng, kv, size):
             v, v_scales = _elements(rng, kv, 2 * size, top)
             first = np.arange(GROUP) * size * n
             yield replace(given, v=v, v_scales=v_scales, mask=Mask(first, np.full(GROUP, 2 * size)))
+
+
+def _sums(rng, kv, tokens):
+    """A head whose sums of powers have many places: most scores are near the largest, some far below."""
+    fmt, given = Widths(kv).fmt, draw(rng, kv, GROUP, tokens, masked=False)
+    scores = np.where(rng.random(tokens) < 0.8, rng.uniform(0.5, 1, tokens), -rng.uniform(7, 13, tokens))
+    k, queries = np.outer(scores, np.arange(kv.head_dim) == 0), rng.uniform(0.8, 0.99, given.queries.shape)
+    scales = np.full(tokens, E8M0.bias * (fmt is not BF16), np.uint8)
+    return replace(given, queries=encode(FP32, queries), k=encode(fmt, k), k_scales=scales)
 
 
 def _wrong(rng, kv, **options):

@@ -92,7 +92,7 @@ def jobs(kv):
         *(Job(kv, GROUP, heads(24, most=12), seed=n) for n in range(3)),
         Job(kv, GROUP, [*_blind(rng, kv, groups // 2)]), Job(kv, GROUP, [*_places(rng, kv)]),
         *(Job(kv, GROUP, heads(40, most=most, least=0), ragged=True, seed=n) for n, most in enumerate((3, 6, 12))),
-        Job(kv, GROUP, [_sums(rng, kv, full) for _ in range(6)]),
+        Job(kv, GROUP, [_sums(rng, kv, full) for _ in range(6)]), Job(kv, GROUP, [*_operands(rng, kv)]),
     ]
 
 
@@ -266,6 +266,20 @@ def _sums(rng, kv, tokens):
     k, queries = np.outer(scores, np.arange(kv.head_dim) == 0), rng.uniform(0.8, 0.99, given.queries.shape)
     scales = np.full(tokens, E8M0.bias * (fmt is not BF16), np.uint8)
     return replace(given, queries=encode(FP32, queries), k=encode(fmt, k), k_scales=scales)
+
+
+def _operands(rng, kv):
+    """Heads of queries whose elements lack a bit of being rounded beyond all that there are; and of such as are so much
+    smaller than the largest that a single bit says so."""
+    tokens, place = 2 * Widths(kv).tokens, np.add.outer(np.arange(GROUP), np.arange(kv.head_dim))
+    near = [np.full_like(place, 127) << 23 | 0x7FFFFF ^ 1 << 10 + (place + n) % 13 for n in range(13)]
+    small = [np.where((place + n) % kv.head_dim, 220 - (16 << (place + n) % 4) - rng.integers(4, size=place.shape), 220)
+             << 23 for n in range(kv.head_dim)]
+    for queries, top in *((each, 127) for each in near), *((each, 34) for each in small):
+        k, k_scales = _elements(rng, kv, tokens, top)
+        signs = rng.integers(2, size=place.shape) << 31
+        yield replace(draw(rng, kv, GROUP, tokens, masked=False), queries=(queries | signs).astype(np.uint32), k=k,
+                      k_scales=k_scales)
 
 
 def _wrong(rng, kv, **options):

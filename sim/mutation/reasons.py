@@ -205,6 +205,8 @@ REASONS = [
     ("attention_bf16_align", r"at `\$31\.B\[[0-5]\]",
      "a shift by 31 or more, for one by 63: nothing is left of a sum by either"),
     ("attention_bf16_align", r"^const0 at .*\.SRST", "the reset of what each group sets before anybody looks at it"),
+    ("attention_bf16_queries", r"^const0 at .*\.SRST",
+     "the reset of an exponent, which a head's queries set before anybody looks at it"),
     ("attention_bf16_elements", r"by bit 1 at `\$105\.B\[2\]",
      "a shift by 27 for one by 31: nothing is left of a product of 27 bits by either"),
 ]

@@ -229,6 +229,15 @@ def test_short_heads(name):
 
 
 @pytest.mark.parametrize("name", UNITS)
+def test_nobody_takes_what_comes_out(name):
+    """Neither results nor completions, for so long that all stands still."""
+    config, group = UNITS[name]
+    rng = np.random.default_rng(10)
+    run(Job(config, group, [draw(rng, config, group, tokens) for tokens in (40, 17, 1, 0, 2, 0, 0, 1, 3, 0, 0, 20)],
+            held=1000))
+
+
+@pytest.mark.parametrize("name", UNITS)
 def test_reset_in_the_midst(name):
     config, group = UNITS[name]
     run(Job(config, group, list(heads(config, group, 5))[:12], interrupted=(3, 50, 217)))

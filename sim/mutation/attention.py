@@ -35,6 +35,7 @@ __all__ = ["CONFIGS", "GROUP", "inside", "jobs", "run"]
 
 BENCH = "sim.benches.attention_mutants"
 MUTANTS, GROUP = 100, 2
+HELD = 300          # cycles in which stalled jobs take no results, and then no completions: queues fill
 CONFIGS = {
     "attention": KvCache(format="fp8", beat=8, head_dim=16, lanes=4, block_tokens=4, table=8),
     "attention_bf16": KvCache(format="bf16", beat=8, head_dim=8, lanes=4, block_tokens=4, table=8),
@@ -79,16 +80,18 @@ def jobs(kv):
 
     return [
         Job(kv, GROUP, heads(8, ("plain", "spread", "codes"))), Job(kv, GROUP, heads(14)),
-        Job(kv, GROUP, heads(10, least=0, most=3)), Job(kv, GROUP, heads(6, most=33), stall=0.4, ragged=True),
+        Job(kv, GROUP, heads(10, least=0, most=3)),
+        Job(kv, GROUP, heads(6, most=33), stall=0.4, held=HELD, ragged=True),
         *(Job(kv, GROUP, [_far(rng, kv, 1 + (start + n) % (groups + 1)) for n in range(12)]) for start in (0, 5, 3)),
         Job(kv, GROUP, [each for nan in range(kv.head_dim) for each in _nan(rng, kv, nan)] + [*_nearly(rng, kv)]),
         Job(kv, GROUP, [_seen(rng, kv, full) for _ in range(6)]), Job(kv, GROUP, [*_limits(rng, kv, full)]),
         *(Job(kv, GROUP, heads(10, (kind,), most=20), seed=n) for n, kind in enumerate(KINDS)),
         *(Job(kv, GROUP, [draw(rng, kv, GROUP, full, kind, masked=masked) for kind in kinds])
           for masked, kinds in ((False, KINDS[:3]), (True, KINDS[3:]))),
-        Job(kv, GROUP, heads(8), stall=0.7, seed=2), Job(kv, GROUP, heads(6), queue=False, seed=4),
-        *(Job(kv, GROUP, heads(14, most=most, least=0), stall=stall, seed=3) for most, stall in ((3, 0.2), (1, 0.1))),
-        *(_wrong(rng, kv, **options) for options in ({"queue": False}, {}, {"stall": 0.5})),
+        Job(kv, GROUP, heads(8), stall=0.7, held=HELD, seed=2), Job(kv, GROUP, heads(6), queue=False, seed=4),
+        *(Job(kv, GROUP, heads(14, most=most, least=0), stall=stall, held=HELD, seed=3)
+          for most, stall in ((3, 0.2), (1, 0.1))),
+        *(_wrong(rng, kv, **options) for options in ({"queue": False}, {}, {"stall": 0.5, "held": HELD})),
         *(Job(kv, GROUP, heads(24, most=12), seed=n) for n in range(3)),
         Job(kv, GROUP, [*_blind(rng, kv, groups // 2)]), Job(kv, GROUP, [*_places(rng, kv)]),
         *(Job(kv, GROUP, heads(40, most=most, least=0), ragged=True, seed=n) for n, most in enumerate((3, 6, 12))),

@@ -40,6 +40,8 @@ class Job:
         Give a command, its queries and its beats as soon as they are taken, not when all heads before are done.
     late : int
         Cycles before the first beat, in which commands and queries come.
+    held : int
+        Cycles in which no results are taken; in as many after these, no completions are.
     ragged : bool
         Blocks are read in part, as windows and sinks have it.
     commands : dict of int to dict
@@ -59,6 +61,7 @@ class Job:
     seed: int = 0
     queue: bool = True
     late: int = 0
+    held: int = 0
     ragged: bool = False
     commands: dict = field(default_factory=dict)
     broken: dict = field(default_factory=dict)
@@ -192,7 +195,7 @@ class Board:
 
     def step(self):
         """One cycle."""
-        port, stall, random = self.port, self.job.stall, self.rng.random
+        port, stall, held, random = self.port, self.job.stall, self.job.held, self.rng.random
         moved = {name: each.sample(self.seen) for name, each in port.items()}
         for name, given in self.given.items():
             if moved[name]:
@@ -204,10 +207,10 @@ class Board:
             port[name].drive(given[0][1] if due else None, stall, random)
         if moved["results"]:
             self._result(unpack(self.layout["results"], port["results"].value))
-        port["results"].take(stall, random)
+        port["results"].take(1 if self.cycle < held else stall, random)
         if moved["completions"]:
             self._complete(unpack(self.layout["completions"], port["completions"].value))
-        port["completions"].take(stall, random)
+        port["completions"].take(1 if held <= self.cycle < 2 * held else stall, random)
         self.quiet = 0 if any(moved.values()) else self.quiet + 1
         self.cycle += 1
 

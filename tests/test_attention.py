@@ -229,6 +229,15 @@ def test_short_heads(name):
 
 
 @pytest.mark.parametrize("name", UNITS)
+def test_nobody_takes_what_comes_out(name):
+    """Neither results nor completions, for so long that all stands still."""
+    config, group = UNITS[name]
+    rng = np.random.default_rng(10)
+    run(Job(config, group, [draw(rng, config, group, tokens) for tokens in (40, 17, 1, 0, 2, 0, 0, 1, 3, 0, 0, 20)],
+            held=1000))
+
+
+@pytest.mark.parametrize("name", UNITS)
 def test_reset_in_the_midst(name):
     config, group = UNITS[name]
     run(Job(config, group, list(heads(config, group, 5))[:12], interrupted=(3, 50, 217)))
@@ -270,6 +279,15 @@ def test_heads_of_no_tokens_know_nothing_of_others():
     (config, group), rng = UNITS["single"], np.random.default_rng(8)
     given = [draw(rng, config, group, tokens, masked=False) for tokens in (32, 0, 0, 9)]
     run(Job(config, group, [replace(given[0], v=given[0].v | 0x7F), *given[1:]]))
+
+
+def test_a_query_that_sees_nothing_at_first():
+    """Its sums begin with what it sees, however large those of the head before were."""
+    (config, group), rng = UNITS["single"], np.random.default_rng(9)
+    given = [draw(rng, config, group, 32, masked=False) for _ in range(2)]
+    mask = Mask(np.full(group, 16), np.full(group, 32))
+    run(Job(config, group, [replace(each, v_scales=np.full(32, scale, np.uint8), mask=mask)
+                            for each, scale in zip(given, (200, 50), strict=True)]))
 
 
 @pytest.mark.parametrize("config, group", [UNITS["fp8"], (cache("fp8", 16, 16, table=64), 2)],

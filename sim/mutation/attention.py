@@ -12,11 +12,15 @@ from golden.formats import BF16, E8M0, FP32, decode, encode
 from golden.scores import FRACTION, Widths
 from hw.attention.align import Align
 from hw.attention.attention import Attention
+from hw.attention.columns import Columns
 from hw.attention.dot import DotPair
 from hw.attention.elements import Elements
 from hw.attention.intake import Intake
+from hw.attention.inverse import Inverse
 from hw.attention.mean import Mean
+from hw.attention.queries import Queries
 from hw.attention.scores import Scores
+from hw.attention.tally import Tally
 from hw.attention.weight import Weight
 from hw.attention.weights import Weights
 from sim.attention import Job
@@ -31,11 +35,17 @@ __all__ = ["CONFIGS", "GROUP", "inside", "jobs", "run"]
 
 BENCH = "sim.benches.attention_mutants"
 MUTANTS, GROUP = 100, 2
+HELD = 300          # cycles in which stalled jobs take no results, and then no completions: queues fill
 CONFIGS = {
     "attention": KvCache(format="fp8", beat=8, head_dim=16, lanes=4, block_tokens=4, table=8),
     "attention_bf16": KvCache(format="bf16", beat=8, head_dim=8, lanes=4, block_tokens=4, table=8),
+    "attention_wide": KvCache(format="fp8", beat=8, head_dim=16, lanes=4, block_tokens=2, table=16),
 }
-SHARED = ("intake", "weights")      # that BF16 leaves as they are
+"""FP8, BF16, and groups larger than a block, which have four slots."""
+NUMBERS = ("weight", "scores", "align", "mean", "elements", "dot_pair")
+PARTS = {"attention": ("intake", "weights", *NUMBERS, "queries", "inverse"),
+         "attention_bf16": (*NUMBERS, "queries", "tally"), "attention_wide": ("intake", "columns", "tally", "")}
+"""What is mutated of each, where it differs from those before; the wiring has no name."""
 
 
 def run(folder, progress, label=""):
@@ -47,13 +57,14 @@ def run(folder, progress, label=""):
 def inside(name="attention"):
     """Attention, and what of it is mutated."""
     kv = CONFIGS[name]
-    blocks = {"intake": Intake(kv, GROUP), "weights": Weights(kv, GROUP), "weight": Weight(kv),
-              "scores": Scores(kv, GROUP), "align": Align(), "mean": Mean(kv), "elements": Elements(kv),
-              "dot_pair": DotPair(kv)}
-    return Attention(kv, GROUP), [
-        Target(f"{name}_{part}", Task(block, IntakeRules, depth=14, watched=WATCHED) if part == "intake"
-               else Task(block, Unwatched), MUTANTS, compared=part in ("intake", "align"))
-        for part, block in blocks.items() if name == "attention" or part not in SHARED]
+    blocks = {"": Attention(kv, GROUP), "intake": Intake(kv, GROUP), "weights": Weights(kv, GROUP),
+              "weight": Weight(kv), "scores": Scores(kv, GROUP), "align": Align(), "mean": Mean(kv),
+              "elements": Elements(kv), "dot_pair": DotPair(kv), "queries": Queries(kv, GROUP),
+              "inverse": Inverse(kv, GROUP), "columns": Columns(kv), "tally": Tally(kv)}
+    return blocks[""], [
+        Target(f"{name}_{part}".rstrip("_"), Task(blocks[part], IntakeRules, depth=14, watched=WATCHED)
+               if part == "intake" else Task(blocks[part], Unwatched), MUTANTS, compared=part in ("intake", "align"))
+        for part in PARTS[name]]
 
 
 @cache
@@ -69,17 +80,22 @@ def jobs(kv):
 
     return [
         Job(kv, GROUP, heads(8, ("plain", "spread", "codes"))), Job(kv, GROUP, heads(14)),
-        Job(kv, GROUP, heads(10, least=0, most=3)), Job(kv, GROUP, heads(6, most=33), stall=0.4, ragged=True),
+        Job(kv, GROUP, heads(10, least=0, most=3)),
+        Job(kv, GROUP, heads(6, most=33), stall=0.4, held=HELD, ragged=True),
         *(Job(kv, GROUP, [_far(rng, kv, 1 + (start + n) % (groups + 1)) for n in range(12)]) for start in (0, 5, 3)),
         Job(kv, GROUP, [each for nan in range(kv.head_dim) for each in _nan(rng, kv, nan)] + [*_nearly(rng, kv)]),
         Job(kv, GROUP, [_seen(rng, kv, full) for _ in range(6)]), Job(kv, GROUP, [*_limits(rng, kv, full)]),
         *(Job(kv, GROUP, heads(10, (kind,), most=20), seed=n) for n, kind in enumerate(KINDS)),
         *(Job(kv, GROUP, [draw(rng, kv, GROUP, full, kind, masked=masked) for kind in kinds])
           for masked, kinds in ((False, KINDS[:3]), (True, KINDS[3:]))),
-        Job(kv, GROUP, heads(8), stall=0.7, seed=2), Job(kv, GROUP, heads(6), queue=False, seed=4),
-        *(Job(kv, GROUP, heads(14, most=most, least=0), stall=stall, seed=3) for most, stall in ((3, 0.2), (1, 0.1))),
-        *(_wrong(rng, kv, **options) for options in ({"queue": False}, {}, {"stall": 0.5})),
+        Job(kv, GROUP, heads(8), stall=0.7, held=HELD, seed=2), Job(kv, GROUP, heads(6), queue=False, seed=4),
+        *(Job(kv, GROUP, heads(14, most=most, least=0), stall=stall, held=HELD, seed=3)
+          for most, stall in ((3, 0.2), (1, 0.1))),
+        *(_wrong(rng, kv, **options) for options in ({"queue": False}, {}, {"stall": 0.5, "held": HELD})),
         *(Job(kv, GROUP, heads(24, most=12), seed=n) for n in range(3)),
+        Job(kv, GROUP, [*_blind(rng, kv, groups // 2)]), Job(kv, GROUP, [*_places(rng, kv)]),
+        *(Job(kv, GROUP, heads(40, most=most, least=0), ragged=True, seed=n) for n, most in enumerate((3, 6, 12))),
+        Job(kv, GROUP, [_sums(rng, kv, full) for _ in range(6)]), Job(kv, GROUP, [*_operands(rng, kv)]),
     ]
 
 
@@ -131,6 +147,19 @@ def _nan(rng, kv, place):
             else:
                 rows[token] = E8M0.nan
             yield replace(given, mask=mask, **{part: rows})
+
+
+def _places(rng, kv):
+    """Heads of a group each: in every slot, values that are no number at all places, which one query sees; the other
+    sees what comes before, or after."""
+    widths, size = Widths(kv), Widths(kv).tokens
+    for before, beat, token, _ in np.ndindex(2, kv.row_beats, size, widths.slots):
+        given = draw(rng, kv, GROUP, size, masked=False)
+        rows = given.v.copy()
+        rows[token, rng.choice(np.flatnonzero(np.arange(kv.head_dim) // widths.elements == beat))] = widths.fmt.nan
+        own = np.arange(GROUP) == rng.integers(GROUP)
+        yield replace(given, v=rows, mask=Mask(np.where(own, token, 0 if before else token + 1),
+                                               np.where(own, token + 1, token if before else size)))
 
 
 def _nearly(rng, kv):
@@ -203,9 +232,57 @@ def _limits(rng, kv, full):
             k = rng.normal(size=(groups := 2 * Widths(kv).tokens + 1, length))
             k[:, 0] = 1
             yield head(q, k, rng.normal(size=(groups, length)))
+    # Single bits of all places, of which scores are too large
+    steps = np.minimum(np.arange(length), 8)
+    for top in range(11, 24):
+        for sign in 1, -1:
+            yield head(np.tile(sign * 2.0 ** (top - steps), (GROUP, 1)), np.diag(2.0**steps))
+    # Scores of which all places matter, as the query's largest element meets zeros: of a large element, smaller ones,
+    # and a beat that is smaller still
+    for by in range(10, 28) if fmt is BF16 else ():
+        q, k = rng.uniform(2**9, 2**10, (GROUP, length)), rng.uniform(1, 2, (full, length)) * 2.0**-by
+        beat = np.arange(length) // Widths(kv).elements
+        k[:, beat == by % 2] *= 2.0 ** (by - 10)
+        first = beat.searchsorted(by % 2)
+        k[:, first:first + 2] = rng.uniform(1, 2), 0
+        q[:, first + 1] *= 16
+        yield head(q, k)
     for bit in range(6, 11):
         yield head(np.ones((GROUP, length)), np.zeros((2, length)), sink=np.array([1, -1]) * (
             (1 << bit) + rng.integers(20, size=GROUP) << FRACTION))
+
+
+def _blind(rng, kv, size):
+    """Pairs of heads: a large one, and one of small numbers of whose first group of tokens a query sees nothing."""
+    for high, low in (120, 100), (140, 90), (160, 120), (200, 20):
+        for n, top in enumerate((high, low)):
+            given = draw(rng, kv, GROUP, 2 * size, masked=False)
+            v, v_scales = _elements(rng, kv, 2 * size, top)
+            first = np.arange(GROUP) * size * n
+            yield replace(given, v=v, v_scales=v_scales, mask=Mask(first, np.full(GROUP, 2 * size)))
+
+
+def _sums(rng, kv, tokens):
+    """A head whose sums of powers have many places: most scores are near the largest, some far below."""
+    fmt, given = Widths(kv).fmt, draw(rng, kv, GROUP, tokens, masked=False)
+    scores = np.where(rng.random(tokens) < 0.8, rng.uniform(0.5, 1, tokens), -rng.uniform(7, 13, tokens))
+    k, queries = np.outer(scores, np.arange(kv.head_dim) == 0), rng.uniform(0.8, 0.99, given.queries.shape)
+    scales = np.full(tokens, E8M0.bias * (fmt is not BF16), np.uint8)
+    return replace(given, queries=encode(FP32, queries), k=encode(fmt, k), k_scales=scales)
+
+
+def _operands(rng, kv):
+    """Heads of queries whose elements lack a bit of being rounded beyond all that there are; and of such as are so much
+    smaller than the largest that a single bit says so."""
+    tokens, place = 2 * Widths(kv).tokens, np.add.outer(np.arange(GROUP), np.arange(kv.head_dim))
+    near = [np.full_like(place, 127) << 23 | 0x7FFFFF ^ 1 << 10 + (place + n) % 13 for n in range(13)]
+    small = [np.where((place + n) % kv.head_dim, 220 - (16 << (place + n) % 4) - rng.integers(4, size=place.shape), 220)
+             << 23 for n in range(kv.head_dim)]
+    for queries, top in *((each, 127) for each in near), *((each, 34) for each in small):
+        k, k_scales = _elements(rng, kv, tokens, top)
+        signs = rng.integers(2, size=place.shape) << 31
+        yield replace(draw(rng, kv, GROUP, tokens, masked=False), queries=(queries | signs).astype(np.uint32), k=k,
+                      k_scales=k_scales)
 
 
 def _wrong(rng, kv, **options):
@@ -221,7 +298,7 @@ def _wrong(rng, kv, **options):
     for n, each in enumerate(wrong):
         for what, value in each.items():
             if what == "flagged":
-                fields[what].add((2 * n + 1, value))
+                fields[what].add((3 * n + 1, value))
             else:
-                fields[what][2 * n + 1] = value
-    return Job(kv, GROUP, [draw(rng, kv, GROUP, 5) for _ in range(2 * len(wrong) + 1)], **options, **fields)
+                fields[what][3 * n + 1] = value
+    return Job(kv, GROUP, [draw(rng, kv, GROUP, 5) for _ in range(3 * len(wrong))], **options, **fields)

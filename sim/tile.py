@@ -18,7 +18,7 @@ from hw.tile.tile import Tile
 from sim.run import ROOT, make
 from sw.runtime.device import Device, DeviceError
 
-__all__ = ["Rtl", "Written", "build"]
+__all__ = ["Rtl", "Written", "build", "part"]
 
 # Modules that there are many of are compiled once; to the rest they are boxes all of whose outputs may depend on all
 # inputs, hence the waiver.
@@ -35,16 +35,20 @@ def build(chip, latency=1):
     """The program of a board with a tile; `latency` cycles, of an ideal memory."""
     tile = Tile(chip)
     verilog = Verilog(tile)
-    part = "\n".join(f"constexpr double {name} = {value!r};" if isinstance(value, float) else
-                     f"constexpr int {name} = {value};"
-                     for name, value in chip.dram.model_dump().items() if not isinstance(value, str))
     boxes = "".join(f'hier_block -module "{name}"\n' for name in verilog.modules if name.startswith(BOXES))
     files = {"boxes.vlt": "`verilator_config\n" + boxes, f"{tile.name}.sv": verilog.text, "board.h": "\n".join([
         "#pragma once", f"constexpr int BEAT = {chip.memory.channel};", f"constexpr int LATENCY = {latency};",
-        f"namespace part {{\n{part}\n}}\n"])}
+        part(chip.dram)])}
     for name in "dram.h", "tile.cpp":
         files[name] = (ROOT / "sim" / name).read_text()
     return make(tile.name, files, OPTIONS, variables=SIMPLE) / tile.name
+
+
+def part(dram):
+    """What `dram.h` has to know of a `golden.config.Dram`."""
+    numbers = "\n".join(f"constexpr {type(value).__name__.replace('float', 'double')} {name} = {value!r};"
+                        for name, value in dram.model_dump().items() if not isinstance(value, str))
+    return f"namespace part {{\n{numbers}\n}}\n"
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 """The DRAM model against times worked out by hand from its parameters."""
 
 import random
+import subprocess
 
 import pytest
 
 from golden.config import Dram as Config
 from sim.dram import Dram, sequential
+from sim.run import ROOT
+from sim.tile import part
 
 CONFIG = Config(trefi=1e9)      # no refresh, unless said
 BEAT = 64
@@ -83,3 +86,42 @@ def test_a_linear_read_loses_what_refresh_takes():
     config = Config()
     used = 20_000 / sequential(config, BEAT, 20_000, 64, 256)
     assert 0.93 < used < 1 - (config.trfc + config.trpab) / config.trefi
+
+
+TWIN = """
+#include <cstdio>
+#include "dram.h"
+int main() {
+    Dram dram;
+    char kind;
+    unsigned long long address;
+    int beats;
+    while (scanf(" %c %llu %d", &kind, &address, &beats) == 3) {
+        if (kind == 'r') dram.read(address, beats);
+        if (kind == 'w') dram.write(address, beats);
+        if (kind == 's') printf("%d ", dram.step());
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("locality", [0.0, 0.9])
+def test_boards_in_cpp_have_the_same(tmp_path, locality):
+    """Cycle by cycle, of random reads and writes, near each other and far apart."""
+    config, rng, beat, address = Config(queue=16), random.Random(3), 16, 0
+    (tmp_path / "board.h").write_text(f"#pragma once\nconstexpr int BEAT = {beat};\n{part(config)}")
+    (tmp_path / "twin.cpp").write_text(TWIN)
+    subprocess.run(["g++", "-std=c++20", "-O1", f"-I{tmp_path}", f"-I{ROOT / 'sim'}", str(tmp_path / "twin.cpp"),
+                    "-o", str(tmp_path / "twin")], check=True)
+    dram, orders, wanted = Dram(config, beat), [], []
+    for _ in range(20000):
+        if rng.random() < 0.08:
+            address = address + 64 * beat if rng.random() < locality else rng.randrange(1 << 20) * beat
+            kind, beats = rng.choice("rrw"), rng.randrange(1, 33)
+            getattr(dram, {"r": "read", "w": "write"}[kind])(address, beats)
+            orders.append(f"{kind} {address} {beats}")
+        orders.append("s 0 0")
+        wanted.append(dram.step())
+    found = subprocess.run([tmp_path / "twin"], input="\n".join(orders), text=True, capture_output=True, check=True)
+    assert list(map(int, found.stdout.split())) == wanted
+    assert sum(wanted) > 5000 and dram.refreshes > 10 and dram.turns > 10

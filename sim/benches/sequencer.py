@@ -70,13 +70,10 @@ class Bench:
         dut.registers.value = sum(value << 32 * n for n, value in enumerate(registers))
         dut.start__valid.value = 1
         await self.cycles()
-        while True:
-            await self.cycles()
-            if int(dut.start__ready.value):
-                break
         dut.start__valid.value = 0
-        dut.registers.value = 0
-        await self.cycles()
+        assert self.state == IDLE and int(dut.start__ready.value)
+        await self.cycles(REGISTERS)
+        dut.registers.value = self.rng.getrandbits(32 * REGISTERS)
 
     @property
     def state(self):

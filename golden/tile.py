@@ -9,18 +9,10 @@ from collections import Counter, deque
 
 import numpy as np
 
-from golden import attention, matmul, vector
+from golden import attention, matmul, sequencer, vector
 from golden.families import FORMAT_CODES
 from golden.formats import E8M0, FORMATS, MX_BLOCK
-from golden.isa import (
-    Control,
-    Engine,
-    Load,
-    Operation,
-    Quantize,
-    Second,
-    disassemble,
-)
+from golden.isa import REGISTERS, Engine, Load, Operation, Quantize, Second, disassemble
 from golden.kvcache import Controller
 from golden.kvstore import Store as KvStore
 from golden.paging import ARGUMENTS, HEADER, STAT, Command, Opcode, Status, Table, unpack
@@ -57,7 +49,6 @@ class Tile:
     controller : golden.kvcache.Controller
     store : golden.kvstore.Store
         Its pool is part of `memory`.
-    registers : list of int
     events : Counter
         What took place, by name: products, elements of vector operations, bytes moved for each purpose.
     nans : Counter
@@ -70,7 +61,7 @@ class Tile:
         self.controller, self.store = Controller(kv), KvStore(kv)
         pool = self.memory[kv_base:kv_base + self.store.pool.size]
         self.store.pool = pool.reshape(self.store.pool.shape)
-        self.registers, self.weights = [0] * 8, deque()
+        self.weights = deque()
         self.events, self.nans = Counter(), Counter()
 
     def run(self, image, registers=()):
@@ -89,39 +80,12 @@ class Tile:
         TileError
             When an instruction is refused; those before it have been carried out.
         """
-        program = disassemble(image)
-        self.registers = [0, *registers, *[0] * 7][:8]
         self.weights.clear()
-        loops, pc = [], 0
-        while True:
-            each = program[pc]
-            given = {name: value + self.registers[each.registers.get(name, 0)] & 0xFFFFFFFF
-                     for name, value in each.fields.items()}
-            match each.engine, each.opcode:
-                case Engine.CONTROL, Control.END:
-                    return
-                case Engine.CONTROL, Control.LOOP:
-                    loops.append([pc, given["count"]])
-                case Engine.CONTROL, Control.NEXT:
-                    loops[-1][1] -= 1
-                    if loops[-1][1]:
-                        pc = loops[-1][0]
-                    else:
-                        loops.pop()
-                case Engine.CONTROL, (Control.SET | Control.ADD):
-                    old = self.registers[given["register"]] if each.opcode is Control.ADD else 0
-                    self.registers[given["register"]] = old + given["value"] & 0xFFFFFFFF
-                    self.registers[0] = 0
-                case Engine.CONTROL, Control.SWAP:
-                    a, b = given["register"], given["other"]
-                    self.registers[a], self.registers[b] = self.registers[b], self.registers[a]
-                    self.registers[0] = 0
-                case engine, opcode:
-                    try:
-                        getattr(self, f"_{engine.name.lower()}")(opcode, **given)
-                    except ValueError as error:
-                        raise TileError(pc, engine, error) from None
-            pc += 1
+        for each in sequencer.run(disassemble(image), [0, *registers, *[0] * REGISTERS][:REGISTERS]):
+            try:
+                getattr(self, f"_{each.engine.name.lower()}")(each.instruction.opcode, **each.instruction.fields)
+            except ValueError as error:
+                raise TileError(each.pc, each.engine, error) from None
 
     # Engines
 

@@ -324,6 +324,6 @@ QUICK = [
 
 TASKS = [
     Task(Aging(*SMALL), Surroundings, cut=("ram_*",), cover=0),
-    Task(Dispatcher(4), DispatcherRules, depth=30, patience=120, cover=0),
-    Task(Queues(*SMALL), QueuesRules, depth=24, patience=120, cover=0, instead=FEW),
+    Task(Dispatcher(4), DispatcherRules, depth=72, patience=120, cover=45),
+    Task(Queues(*SMALL), QueuesRules, depth=24, patience=120, cover=30, instead=FEW),
 ]

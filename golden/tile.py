@@ -12,14 +12,7 @@ import numpy as np
 from golden import attention, dma, matmul, sequencer, vector
 from golden.families import FORMAT_CODES
 from golden.formats import E8M0, FORMATS, MX_BLOCK
-from golden.isa import (
-    REGISTERS,
-    Engine,
-    Operation,
-    Quantize,
-    Second,
-    disassemble,
-)
+from golden.isa import REGISTERS, Engine, Operation, Quantize, Second, disassemble
 from golden.kvcache import Controller
 from golden.kvstore import Store as KvStore
 from golden.paging import ARGUMENTS, HEADER, STAT, Command, Opcode, Status, Table, unpack

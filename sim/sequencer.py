@@ -83,7 +83,9 @@ class EndlessError(Exception):
 class Watched(list):
     """A program that does not run for ever."""
 
-    steps = 5000
+    def __init__(self, program, steps):
+        super().__init__(program)
+        self.steps = steps
 
     def __getitem__(self, pc):
         self.steps -= 1
@@ -92,11 +94,11 @@ class Watched(list):
         return super().__getitem__(pc)
 
 
-def expected(program, registers):
+def expected(program, registers, steps=5000):
     """What is dispatched, and what ends it: None, an `IsaError`, or `EndlessError`. The program has its `END`."""
     found = []
     try:
-        for each in golden.run(Watched(program), registers):
+        for each in golden.run(Watched(program, steps), registers):
             found.append(each)
     except (IsaError, EndlessError) as end:
         return found, end

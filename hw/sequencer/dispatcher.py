@@ -52,7 +52,7 @@ class Dispatcher(Block):
     start, last : In
         Begin, at rest; and which instruction is the last.
     preset : In(struct(en, register, value))
-        What a register is to be; at rest.
+        What a register is to be; not while a program runs.
     halt : In(1)
         Come to rest.
     running, ended : Out(1)

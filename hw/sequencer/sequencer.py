@@ -52,9 +52,9 @@ class Sequencer(Block):
     Members
     -------
     start : In(stream.Signature(struct(address, count)))
-        Run an image of so many instructions. `registers` has to hold while this is valid.
+        Run an image of so many instructions; at rest this is taken at once.
     registers : In(ArrayLayout(32, REGISTERS))
-        What they are at the start; register 0 is 0.
+        What they are at the start; to hold for `REGISTERS` cycles more. Register 0 is 0.
     memory : Out(reading(...))
     <engine> : Out(stream.Signature(instruction(words)))
     <engine>_done : In(stream.Signature(completion(), always_ready=True))
@@ -119,12 +119,17 @@ class Sequencer(Block):
         ]
 
         start, registers = self.start, [0, *(self.registers[n] for n in range(1, REGISTERS))]
-        preset, beyond = Signal(range(REGISTERS)), Signal()
+        begins, beyond, presets, preset = Signal(), Signal(), Signal(), Signal(range(REGISTERS))
         m.d.comb += [
-            dispatcher.preset.register.eq(preset), dispatcher.preset.value.eq(Array(registers)[preset]),
+            begins.eq(start.valid & start.ready),
+            dispatcher.preset.en.eq(presets), dispatcher.preset.register.eq(preset),
+            dispatcher.preset.value.eq(Array(registers)[preset]),
             program.start.address.eq(start.payload.address), program.start.count.eq(start.payload.count),
             beyond.eq((start.payload.count == 0) | (start.payload.count > config.instructions) | ~program.aligned),
         ]
+        m.d.sync += preset.eq(Mux(begins, 0, preset + 1)), presets.eq(begins | presets & (preset != REGISTERS - 1))
+        with m.If(begins):
+            m.d.sync += dispatcher.last.eq(start.payload.count - 1)
 
         # What moves; after `forced` that does not matter
         watches, moves, forced, halts, late = Signal(), Signal(), Signal(), Signal(), Signal()
@@ -146,17 +151,13 @@ class Sequencer(Block):
         others = Cat(queues.offered[n] for n in range(len(ENGINES)) if n != weights)
         with m.FSM():
             with m.State("IDLE"):
+                m.d.comb += start.ready.eq(1)
                 m.d.sync += forced.eq(0)
-                with m.If(start.valid):
-                    m.d.comb += dispatcher.preset.en.eq(1)
-                    m.d.sync += preset.eq(preset + 1), dispatcher.last.eq(start.payload.count - 1)
-                    with m.If(preset == REGISTERS - 1):
-                        m.d.comb += start.ready.eq(1)
-                        with m.If(beyond):
-                            fails(Error.SIZE)
-                        with m.Else():
-                            m.d.comb += program.start.valid.eq(1)
-                            m.next = "LOAD"
+                with m.If(start.valid & beyond):
+                    fails(Error.SIZE)
+                with m.Elif(start.valid):
+                    m.d.comb += program.start.valid.eq(1)
+                    m.next = "LOAD"
 
             with m.State("LOAD"):
                 m.d.comb += watches.eq(1), self.status.state.eq(State.LOADING)

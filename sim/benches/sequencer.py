@@ -18,6 +18,7 @@ from golden.isa import (
     Engine,
     Error,
     Gemm,
+    Heads,
     Instruction,
     IsaError,
     Load,
@@ -69,13 +70,10 @@ class Bench:
         dut.registers.value = sum(value << 32 * n for n, value in enumerate(registers))
         dut.start__valid.value = 1
         await self.cycles()
-        while True:
-            await self.cycles()
-            if int(dut.start__ready.value):
-                break
         dut.start__valid.value = 0
-        dut.registers.value = 0
-        await self.cycles()
+        assert self.state == IDLE and int(dut.start__ready.value)
+        await self.cycles(REGISTERS)
+        dut.registers.value = self.rng.getrandbits(32 * REGISTERS)
 
     @property
     def state(self):
@@ -87,7 +85,7 @@ class Bench:
         word, bits = int(self.dut.error.value), (CONFIG.instructions - 1).bit_length()
         return word & 15, word >> 4 & 7, word >> 7 & (1 << bits) - 1, word >> 7 + bits
 
-    async def end(self, most=20_000):
+    async def end(self, most=100_000):
         """Wait for the end of a program; whether it was a good one."""
         for _ in range(most):
             if self.state in (IDLE, ERROR):
@@ -396,6 +394,31 @@ async def begins_soon(dut):
     weights = units[Engine.WEIGHTS]
     following = [offer - begun for (begun, _), offer in zip(weights.log, weights.offers[1:], strict=False)]
     assert max(following) <= WORDS[Engine.WEIGHTS] + 6, following
+
+
+@cocotb.test(timeout_time=3, timeout_unit="ms", skip=PROGRAMS < 50)
+async def long_loops(dut):
+    """More instructions than counts can tell apart; meanwhile some wait behind one that takes long."""
+    bench = await begin(dut)
+    weights, heads = bench.units[Engine.WEIGHTS], bench.units[Engine.HEADS]
+    dut.activity.value = 1
+    program = [*[Instruction(Weights.STREAM)] * 4,
+               Instruction(Control.LOOP, {"count": 2100}), Instruction(Heads.EXTEND), NEXT,
+               Instruction(Control.LOOP, {"count": 2100}), Instruction(Weights.STREAM), Instruction(Heads.EXTEND),
+               NEXT, Instruction(Store.COPY, {}, {}, {Engine.WEIGHTS: 7, Engine.HEADS: 1})]
+    heads.longest = 3
+    weights.depth, weights.shortest, weights.longest = 1, 36_000, 36_000
+    image = assemble(program, CONFIG.instructions)
+    dispatched, _ = expected(disassemble(image), [0] * REGISTERS, 50_000)
+    await bench.start(bench.place(image), len(image) // BYTES)
+    while not weights.ends:
+        await bench.cycles()
+    assert 2000 < len(heads.log) < 2060, "what is too long behind a head"
+    weights.shortest = weights.longest = 1
+    assert await bench.end()
+    bench.check(dispatched)
+    dut.activity.value = 0
+    await bench.good()
 
 
 @cocotb.test(timeout_time=3, timeout_unit="ms")

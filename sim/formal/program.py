@@ -272,7 +272,7 @@ class DispatcherRules(Entering):
 
         self.require("begins at rest", ~block.start | ~active)
         self.require("a fault brings it to rest", ~block.fault.valid | block.halt)
-        self.require("registers are preset at rest", ~block.preset.en | ~active)
+        self.require("registers are preset before a program runs", ~block.preset.en | ~block.running)
         self.require("the program does not change", ~active | (block.last == last))
         self.entered(self.promise, m, block, header, block.header.engine, block.header.opcode, len(ENGINES), since,
                      writes, length)
@@ -301,7 +301,7 @@ class SequencerRules(Contract):
         self.promise("an error stays until it is cleared", (known.code == 0) | cleared | (error == known))
         self.promise("an idle sequencer has no error", ~idle | (error.code == 0))
         self.promise("a program that ends well has no error", ~block.finished | (error.code == 0) & ~idle)
-        self.promise("it starts from rest", ~block.start.ready | idle)
+        self.promise("it starts from rest", block.start.ready == idle)
         self.promise("engines are reset until all have resumed", ~waits | resumed | block.reset)
         self.promise("a stop ends what drains", late <= patience + 2)
         self.reach("a reset", block.reset)
@@ -324,6 +324,6 @@ QUICK = [
 
 TASKS = [
     Task(Aging(*SMALL), Surroundings, cut=("ram_*",), cover=0),
-    Task(Dispatcher(4), DispatcherRules, depth=30, patience=120, cover=0),
-    Task(Queues(*SMALL), QueuesRules, depth=24, patience=120, cover=0, instead=FEW),
+    Task(Dispatcher(4), DispatcherRules, depth=72, patience=120, cover=45),
+    Task(Queues(*SMALL), QueuesRules, depth=24, patience=120, cover=30, instead=FEW),
 ]

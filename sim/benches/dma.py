@@ -230,7 +230,8 @@ async def indices_too_large(dut):
     for step, source, values in (
             (1 << 12, 0, (1, 1 << 20, 0)), (BEAT, (1 << 32) - BEAT, (1, 0xFFFFFFFF, 5)),
             (0xFFFFFFFF // BEAT * BEAT, 0, (0, 0xFFFFFFFF, 2)), (0, 0, (0xFFFFFFFF, 1, 2)),
-            (1 << 31, 0, (2, 3, 0)), (BEAT, 0, (0, (1 << 32) // BEAT, 1))):
+            (1 << 31, 0, (0, 2, 0)), (1 << 31, 0, (4, 3, 0)), (1 << 12, 0, (1, 1 << 27, 0)),
+            (BEAT, 0, (0, (1 << 32) // BEAT, 1))):
         await bench.indices(values)
         one = Instruction(Load.GATHER, {
             "source": source, "source_pitch": BEAT, "target": 0, "target_pitch": BEAT, "bytes": BEAT, "rows": 2,

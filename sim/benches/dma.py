@@ -139,7 +139,7 @@ PART = HALF // 16
 INDICES = SIZE // 2 - 16 * WORD, SIZE // 2
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 @cocotb.parametrize(stall=[0.0, 0.5])
 async def random_traffic(dut, stall):
     """Both engines at once, each with bytes of its own, and now and then an instruction that is refused."""
@@ -164,7 +164,7 @@ async def random_traffic(dut, stall):
         bench.axi.check_stalls()
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def done_means_done(dut):
     """What a completion tells of can be read at once: from memory to the scratchpad and back."""
     bench = await Bench.start(dut)
@@ -190,7 +190,7 @@ async def cycles(bench, name, instructions):
     return count
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def a_beat_a_cycle(dut):
     """Rows follow each other without a gap, whatever their length; instructions with hardly one."""
     bench = await Bench.start(dut)
@@ -210,7 +210,7 @@ async def a_beat_a_cycle(dut):
     await bench.compare()
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def gathers_keep_up(dut):
     """Addresses are found while rows of the index before are read."""
     bench = await Bench.start(dut)
@@ -223,14 +223,15 @@ async def gathers_keep_up(dut):
     await bench.compare()
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def indices_too_large(dut):
     """An index whose rows would be beyond all addresses ends its instruction."""
     bench = await Bench.start(dut)
     for step, source, values in (
             (1 << 12, 0, (1, 1 << 20, 0)), (BEAT, (1 << 32) - BEAT, (1, 0xFFFFFFFF, 5)),
             (0xFFFFFFFF // BEAT * BEAT, 0, (0, 0xFFFFFFFF, 2)), (0, 0, (0xFFFFFFFF, 1, 2)),
-            (1 << 31, 0, (2, 3, 0)), (BEAT, 0, (0, (1 << 32) // BEAT, 1))):
+            (1 << 31, 0, (0, 2, 0)), (1 << 31, 0, (4, 3, 0)), (1 << 12, 0, (1, 1 << 27, 0)),
+            (BEAT, 0, (0, (1 << 32) // BEAT, 1))):
         await bench.indices(values)
         one = Instruction(Load.GATHER, {
             "source": source, "source_pitch": BEAT, "target": 0, "target_pitch": BEAT, "bytes": BEAT, "rows": 2,
@@ -241,7 +242,7 @@ async def indices_too_large(dut):
         await bench.compare()
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 @cocotb.parametrize(code=[SLVERR, DECERR])
 async def bus_errors(dut, code):
     """They are told of with the instruction that they befall, and with no other."""
@@ -259,7 +260,7 @@ async def bus_errors(dut, code):
     await bench.compare()
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def reset_in_traffic(dut):
     bench = await Bench.start(dut, 0.3)
     for _ in range(10):

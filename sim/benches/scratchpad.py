@@ -66,7 +66,7 @@ async def clean(dut, sources):
     await sources[0].drain()
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 @cocotb.parametrize(stall=[0.0, 0.6])
 async def random_traffic(dut, stall):
     rng, content = random.Random(cocotb.RANDOM_SEED), bytearray(SIZE)
@@ -96,7 +96,7 @@ async def random_traffic(dut, stall):
         check_stalls(*requests, *responses)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def reads_see_writes(dut):
     """All writers want the same bank; requests come as many cycles later as there are writers."""
     rng, content = random.Random(cocotb.RANDOM_SEED), bytearray(SIZE)
@@ -145,7 +145,7 @@ async def rate(dut, sinks, total, share):
         assert len(sink.items) >= share * total, f"reader {n}: {len(sink.items)} of {total} beats"
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def a_beat_a_cycle(dut):
     """Nothing is lost between beats, rows or requests of a reader that is alone."""
     requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)
@@ -156,7 +156,7 @@ async def a_beat_a_cycle(dut):
         await rate(dut, [sink], 120, 1)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def banks_in_parallel(dut):
     """All at once, each in a bank of its own, a beat a cycle and a write a cycle."""
     requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)
@@ -172,7 +172,7 @@ async def banks_in_parallel(dut):
     assert not any(source.queue or source.busy for source in writes)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def words_are_read_once(dut):
     """Readers whose beats are narrower than a word share a bank, and each gets a beat a cycle."""
     requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)
@@ -189,7 +189,7 @@ async def words_are_read_once(dut):
     await rate(dut, sinks, 120, 0.97)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def all_banks(dut):
     """All at once, from bank to bank: slow ones do not hold up fast ones for long."""
     requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)
@@ -205,7 +205,7 @@ async def all_banks(dut):
     assert not any(source.queue or source.busy for source in writes)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def first_beats(dut):
     """How many cycles after its request the first beat is there."""
     requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)
@@ -222,7 +222,7 @@ async def first_beats(dut):
         assert cycles == 5 - (reader[0] == WORD), f"reader {n}: {cycles} cycles"
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def nobody_starves(dut):
     """All readers and writers want the first bank in each cycle."""
     requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)
@@ -244,7 +244,7 @@ async def nobody_starves(dut):
         assert source.moved - moved >= turns * len(READERS) // len(WRITERS) - 1
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def faults(dut):
     """Addresses there are not: writes are dropped, reads answered, and it is told until somebody clears it."""
     rng, content = random.Random(cocotb.RANDOM_SEED), bytearray(SIZE)
@@ -290,7 +290,7 @@ async def faults(dut):
     assert not int(dut.fault.value)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=100, timeout_unit="us")
 async def reset_in_traffic(dut):
     rng, content = random.Random(cocotb.RANDOM_SEED), bytearray(SIZE)
     requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS, 0.5)

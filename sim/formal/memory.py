@@ -415,13 +415,13 @@ QUICK = [
 ]
 
 TASKS = [
-    Task(Reader(2, 2, 2, 1, 2, 2), ReaderRules, depth=14),
-    Task(Reader(2, 2, 2, 2, 2, 2), ReaderRules, depth=14),
-    Task(Scratchpad(16, 2, 2, ((1, 2, 1), (2, 1, 2)), ((2, 1), (1, 1))), ScratchpadRules, depth=13),
+    Task(Reader(2, 2, 2, 1, 2, 2), ReaderRules, depth=12),
+    Task(Reader(2, 2, 2, 2, 2, 2), ReaderRules, depth=12),
+    Task(Scratchpad(16, 2, 2, ((1, 2, 1), (2, 1, 2)), ((2, 1), (1, 1))), ScratchpadRules, depth=11),
     Task(Rows(2, 4, False), RowsRules, depth=16),
     Task(Rows(2, 4, True), RowsRules, depth=16),
-    Task(Load(2, 16, 2, 4), LoadRules, depth=20),
-    Task(Store(2, 16, 2), StoreRules, depth=20),
+    Task(Load(2, 16, 2, 4), LoadRules, depth=16),
+    Task(Store(2, 16, 2), StoreRules, depth=16),
     Task(Load(2, 16, 2, 4), LoadGoesOn, depth=20, cover=24, label="LOAD goes on"),
     Task(Store(2, 16, 2), StoreGoesOn, depth=20, cover=24, label="STORE goes on"),
 ]

@@ -12,7 +12,7 @@ class Error(enum.Enum, shape=8):
     NONE = 0
     ALIGNMENT = 1       # an address, pitch or step that is not a multiple of a beat, or of an index: nothing is moved
     DIMENSION = 2       # no bytes, rows or indices, or rows longer than the scratchpad: nothing is moved
-    INDEX = 3           # an index whose row would be beyond all addresses: its rows are not moved
+    INDEX = 3           # an index whose rows would begin beyond all addresses: only rows before them are moved
     BUS = 4             # memory answered with an error
 
 

@@ -142,7 +142,7 @@ FORMS = {
     )},
     Engine.VECTOR: dict.fromkeys(Operation, _VECTOR),
     Engine.HEADS: {
-        Heads.ATTEND: ({"sid": 16}, {"layer": 8}, {"rows": 16},
+        Heads.ATTEND: ({"sid": 16}, {"layer": 8}, {"rows": 16, "group": 4},
                        *_words("q", "k", "v", "pitch", "result", "result_pitch"), {"window": 20}),
         Heads.EXTEND: ({"sid": 16}, {"tokens": 20}, *_words("result")),
         Heads.COMMAND: _words("word0", "word1", "word2", "word3", "result"),
@@ -164,7 +164,8 @@ Addresses and pitches are in bytes; what is in memory and what in the scratchpad
 `STORE` move `rows` runs of `bytes`, from `source` on to `target` on. `GATHER` does so for each of `count` indices,
 which lie `index_pitch` apart from `index` on: it reads from `source` + index x `step` on, and its target goes on from
 row to row. GEMMs have `scales` a row of A in FP32, or with `mx` a block in E8M0. `ATTEND` takes `rows` rows of queries,
-keys and values, `pitch` apart, of sequence `sid`, and sees `window` tokens, or all if that is 0.
+keys and values, `pitch` apart, of the last tokens of sequence `sid`; `group` queries share a head, and see `window`
+tokens, or all if that is 0.
 """
 
 
@@ -195,6 +196,11 @@ class Instruction:
     @property
     def engine(self):
         return _ENGINES[type(self.opcode)]
+
+    @property
+    def names(self):
+        """Of all fields that its opcode has."""
+        return [name for word in FORMS[self.engine][self.opcode] for name in word]
 
     @property
     def words(self):
@@ -265,7 +271,7 @@ class Instruction:
             return f"{key}={value:#x}{register}" if value > 9 else f"{key}={value}{register}"
 
         waits = "".join(f" after {engine.name.lower()}-{distance}" for engine, distance in self.waits.items())
-        fields = {key: self.fields.get(key, 0) for word in FORMS[self.engine][self.opcode] for key in word}
+        fields = {key: self.fields.get(key, 0) for key in self.names}
         shown = [told(key, value) for key, value in fields.items() if value or key in self.registers]
         return " ".join([f"{self.engine.name}.{self.opcode.name}".lower(), *shown]) + waits
 

@@ -119,7 +119,7 @@ class Channel(Block):
 
     SHARE = 8
     AHEAD = 64
-    MOST = 512      # beats that are owed to a master that may ask for more
+    MOST = 512      # beats that are owed to a master that may ask for more; but for the burst of the cycle before
     BURSTS = 32     # bursts whose responses are owed to a master, at most
     LONGEST = 256   # beats of a burst
 
@@ -167,7 +167,7 @@ class Channel(Block):
             m.d.sync += self.dead.eq(1)
 
     def _turns(self, m, way, masters, share):
-        """What decides whose burst is next; and of each master the beats of the burst that goes, or 0."""
+        """What decides whose burst is next; and of each master whether its burst goes, and how many beats it has."""
         axi = self.axi
         fields = [getattr(axi, way + name) for name in ("id", "addr", "len")]
         m.submodules[way] = turns = Turns(
@@ -186,27 +186,28 @@ class Channel(Block):
                 port = getattr(getattr(self, name), way)
                 valid, ready = port.valid, port.ready
                 burst = IDS[name], Cat(Const(0, ceil_log2(self.beat)), port.payload.address), port.payload.len
-            beats = Signal(range(self.longest + 1), name=f"{name}_{way}")
+            goes, beats = Signal(name=f"{name}_{way}_goes"), Signal(range(self.longest + 1), name=f"{name}_{way}_beats")
             m.d.comb += [
                 i.valid.eq(valid & self.heard), ready.eq(i.ready & self.heard),
                 *(i.payload[field].eq(value) for field, value in zip(("id", "address", "len"), burst, strict=True)),
-                beats.eq(Mux(i.valid & i.ready, burst[-1] + 1, 0)),
+                goes.eq(i.valid & i.ready), beats.eq(burst[-1] + 1),
             ]
-            asked.append(beats)
+            asked.append((goes, beats))
         return turns, asked
 
     def _read(self, m):
         """Whether beats are owed."""
         axi, kv = self.axi, self.kv
         turns, asked = self._turns(m, "ar", READS, self.SHARE)
-        owed = [Signal(range(self.MOST + self.longest), name=f"{name}_beats") for name in READS]
+        owed = [Signal(range(self.MOST + 2 * self.longest), name=f"{name}_beats") for name in READS]
+        more = [Signal(range(self.longest + 1), name=f"{name}_more") for name in READS]     # those of the cycle before
         few = Signal()
         m.d.comb += few.eq(sum(owed) < self.ahead), axi.rready.eq(1)
         for n, name in enumerate(READS):
             may = (few | turns.late[n]) if name == "weights" else 1
             came = self._came(m, name, "r", owed[n] != 0)
             m.d.comb += turns.may[n].eq((owed[n] < self.MOST) & may), self.beats.read[name].eq(came & ~self.dead)
-            m.d.sync += owed[n].eq(owed[n] + asked[n] - came)
+            m.d.sync += more[n].eq(Mux(asked[n][0], asked[n][1], 0)), owed[n].eq(owed[n] + more[n] - came)
             if name == "kv":
                 m.d.comb += [kv.rvalid.eq(came & self.heard & ~self.dead), kv.rid.eq(axi.rid), kv.rdata.eq(axi.rdata),
                              kv.rresp.eq(axi.rresp), kv.rlast.eq(axi.rlast)]
@@ -214,7 +215,7 @@ class Channel(Block):
                 r = getattr(self, name).r
                 m.d.comb += [r.valid.eq(came & self.heard), r.payload.data.eq(axi.rdata),
                              r.payload.error.eq(self.dead | axi.rresp[1])]
-        return Cat(owed).any()
+        return Cat(owed, more).any()
 
     def _write(self, m):
         """Whether responses are owed, or data."""
@@ -245,9 +246,10 @@ class Channel(Block):
                 turns.may[n].eq(free & (owed[n] < self.BURSTS)),
                 self.beats.written[name].eq(moves & mine & ~self.dead),
             ]
-            m.d.sync += owed[n].eq(owed[n] + (asked[n] != 0) - came)
-            with m.If(asked[n] != 0):
-                m.d.sync += left.eq(asked[n]), owner.eq(n)
+            goes, beats = asked[n]
+            m.d.sync += owed[n].eq(owed[n] + goes - came)
+            with m.If(goes):
+                m.d.sync += left.eq(beats), owner.eq(n)
             if name == "kv":
                 m.d.comb += [kv.wready.eq((moves & mine | self.dead) & self.heard), kv.bid.eq(axi.bid),
                              kv.bvalid.eq(came & self.heard & ~self.dead), kv.bresp.eq(axi.bresp)]

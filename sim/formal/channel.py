@@ -128,15 +128,16 @@ class ChannelRules(Contract):
         self._passes(m, "ar", [(goes, what) for goes, _, what in asks.values()], Cat(axi.arid, axi.araddr, axi.arlen))
         rest, due = [], []
         for name, (goes, length, _) in asks.items():
-            owed, theirs = (Signal(range(block.MOST + block.longest), name=f"{name}_{whose}")
+            owed, theirs = (Signal(range(block.MOST + 2 * block.longest), name=f"{name}_{whose}")
                             for whose in ("owed", "theirs"))
+            more = Signal(range(block.longest + 1), name=f"{name}_more")        # to be owed from the next cycle on
             own, came = Signal(name=f"{name}_own"), Signal(name=f"{name}_came")
             m.d.comb += own.eq(axi.rvalid & self._belongs(name, axi.rid)), came.eq((owed != 0) & (dead | own))
-            m.d.sync += owed.eq(owed + Mux(goes, length + 1, 0) - came)
+            m.d.sync += more.eq(Mux(goes, length + 1, 0)), owed.eq(owed + more - came)
             gone = axi.arvalid & axi.arready & self._belongs(name, axi.arid)
             m.d.sync += theirs.eq(theirs + Mux(gone, axi.arlen + 1, 0) - own)
             rest.append(theirs)
-            due.append(owed)
+            due += [owed, more]
             self.require(f"no beat for {name} that was not asked for", dead | ~own | (theirs != 0))
             self.promise(f"{name} asks for no more than fits", ~goes | (owed < block.MOST))
             self.promise(f"what comes for {name} is owed to it", dead | ~own | (owed != 0))

@@ -19,7 +19,7 @@ from hw.matmul.parameters import Parameters
 from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
-from sim.formal import attention, chiplink, flow, interface, kvcache, noc, queries, reduce, vector
+from sim.formal import attention, chiplink, flow, heads, interface, kvcache, noc, queries, reduce, vector
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.counters import CountersFromAnywhere
 from sim.formal.drain import DrainRules
@@ -89,6 +89,7 @@ TASKS = [
     *kvcache.TASKS,
     *queries.TASKS,
     *attention.TASKS,
+    *heads.TASKS,
     *noc.TASKS,
     *reduce.TASKS,
     *interface.TASKS,

@@ -643,6 +643,13 @@ class Chip(Section):
     noc: Noc = Field(default_factory=lambda: Noc())
     dram: Dram = Field(default_factory=lambda: Dram())
 
+    @property
+    def word(self):
+        """Bytes of a word of the scratchpad: as wide as the widest of its ports. Rows begin with a word."""
+        widest = max(self.memory.channel, self.matmul.row_bits // 8,
+                     4 * max(self.matmul.drain, self.vector.lanes, self.kvcache.lanes))
+        return 1 << (widest - 1).bit_length()
+
 
 def load(path):
     """Read and check the configuration in a TOML file.

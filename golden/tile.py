@@ -25,7 +25,7 @@ from golden.kvcache import Controller
 from golden.kvstore import Store as KvStore
 from golden.paging import ARGUMENTS, HEADER, STAT, Command, Opcode, Status, Table, unpack
 
-__all__ = ["Tile", "TileError", "word_bytes"]
+__all__ = ["Tile", "TileError"]
 
 FORMAT_NAMES = {code: name for name, code in FORMAT_CODES.items()}
 FP32_BYTES = 4
@@ -38,13 +38,6 @@ class TileError(RuntimeError):
     def __init__(self, pc, engine, reason):
         super().__init__(f"instruction {pc}, {engine.name}: {reason}")
         self.pc, self.engine, self.reason = pc, engine, reason
-
-
-def word_bytes(chip):
-    """Bytes of a word of the scratchpad: as wide as the widest of its ports. Rows begin with a word."""
-    widest = max(chip.memory.channel, chip.matmul.row_bits // 8, FP32_BYTES * chip.matmul.drain,
-                 FP32_BYTES * chip.vector.lanes, FP32_BYTES * chip.kvcache.lanes)
-    return 1 << (widest - 1).bit_length()
 
 
 class Tile:

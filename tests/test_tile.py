@@ -10,6 +10,7 @@ import pytest
 from golden.config import Chip, KvCache, Matmul, Memory, Vector
 from golden.llama import Llama
 from golden.tile import TileError
+from scripts import run
 from sw.compiler.checkpoint import read
 from sw.compiler.layout import Layout, ModelError, fit
 from sw.compiler.program import Shape, program
@@ -31,13 +32,18 @@ def chip(form="bf16", kv="bf16", **changes):
         "kvcache": KvCache(blocks=64, sequences=4, table=16, block_tokens=4, format=kv, lanes=4)} | changes)
 
 
-def runtime(folder, family, name, form="bf16", sizes=None, **changes):
-    """A random checkpoint, and what runs it."""
+def checkpoint(folder, family, name, sizes=None):
+    """The folder of a random checkpoint."""
     model = MODELS[family][name].model_copy(update=sizes or {})
     tensors = {key: value.astype(ml_dtypes.bfloat16) for key, value in weights(model).items()}
-    checkpoint = read(write(folder / "model", settings(family, model), tensors))
-    layout = Layout(checkpoint, fit(chip(form, **changes), model), form)
-    return Runtime(layout, Golden(layout)), Llama(model, checkpoint.values())
+    return write(folder / "model", settings(family, model), tensors)
+
+
+def runtime(folder, family, name, form="bf16", sizes=None, **changes):
+    """A random checkpoint, and what runs it."""
+    found = read(checkpoint(folder, family, name, sizes))
+    layout = Layout(found, fit(chip(form, **changes), found.model, form), form)
+    return Runtime(layout, Golden(layout)), Llama(found.model, found.values())
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
@@ -133,6 +139,7 @@ def test_prompts_that_cannot_be(tmp_path, prompts, count, sentence):
     ("bf16", {"kvcache": {"kv_heads": 3}}, "test: kvcache.kv_heads = 3: must be that of the model, 2"),
     ("bf16", {"kvcache": {"head_dim": 16}}, "test: kvcache.head_dim = 16: must be 8, that of the model in whole words"),
     ("bf16", {"kvcache": {"layers": 1}}, "test: kvcache.layers = 1: must be 2 or more"),
+    ("bf16", {"memory": {"channel": 64}}, "test: memory.channel = 64: must be matmul.lanes x rows = 32 or less"),
     ("bf16", {"kvcache": {"beat": 32}}, "test: kvcache.beat = 32: must be memory.channel = 16"),
     ("bf16", {"attention": {"group": 1}}, "test: attention.group = 1: must be 2 or more"),
     ("bf16", {"matmul": {"k_max": 20}}, "test: matmul.k_max = 20: must be 32 or more"),
@@ -143,6 +150,28 @@ def test_chips_that_do_not_fit(tmp_path, form, change, sentence):
     sections = {name: getattr(tile.layout.chip, name).model_copy(update=values) for name, values in change.items()}
     with pytest.raises(ModelError, match=re.escape(sentence)):
         Layout(tile.layout.checkpoint, tile.layout.chip.model_copy(update=sections), form)
+
+
+def test_run_writes(tmp_path, capsys):
+    """From the command line: several prompts of a checkpoint, and how near the model in float32 is."""
+    folder = checkpoint(tmp_path, "Qwen2ForCausalLM", "biases")
+    run.main(["--checkpoint", str(folder), "--config", "configs/nano.toml", "--ids", "1", "2", "3", "--ids", "7",
+              "--tokens", "3"])
+    printed = capsys.readouterr().out
+    assert "[1, 2, 3]" in printed and "6 tokens in" in printed and "error of logits" in printed
+
+
+@pytest.mark.parametrize(("options", "sentence"), [
+    (["--prompt", "x"], "run: --prompt: needs a vocabulary of 258, bytes and two more, not of 37; give --ids"),
+    (["--ids", "99"], "run: prompt 0: token 99 must be 0 to 36"),
+    (["--ids", "1", "--tokens", "65"], "run: prompt 0 has 1 tokens: must be 1 to 0 with 65 to come, as context = 64"),
+    (["--ids", "1", "--temperature", "-1"], "run: temperature = -1.0: must be 0 or more"),
+    (["--checkpoint", "nowhere"], "run: nowhere/config.json: No such file or directory"),
+])
+def test_run_refuses(tmp_path, options, sentence):
+    folder = checkpoint(tmp_path, "Qwen2ForCausalLM", "biases")
+    with pytest.raises(SystemExit, match=f"^{re.escape(sentence)}$"):
+        run.main(["--checkpoint", str(folder), "--config", "configs/nano.toml", *options])
 
 
 def test_a_tile_says_what_it_refuses(tmp_path):

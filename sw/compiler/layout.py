@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from pydantic import ValidationError
 
 from golden import matmul
 from golden.config import words
 from golden.formats import BF16, encode
 from golden.isa import BYTES, K_MAX
-from golden.tile import word_bytes
 from sw.compiler.weights import FORMATS_OF_WEIGHTS, layer, rope_table
 
 __all__ = ["Layout", "ModelError", "Place", "align", "fit"]
@@ -50,15 +50,36 @@ class Place:
     bias: int | None
 
 
-def fit(chip, model):
-    """A chip whose KV cache and attention are those that a model takes."""
-    word = word_bytes(chip)
-    kv = chip.kvcache.model_copy(update={
-        "layers": model.layers, "kv_heads": model.kv_heads, "head_dim": align(model.head_dim, word // 4),
-        "beat": chip.memory.channel})
-    group = max(chip.attention.group, model.heads // model.kv_heads)
-    return chip.model_copy(update={
-        "kvcache": type(kv)(**kv.model_dump()), "attention": type(chip.attention)(group=group)})
+def fit(chip, model, weights="fp8"):
+    """A chip with what a model takes: its KV cache, groups of heads, and formats of weights.
+
+    Raises
+    ------
+    ModelError
+        When there is none.
+    """
+    scheme, kv = _scheme(weights), chip.kvcache
+    table = min(kv.table, -(-model.positions // kv.block_tokens))
+    try:
+        return chip.model_copy(update={
+            "matmul": scheme.engine(chip.matmul),
+            "attention": type(chip.attention)(group=max(chip.attention.group, model.heads // model.kv_heads)),
+            "kvcache": type(kv)(**kv.model_dump() | {
+                "layers": model.layers, "kv_heads": model.kv_heads, "beat": chip.memory.channel,
+                "head_dim": align(model.head_dim, chip.word // 4), "lanes": min(kv.lanes, chip.memory.channel // 2),
+                "table": table, "blocks": min(kv.blocks, kv.sequences * table + 1)})})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ModelError(f"{chip.name}: {problem['loc'][-1]} = {problem['input']}: "
+                         f"{problem.get('ctx', {}).get('error') or problem['msg']}") from None
+    except ValueError as error:
+        raise ModelError(f"{chip.name}: {error}") from None
+
+
+def _scheme(weights):
+    if weights not in FORMATS_OF_WEIGHTS:
+        raise ModelError(f"weights = {weights}: must be {words(FORMATS_OF_WEIGHTS)}")
+    return FORMATS_OF_WEIGHTS[weights]
 
 
 def align(size, unit):
@@ -104,9 +125,7 @@ class Layout:
 
     def __init__(self, checkpoint, chip, weights="fp8", context=None):
         self.checkpoint, self.chip, self.model = checkpoint, chip, checkpoint.model
-        if weights not in FORMATS_OF_WEIGHTS:
-            raise ModelError(f"weights = {weights}: must be {words(FORMATS_OF_WEIGHTS)}")
-        self.scheme, self.word = FORMATS_OF_WEIGHTS[weights], word_bytes(chip)
+        self.scheme, self.word = _scheme(weights), chip.word
         self.unit = max(chip.memory.channel, self.word)
         self.head_dim = align(self.model.head_dim, self.word // 4)
         self._check()
@@ -126,6 +145,8 @@ class Layout:
              f"weights in {scheme.title}: need matmul.family = {scheme.family}, not {chip.matmul.family}"),
             (scheme.scales == "block" and not chip.matmul.mx,
              f"weights in {scheme.title}: need matmul.mx = true"),
+            (chip.memory.channel > chip.matmul.depth,
+             f"memory.channel = {chip.memory.channel}: must be matmul.lanes x rows = {chip.matmul.depth} or less"),
             (kv.beat != chip.memory.channel,
              f"kvcache.beat = {kv.beat}: must be memory.channel = {chip.memory.channel}"),
             (kv.kv_heads != model.kv_heads,

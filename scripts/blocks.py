@@ -11,10 +11,10 @@ from hw.emit import Block
 __all__ = ["HELP", "add_arguments", "block_from"]
 
 HELP = """\
---block is engine, array, pe, vector, kvcache, network, mesh, router or interface of a configuration, or module:Class
-with the class's parameters after --with: Python literals, plain words, or module:name for a named object."""
+--block is engine, array, pe, vector, kvcache, heads, network, mesh, router or interface of a configuration, or
+module:Class with its parameters after --with: Python literals, plain words, or module:name for a named object."""
 
-PARTS = ("engine", "array", "pe", "vector", "kvcache", "network", "mesh", "router", "interface")
+PARTS = ("engine", "array", "pe", "vector", "kvcache", "heads", "network", "mesh", "router", "interface")
 NOC = {"network": "hw.noc.network:Network", "mesh": "hw.noc.mesh:Mesh", "router": "hw.noc.mesh:router",
        "interface": "hw.noc.interface:Interface"}
 
@@ -43,6 +43,8 @@ def block_from(arguments):
             return _named("hw.vector.engine:Engine")(chip.vector)
         if arguments.block == "kvcache":
             return _named("hw.kvcache.controller:Controller")(chip.kvcache)
+        if arguments.block == "heads":
+            return _named("hw.tile.heads.heads:Heads")(chip.kvcache, chip.attention.group)
         if arguments.block in NOC:
             return _named(NOC[arguments.block])(chip.noc)
         return _part(arguments.block, chip.matmul)

@@ -32,8 +32,8 @@ def test_any_block_in_one_file(tmp_path, capsys):
 @pytest.mark.parametrize("words, sentence", [
     ([], "generate: --block engine needs --config FILE"),
     (["--block", "queue"],
-     "generate: --block must be engine, array, pe, vector, kvcache, network, mesh, router, interface or module:Class, "
-     "not 'queue'"),
+     "generate: --block must be engine, array, pe, vector, kvcache, heads, network, mesh, router, interface or "
+     "module:Class, not 'queue'"),
     (["--block", "hw.stream:Queue", "--with", "shape"], "generate: --with must be NAME=VALUE, not 'shape'"),
     (["--block", "hw.stream:Queue", "--with", "shape=8", "depth=99"],
      "generate: Queue: depth must be 1 to 64, not 99"),

@@ -77,9 +77,9 @@ def test_streams_follow_each_other():
     script, size = opened("fp8", 60, 50)
     for layer in range(2):
         script.attend(0, layer, 1, 4, wait=True)
-    for _ in range(4):
+    for step in range(4):
         for sid in range(2):
-            script.attend(sid, 0, 1, 4)
+            script.attend(sid, 0, 1, 4, wait=not step + sid)
     job = script.done(size=size)
     found = run(job)
     for first, last in ((4, 4), (5, 5), (6, len(job.log) - 1)):

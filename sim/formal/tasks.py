@@ -33,6 +33,7 @@ from sim.formal import (
     reduce,
     vector,
 )
+from sim.formal import attention, chiplink, flow, heads, interface, kvcache, noc, queries, reduce, vector
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.counters import CountersFromAnywhere
 from sim.formal.drain import DrainRules
@@ -107,6 +108,7 @@ TASKS = [
     *kvcache.TASKS,
     *queries.TASKS,
     *attention.TASKS,
+    *heads.TASKS,
     *noc.TASKS,
     *reduce.TASKS,
     *interface.TASKS,

@@ -12,7 +12,7 @@ help:     ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
 
 run: .venv/stamp        ## digits on the simulated engine, compared bit for bit, with a report
-	$(BIN)/python scripts/run.py
+	$(BIN)/python scripts/digits.py
 
 test: lint              ## lint, import layers and all tests
 	$(BIN)/python -m pytest -q -n $(JOBS)

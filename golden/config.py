@@ -18,8 +18,8 @@ from golden.noc import check
 from golden.packet import LENGTH
 from golden.paging import LENGTH as TOKENS
 
-__all__ = ["KV_FORMATS", "KV_POLICIES", "Attention", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "Noc",
-           "NocClass", "Vector", "load", "words"]
+__all__ = ["KV_FORMATS", "KV_POLICIES", "Attention", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "Memory",
+           "Noc", "NocClass", "Sequencer", "Vector", "load", "words"]
 
 
 KV_FORMATS = {"bf16": (2, 0), "fp8": (1, 2)}
@@ -31,6 +31,12 @@ NOC_MEMORIES = ("none", "north", "east", "south", "west")
 
 class ConfigError(ValueError):
     """A configuration that cannot be built; one line a problem."""
+
+
+def _power_of_two(value):
+    if value & (value - 1):
+        raise ValueError("must be a power of two")
+    return value
 
 
 class Section(BaseModel):
@@ -160,12 +166,7 @@ class Vector(Section):
     lanes: int = Field(16, ge=2, le=32)
     row_max: int = Field(4096, ge=32, le=65536)
 
-    @field_validator("lanes", "row_max")
-    @classmethod
-    def _powers_of_two(cls, value):
-        if value & (value - 1):
-            raise ValueError("must be a power of two")
-        return value
+    _powers_of_two = field_validator("lanes", "row_max")(_power_of_two)
 
     @property
     def depth(self):
@@ -238,12 +239,7 @@ class KvCache(Section):
     patience: int = Field(10000, ge=100, le=1 << 24)
     address_bits: int = Field(40, ge=32, le=64)
 
-    @field_validator("block_tokens", "beat", "lanes", "buffer")
-    @classmethod
-    def _powers_of_two(cls, value):
-        if value & (value - 1):
-            raise ValueError("must be a power of two")
-        return value
+    _powers_of_two = field_validator("block_tokens", "beat", "lanes", "buffer")(_power_of_two)
 
     @field_validator("block_tokens")
     @classmethod
@@ -343,6 +339,57 @@ class Attention(Section):
     """
 
     group: int = Field(4, ge=1, le=8)
+
+
+class Memory(Section):
+    """What a tile keeps where: the channel to the memory outside, and the scratchpad.
+
+    Attributes
+    ----------
+    channel : int
+        Bytes that the channel moves in a cycle.
+    prefetch : int
+        Bytes of weights that are read ahead of their use.
+    burst : int
+        Beats of a burst of weights at most: so long may others wait for the channel.
+    scratchpad, banks : int
+        Bytes of the scratchpad; banks of it, each of which reads a word and writes a word in a cycle.
+    """
+
+    channel: int = Field(16, ge=8, le=128)
+    prefetch: int = Field(8192, ge=512, le=1 << 20)
+    burst: int = Field(32, ge=1, le=256)
+    scratchpad: int = Field(1 << 16, ge=4096, le=1 << 24)
+    banks: int = Field(4, ge=1, le=16)
+
+    _powers_of_two = field_validator("channel", "prefetch", "burst", "scratchpad", "banks")(_power_of_two)
+
+    @field_validator("burst")
+    @classmethod
+    def _bursts_stay_in_their_page(cls, burst, info):
+        if burst * info.data.get("channel", 1) > 4096:
+            raise ValueError(f"must be {4096 // info.data['channel']} or less, as a burst has at most 4096 bytes")
+        return burst
+
+
+class Sequencer(Section):
+    """What runs a tile's programs.
+
+    Attributes
+    ----------
+    instructions : int
+        Of a program at most.
+    queue : int
+        Instructions that wait for their turn, of each engine.
+    patience : int
+        Cycles in which nothing moves after which an engine is given up.
+    """
+
+    instructions: int = Field(128, ge=8, le=1024)
+    queue: int = Field(4, ge=2, le=8)
+    patience: int = Field(10000, ge=100, le=1 << 24)
+
+    _powers_of_two = field_validator("instructions", "queue")(_power_of_two)
 
 
 class NocClass(Section):
@@ -566,12 +613,7 @@ class Dram(Section):
     trefi: float = Field(3904.0, gt=0)
     queue: int = Field(64, ge=1, le=1024)
 
-    @field_validator("banks")
-    @classmethod
-    def _banks_are_bits(cls, banks):
-        if banks & (banks - 1):
-            raise ValueError("must be a power of two")
-        return banks
+    _powers_of_two = field_validator("banks")(_power_of_two)
 
 
 class Chip(Section):
@@ -585,6 +627,8 @@ class Chip(Section):
     vector : Vector
     kvcache : KvCache
     attention : Attention
+    memory : Memory
+    sequencer : Sequencer
     noc : Noc
     dram : Dram
     """
@@ -594,8 +638,17 @@ class Chip(Section):
     vector: Vector = Field(default_factory=lambda known: Vector(lanes=min(known["matmul"].drain, 32)))
     kvcache: KvCache = Field(default_factory=lambda: KvCache())
     attention: Attention = Field(default_factory=lambda: Attention())
+    memory: Memory = Field(default_factory=lambda: Memory())
+    sequencer: Sequencer = Field(default_factory=lambda: Sequencer())
     noc: Noc = Field(default_factory=lambda: Noc())
     dram: Dram = Field(default_factory=lambda: Dram())
+
+    @property
+    def word(self):
+        """Bytes of a word of the scratchpad: as wide as the widest of its ports. Rows begin with a word."""
+        widest = max(self.memory.channel, self.matmul.row_bits // 8,
+                     4 * max(self.matmul.drain, self.vector.lanes, self.kvcache.lanes))
+        return 1 << (widest - 1).bit_length()
 
 
 def load(path):

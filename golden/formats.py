@@ -19,6 +19,7 @@ value. Subnormals are honoured in every format; that FP32 *arithmetic* flushes t
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -108,7 +109,16 @@ def is_inf(fmt, codes):
 
 def decode(fmt, codes):
     """The values of `codes`, exactly: float64, same shape."""
-    codes = np.asarray(codes).astype(np.int64)
+    if fmt is FP32:         # as any processor has it
+        with np.errstate(invalid="ignore"):     # NaN that would signal
+            return np.asarray(codes, np.uint32).view(np.float32).astype(np.float64)
+    return _values(fmt)[codes]
+
+
+@cache
+def _values(fmt):
+    """The values of all codes."""
+    codes = np.arange(1 << fmt.width)
     magnitude = _magnitude(fmt, codes)
     exponent = magnitude >> fmt.mantissa
     if fmt is E8M0:
@@ -137,6 +147,9 @@ def encode(fmt, values, *, saturate=True):
     array of fmt.dtype, same shape
     """
     values = np.asarray(values, dtype=np.float64)
+    if fmt is FP32:
+        with np.errstate(over="ignore"):
+            return np.where(np.isnan(values), np.uint32(FP32.nan), values.astype(np.float32).view(np.uint32))
     finite = np.isfinite(values)
     fraction, exponent = np.frexp(np.where(finite, np.abs(values), 0.0))
     significand = np.ldexp(fraction, 53).astype(np.uint64)

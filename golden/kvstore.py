@@ -198,6 +198,19 @@ class Store:
                       for n, (*each, error) in enumerate(own)]
         return beats
 
+    def rows(self, ranges, layer, head):
+        """What a `STREAM` holds: codes of K and of V (tokens, head_dim), and with FP8 the scales of both (tokens,)."""
+        slots = [(self.pool[block, layer, head], slot)
+                 for block, first, count in ranges for slot in range(first, first + count)]
+        size, kept = KV_FORMATS[self.config.format]
+        found = []
+        for part in Part.K, Part.V:
+            runs = [segment[self._run(part, slot, slot + 1)][:size * self.config.head_dim] for segment, slot in slots]
+            found.append(np.stack(runs).view("<u2" if size == 2 else np.uint8))
+        if kept:
+            found += [np.stack([segment[SCALES_BYTES * slot + 2 * n] for segment, slot in slots]) for n in range(2)]
+        return found
+
     def _fits(self, segment, part, slot):
         """Whether a row fits its checksum, if it has one."""
         if not self.config.scale_beats:

@@ -18,7 +18,7 @@ from golden.families import FAMILIES
 from golden.formats import E8M0, FORMATS, FP32, MX_BLOCK, is_nan
 
 __all__ = ["Gemm", "PARAMETERS", "RESULT_FORMATS", "activation_image", "blocks", "cycles", "matmul",
-           "scale_image", "slices", "tile_depth", "weight_image"]
+           "scale_image", "slices", "tile_depth", "weight_bytes", "weight_image", "weights"]
 
 RESULT_FORMATS = ("fp32", "bf16", "e4m3", "e5m2", "int8")
 PARAMETERS = ("row_scales", "column_scales", "bias", "c")
@@ -187,6 +187,31 @@ def weight_image(config, format, w, scales=None, a_format="e4m3"):
     return b"".join(image)
 
 
+def weight_bytes(config, format, n, k, mx=False, a_format="e4m3"):
+    """Bytes of the `weight_image` of (n, k) weights."""
+    per_beat, total = slices(config, a_format, format), 0
+    for first in range(0, n, config.cols):
+        outputs = min(config.cols, n - first)
+        total += -(-outputs // per_beat) + (-(-outputs // config.depth) if mx else 0)
+    return total * -(-k // tile_depth(config, a_format, format)) * config.depth
+
+
+def weights(config, format, image, n, k, mx=False, a_format="e4m3"):
+    """The weights (n, k) and scales, or None, of which `image` is the `weight_image`: uint8 array."""
+    depth, per_beat = tile_depth(config, a_format, format), slices(config, a_format, format)
+    width, k_blocks, found, scales = FORMATS[format].width, -(-k // depth), [], []
+    for first in range(0, n, config.cols):
+        outputs = min(config.cols, n - first)
+        beats, ahead = -(-outputs // per_beat), -(-outputs // config.depth) if mx else 0
+        size = (beats + ahead) * config.depth
+        tiles, image = image[:k_blocks * size].reshape(k_blocks, size), image[k_blocks * size:]
+        scales.append(tiles[:, :outputs].T)
+        packed = tiles[:, ahead * config.depth:].reshape(k_blocks, beats * per_beat, -1)[:, :outputs]
+        codes = _unpack(packed, width)[..., :depth]                                 # K block, output, element
+        found.append(codes.transpose(1, 0, 2).reshape(outputs, -1)[:, :k])
+    return np.concatenate(found), np.concatenate(scales) if mx else None
+
+
 def activation_image(config, format, a):
     """Activations row-major: bytes, and the pitch of a row in bytes. 4-bit codes lie low nibble first.
 
@@ -280,6 +305,13 @@ def _pack(codes, width):
         return codes
     codes = np.concatenate([codes, np.zeros_like(codes[..., :codes.shape[-1] % 2])], axis=-1)
     return codes[..., ::2] | codes[..., 1::2] << 4
+
+
+def _unpack(image, width):
+    """The codes of `_pack`, and what fills their last byte."""
+    if width == 16:
+        return np.ascontiguousarray(image).view("<u2")
+    return image if width == 8 else np.stack([image & 15, image >> 4], -1).reshape(*image.shape[:-1], -1)
 
 
 def _codes(values):

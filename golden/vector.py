@@ -226,11 +226,17 @@ def softmax(x, alpha, lanes):
 
 def total(x, lanes, most=None):
     """The sum of each row: shape (...). With `most` (..., beats), beat n counts 2**most[n], the sum as the last."""
+    beats = _tree(np.stack(_beats(x, lanes)))
     sums = np.zeros((PARTIALS, *x.shape[:-1]), np.uint32)
-    for n, beat in enumerate(_beats(x, lanes)):
-        if most is not None and n:
-            sums = fp32.mul(sums, code(1), np.maximum(most[..., n - 1] - most[..., n], -255))
-        sums[n % PARTIALS] = fp32.add(sums[n % PARTIALS], _tree(beat))
+    if most is None:
+        beats = np.pad(beats, [(0, -len(beats) % PARTIALS)] + [(0, 0)] * (beats.ndim - 1))     # + 0 changes nothing
+        for turn in beats.reshape(-1, *sums.shape):
+            sums = fp32.add(sums, turn)
+    else:
+        for n, beat in enumerate(beats):
+            if n:
+                sums = fp32.mul(sums, code(1), np.maximum(most[..., n - 1] - most[..., n], -255))
+            sums[n % PARTIALS] = fp32.add(sums[n % PARTIALS], beat)
     return _tree(np.moveaxis(sums, 0, -1))
 
 

@@ -58,7 +58,8 @@ def test_sections_are_values():
      "k_max, mx"),
     ("[vector]\nlanes = 3", "vector.lanes = 3: must be a power of two"),
     ("[vector]\nrow_max = 16", "vector.row_max = 16: must be an integer, 32 to 65536"),
-    ("[matmull]\nlanes = 3", "matmull: unknown key; known here: name, matmul, vector, kvcache, attention, noc, dram"),
+    ("[matmull]\nlanes = 3", "matmull: unknown key; known here: name, matmul, vector, kvcache, attention, memory, "
+     "sequencer, noc, dram"),
     ("matmul = 3", "matmul = 3: must be a table"),
     ("[kvcache]\nblocks = 1", "kvcache.blocks = 1: must be an integer, 2 to 65536"),
     ("[kvcache]\nblock_tokens = 12", "kvcache.block_tokens = 12: must be a power of two"),

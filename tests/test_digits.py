@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from golden import matmul
-from scripts import run
+from scripts import digits as demo
 from scripts.area import Area
 from sw import digits, quantize
 
@@ -54,8 +54,8 @@ def test_operands_carry_their_scales():
 
 def test_run_prints_and_reports(tmp_path, capsys, monkeypatch):
     """A few digits on the smallest engine; its area is made up."""
-    monkeypatch.setattr(run, "breakdown", _area)
-    run.main(["--config", "configs/nano.toml", "--formats", "fp8", "--count", "5", "--out", str(tmp_path),
+    monkeypatch.setattr(demo, "breakdown", _area)
+    demo.main(["--config", "configs/nano.toml", "--formats", "fp8", "--count", "5", "--out", str(tmp_path),
               "--json"])
     printed = capsys.readouterr()
     figures = {figure["name"]: figure["value"] for figure in json.loads(printed.out)["figures"]}
@@ -70,10 +70,10 @@ def test_run_prints_and_reports(tmp_path, capsys, monkeypatch):
 
 def test_a_failure_ends_the_run(tmp_path, monkeypatch):
     """By its own words, and without the work that waits."""
-    monkeypatch.setattr(run, "breakdown", _area)
-    monkeypatch.setattr(run, "infer", _fail)
-    with pytest.raises(SystemExit, match="^run: fp8: 3 results differ$"):
-        run.main(["--config", "configs/nano.toml", "--formats", "fp8", "--count", "5", "--out", str(tmp_path)])
+    monkeypatch.setattr(demo, "breakdown", _area)
+    monkeypatch.setattr(demo, "infer", _fail)
+    with pytest.raises(SystemExit, match="^digits: fp8: 3 results differ$"):
+        demo.main(["--config", "configs/nano.toml", "--formats", "fp8", "--count", "5", "--out", str(tmp_path)])
 
 
 def _fail(name, *_):
@@ -86,5 +86,5 @@ def _area(engine, library, progress):
 
 
 def test_count_is_checked():
-    with pytest.raises(SystemExit, match="^run: --count must be 1 to 360, not 0$"):
-        run.main(["--count", "0"])
+    with pytest.raises(SystemExit, match="^digits: --count must be 1 to 360, not 0$"):
+        demo.main(["--count", "0"])

@@ -172,3 +172,18 @@ def nearest(value):
     while abs(value) * Fraction(2) ** -exponent < 1 << 23:
         exponent -= 1
     return round(value * Fraction(2) ** -exponent) * Fraction(2) ** exponent
+
+
+@pytest.mark.parametrize(("family", "a_format", "w_format", "mx"), [
+    ("fp8", "e4m3", "e4m3", False), ("fp8", "e4m3", "e2m1", False), ("fp8", "e4m3", "e2m1", True),
+    ("fp4", "e2m1", "e2m1", True), ("int8", "int8", "int8", False), ("uni", "bf16", "bf16", False)])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 33), (12, 64), (5, 100)])
+def test_images_of_weights_read_back(family, a_format, w_format, mx, shape):
+    config, rng = Matmul(family=family, lanes=8, rows=4, cols=6, mx=mx), np.random.default_rng(shape)
+    codes = draw(rng, w_format, shape)
+    scales = rng.integers(0, 255, (shape[0], -(-shape[1] // 32))).astype(np.uint8) if mx else None
+    image = golden.weight_image(config, w_format, codes, scales, a_format)
+    assert len(image) == golden.weight_bytes(config, w_format, *shape, mx, a_format)
+    found = golden.weights(config, w_format, np.frombuffer(image, np.uint8), *shape, mx, a_format)
+    np.testing.assert_array_equal(found[0], codes)
+    assert (found[1] is None) == (scales is None) and (scales is None or (found[1] == scales).all())

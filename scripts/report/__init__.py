@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports: HTML files that need nothing else. This is that of `scripts/run.py`; `network` is about the network."""
+"""Reports: HTML files that need nothing else. This is that of `scripts/digits.py`; `network` is about the network."""
 
 import base64
 from dataclasses import dataclass

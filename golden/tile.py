@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tile: what a program does to memory, scratchpad and KV cache, instruction by instruction.
+
+Instructions are carried out one after the other. The hardware overlaps them and comes to the same, if the program's
+waits say what depends on what.
+"""
+
+from collections import Counter, deque
+
+import numpy as np
+
+from golden import attention, matmul, vector
+from golden.families import FORMAT_CODES
+from golden.formats import E8M0, FORMATS, MX_BLOCK
+from golden.isa import (
+    Control,
+    Engine,
+    Load,
+    Operation,
+    Quantize,
+    Second,
+    disassemble,
+)
+from golden.kvcache import Controller
+from golden.kvstore import Store as KvStore
+from golden.paging import ARGUMENTS, HEADER, STAT, Command, Opcode, Status, Table, unpack
+
+__all__ = ["Tile", "TileError"]
+
+FORMAT_NAMES = {code: name for name, code in FORMAT_CODES.items()}
+FP32_BYTES = 4
+PICK = 8                # bytes of a value and a place of `TOP_K`
+
+
+class TileError(RuntimeError):
+    """An instruction that the tile refuses; `pc` and `engine` say which."""
+
+    def __init__(self, pc, engine, reason):
+        super().__init__(f"instruction {pc}, {engine.name}: {reason}")
+        self.pc, self.engine, self.reason = pc, engine, reason
+
+
+class Tile:
+    """The reference of a tile.
+
+    Parameters
+    ----------
+    chip : golden.config.Chip
+    size : int
+        Bytes of the memory behind the channel.
+    kv_base : int
+        Where the pool of the KV cache begins in it.
+
+    Attributes
+    ----------
+    memory, scratchpad : array of uint8
+    controller : golden.kvcache.Controller
+    store : golden.kvstore.Store
+        Its pool is part of `memory`.
+    registers : list of int
+    events : Counter
+        What took place, by name: products, elements of vector operations, bytes moved for each purpose.
+    nans : Counter
+        Results that are NaN, by engine.
+    """
+
+    def __init__(self, chip, size, kv_base):
+        self.chip, kv = chip, chip.kvcache
+        self.memory, self.scratchpad = np.zeros(size, np.uint8), np.zeros(chip.memory.scratchpad, np.uint8)
+        self.controller, self.store = Controller(kv), KvStore(kv)
+        pool = self.memory[kv_base:kv_base + self.store.pool.size]
+        self.store.pool = pool.reshape(self.store.pool.shape)
+        self.registers, self.weights = [0] * 8, deque()
+        self.events, self.nans = Counter(), Counter()
+
+    def run(self, image, registers=()):
+        """Carry a program out.
+
+        Parameters
+        ----------
+        image : bytes
+        registers : sequence of int
+            What registers 1 and on hold at the begin.
+
+        Raises
+        ------
+        golden.isa.IsaError
+            When it is no program.
+        TileError
+            When an instruction is refused; those before it have been carried out.
+        """
+        program = disassemble(image)
+        self.registers = [0, *registers, *[0] * 7][:8]
+        self.weights.clear()
+        loops, pc = [], 0
+        while True:
+            each = program[pc]
+            given = {name: value + self.registers[each.registers.get(name, 0)] & 0xFFFFFFFF
+                     for name, value in each.fields.items()}
+            match each.engine, each.opcode:
+                case Engine.CONTROL, Control.END:
+                    return
+                case Engine.CONTROL, Control.LOOP:
+                    loops.append([pc, given["count"]])
+                case Engine.CONTROL, Control.NEXT:
+                    loops[-1][1] -= 1
+                    if loops[-1][1]:
+                        pc = loops[-1][0]
+                    else:
+                        loops.pop()
+                case Engine.CONTROL, (Control.SET | Control.ADD):
+                    old = self.registers[given["register"]] if each.opcode is Control.ADD else 0
+                    self.registers[given["register"]] = old + given["value"] & 0xFFFFFFFF
+                    self.registers[0] = 0
+                case Engine.CONTROL, Control.SWAP:
+                    a, b = given["register"], given["other"]
+                    self.registers[a], self.registers[b] = self.registers[b], self.registers[a]
+                    self.registers[0] = 0
+                case engine, opcode:
+                    try:
+                        getattr(self, f"_{engine.name.lower()}")(opcode, **given)
+                    except ValueError as error:
+                        raise TileError(pc, engine, error) from None
+            pc += 1
+
+    # Engines
+
+    def _load(self, opcode, source, source_pitch, target, target_pitch, bytes, rows,
+              step=0, index=0, index_pitch=0, count=1):
+        beat = self.chip.memory.channel
+        if not bytes or not rows or not count:
+            raise ValueError("moves nothing")
+        if any(each % beat for each in (source, source_pitch, target, target_pitch, step)):
+            raise ValueError(f"addresses must be multiples of {beat}")
+        whole = -(-bytes // beat) * beat
+        for n in range(count):
+            begin = source
+            if opcode is Load.GATHER:
+                begin += int(self._numbers(index + n * index_pitch, 1)[0]) * step
+            for row in range(rows):
+                self._write(target, self._memory(begin + row * source_pitch, whole))
+                target += target_pitch
+        self.events["load_bytes"] += count * rows * whole
+
+    def _store(self, opcode, source, source_pitch, target, target_pitch, bytes, rows):
+        beat = self.chip.memory.channel
+        if not bytes or not rows:
+            raise ValueError("moves nothing")
+        if any(each % beat for each in (source, source_pitch, target, target_pitch)):
+            raise ValueError(f"addresses must be multiples of {beat}")
+        for row in range(rows):
+            self._memory(target + row * target_pitch, bytes)[:] = self._read(source + row * source_pitch, bytes)
+        self.events["store_bytes"] += rows * bytes
+
+    def _weights(self, opcode, source, bytes):
+        beat = max(self.chip.memory.channel, self.chip.matmul.depth)
+        if source % beat or bytes % beat:
+            raise ValueError(f"address and bytes must be multiples of {beat}")
+        self.weights.append([source, bytes])
+        self.events["weight_bytes"] += bytes
+
+    def _matmul(self, opcode, m, n, k, a_format, w_format, y_format, row_scaled, column_scaled, biased, accumulate, mx,
+                a, a_pitch, w, scales, scales_pitch, column_scales, bias, c, c_pitch, y, y_pitch):
+        config = self.chip.matmul
+        if not 1 <= m <= config.m_max or not 1 <= n <= config.n_max or not 1 <= k <= config.k_max:
+            raise ValueError(f"m, n, k = {m}, {n}, {k}: must be 1 to {config.m_max}, {config.n_max}, {config.k_max}")
+        a_format, w_format, y_format = (FORMAT_NAMES[each] for each in (a_format, w_format, y_format))
+        at = {"a_format": a_format, "mx": bool(mx)}
+        block_bytes = matmul.weight_bytes(config, w_format, config.cols, k, **at)
+        for _, column, _, columns in matmul.blocks(config, (m, n, k)):
+            self._pop(w + column // config.cols * block_bytes, matmul.weight_bytes(config, w_format, columns, k, **at))
+        image = self._memory(w, matmul.weight_bytes(config, w_format, n, k, **at))
+        codes, w_scales = matmul.weights(config, w_format, image, n, k, **at)
+        gemm = matmul.Gemm(
+            self._codes(a_format, a, a_pitch, m, k), codes, a_format, w_format, y_format,
+            self._numbers(scales, m).view(np.float32) if row_scaled else None,
+            self._numbers(column_scales, n).view(np.float32) if column_scaled else None,
+            self._numbers(bias, n).view(np.float32) if biased else None,
+            self._codes("fp32", c, c_pitch, m, n).view(np.float32) if accumulate else None,
+            np.stack([self._read(scales + block * scales_pitch, m) for block in range(-(-k // MX_BLOCK))], 1)
+            if mx else None, w_scales)
+        found, nans = matmul.matmul(config.family, gemm, (config.rows, config.lanes))
+        self._put(y_format, y, y_pitch, found)
+        self.nans[Engine.MATMUL] += nans
+        self.events[f"macs_{w_format}"] += m * n * k
+
+    def _vector(self, operation, second, quantize, x_format, y_format, result_format, k, rows, length, alpha, beta,
+                x, x_pitch, y, y_pitch, result, result_pitch, scalars, scalars_pitch):
+        second, quantize = Second(second), Quantize(quantize)
+        names = {"x_format": FORMAT_NAMES[x_format], "result_format": FORMAT_NAMES[result_format],
+                 "y_format": E8M0.name if second == Second.BLOCK else FORMAT_NAMES[y_format]}
+        alpha, beta = (float(np.uint32(each).view(np.float32)) for each in (alpha, beta))
+        instruction = vector.Instruction(operation, **names, alpha=alpha, beta=beta, quantize=quantize, k=k)
+        vector.check(instruction, length, self.chip.vector.row_max)
+        operand = self._codes(names["x_format"], x, x_pitch, rows, length)
+        other, each = None, {Second.ABSENT: 0, Second.ELEMENT: length, Second.ROW: 1,
+                             Second.BLOCK: -(-length // MX_BLOCK)}[second]
+        if each:
+            other = self._codes(names["y_format"], y, y_pitch, rows if y_pitch else 1, each)
+        found = vector.execute(instruction, operand, other, lanes=self.chip.vector.lanes)
+        if found.codes is not None:
+            self._put(names["result_format"], result, result_pitch, found.codes)
+        if quantize in (Quantize.MX, Quantize.MX_CEIL):     # block after block, as GEMMs take them
+            self._put_bytes(scalars, scalars_pitch, found.scalars.T)
+        elif found.scalars is not None:
+            self._put_bytes(scalars, scalars_pitch, found.scalars.reshape(rows, -1))
+        self.nans[Engine.VECTOR] += found.nans
+        self.events[f"vector_{operation.name.lower()}"] += rows * length * (k if operation == Operation.TOP_K else 1)
+
+    def _heads(self, opcode, **given):
+        getattr(self, f"_{opcode.name.lower()}")(**given)
+
+    def _attend(self, sid, layer, rows, group, q, k, v, pitch, result, result_pitch, window):
+        """New keys and values join the cache; then as many tokens' queries at a time as there is room for."""
+        kv = self.chip.kvcache
+        heads, dim, together = kv.kv_heads, kv.head_dim, self.chip.attention.group // max(group, 1)
+        if not rows or not 1 <= group <= self.chip.attention.group:
+            raise ValueError(f"rows = {rows}, group = {group}: must be 1 or more, and 1 to {self.chip.attention.group}")
+        length = self._length(sid)
+        if rows > length:
+            raise ValueError(f"sequence {sid} has {length} tokens, not {rows}")
+        self._ask(Opcode.WRITE, sid=sid, layer=layer, first=length - rows, count=rows)
+        keys, values = (self._codes("fp32", each, pitch, rows, heads * dim) for each in (k, v))
+        self.store.write(self.controller.ranges, layer, *(each.reshape(rows, heads, dim) for each in (keys, values)))
+        self.events["kv_write_bytes"] += 2 * rows * heads * kv.row_beats * kv.beat
+        queries = self._codes("fp32", q, pitch, rows, heads * group * dim).reshape(rows, heads, group, dim)
+        for at in range(0, rows, together):
+            own = queries[at:at + together]
+            ends = length - rows + at + 1 + np.arange(len(own))         # what a token's queries see goes up to there
+            begin = max(0, int(ends[0]) - window) if window else 0
+            count = int(ends[-1]) - begin
+            self._ask(Opcode.STREAM, sid=sid, layer=layer, heads=(1 << heads) - 1, first=begin, count=count)
+            ranges = self.controller.ranges
+            first = np.maximum(ends - (window or length), begin) - begin
+            self.controller.retire(sid)
+            found = []
+            for head in range(heads):
+                codes = self.store.rows(ranges, layer, head)
+                found.append(attention.attention(
+                    kv, own[:, head].reshape(-1, dim), *codes, first=np.repeat(first, group),
+                    end=np.repeat(ends - begin, group)).rows.reshape(len(own), group * dim))
+            self._put("fp32", result + at * result_pitch, result_pitch, np.concatenate(found, 1))
+            beats = heads * sum(kv.segment_beats(slots) for *_, slots in ranges)
+            self.events["kv_read_bytes"] += beats * kv.beat
+            self.events["attention_macs"] += 2 * heads * group * count * dim * len(own)
+
+    def _extend(self, sid, tokens, result):
+        self._ask(Opcode.APPEND, sid=sid, tokens=tokens)
+        self._put("fp32", result, 0, np.array([[self._length(sid) - tokens]], np.uint32))
+
+    def _command(self, word0, word1, word2, word3, result):
+        word = word0 | word1 << 32 | word2 << 64 | word3 << 96
+        opcode = word & 0xFF
+        if opcode not in ARGUMENTS or opcode in (Opcode.LOOKUP, Opcode.ATTACH, Opcode.STREAM, Opcode.WRITE):
+            raise ValueError(f"command {opcode}: not one that a program gives")
+        given = unpack(HEADER | ARGUMENTS[opcode], word)
+        given.pop("opcode")
+        completion = self.controller.run(Command(Opcode(opcode), given))
+        for move in self.controller.moves:
+            self.store.move(*move)
+        self.controller.moves.clear()
+        self._put_bytes(result, 0, np.array([[completion.word]], "<u8"))
+
+    # The KV cache
+
+    def _ask(self, opcode, **arguments):
+        completion = self.controller.run(Command(opcode, arguments))
+        for move in self.controller.moves:
+            self.store.move(*move)
+        self.controller.moves.clear()
+        if completion.status:
+            raise ValueError(f"{opcode.name} of sequence {arguments.get('sid', arguments.get('index'))}: "
+                             f"{Status(completion.status).name}")
+        return completion.payload
+
+    def _length(self, sid):
+        """Tokens of a sequence."""
+        return unpack(STAT[Table.SEQUENCE], self._ask(Opcode.STAT, table=Table.SEQUENCE, index=sid))["length"]
+
+    # Weights that were read ahead
+
+    def _pop(self, address, count):
+        """The matmul engine takes bytes that must be the next ones."""
+        while count:
+            if not self.weights or self.weights[0][0] != address:
+                raise ValueError(f"weights at {address:#x} are not the next that were read ahead")
+            part = min(count, self.weights[0][1])
+            self.weights[0][0] += part
+            self.weights[0][1] -= part
+            if not self.weights[0][1]:
+                self.weights.popleft()
+            address, count = address + part, count - part
+
+    # Memories
+
+    def _memory(self, address, count):
+        if address + count > len(self.memory):
+            raise ValueError(f"bytes {address:#x} to {address + count:#x}: the memory has {len(self.memory):#x}")
+        return self.memory[address:address + count]
+
+    def _read(self, address, count):
+        if address + count > len(self.scratchpad):
+            raise ValueError(f"bytes {address:#x} to {address + count:#x}: the scratchpad has "
+                             f"{len(self.scratchpad):#x}")
+        return self.scratchpad[address:address + count]
+
+    def _write(self, address, data):
+        self._read(address, len(data))[:] = data
+
+    def _numbers(self, address, count):
+        """Consecutive numbers of 32 bits."""
+        return self._read(address, FP32_BYTES * count).view("<u4")
+
+    def _codes(self, name, address, pitch, rows, length):
+        """Rows of codes of a format: (rows, length)."""
+        width = FORMATS[name].width
+        size = -(-length * width // 8)
+        data = np.stack([self._read(address + row * pitch, size) for row in range(rows)])
+        if width == 4:
+            return np.stack([data & 15, data >> 4], -1).reshape(rows, -1)[:, :length]
+        return data.view(FORMATS[name].dtype.newbyteorder("<"))
+
+    def _put(self, name, address, pitch, codes):
+        """Rows of codes to the scratchpad."""
+        self._put_bytes(address, pitch, vector.image(name, codes))
+
+    def _put_bytes(self, address, pitch, rows):
+        for n, row in enumerate(np.ascontiguousarray(rows)):
+            self._write(address + n * pitch, row.view(np.uint8))

@@ -191,7 +191,7 @@ class Tile:
                  "y_format": E8M0.name if second == Second.BLOCK else FORMAT_NAMES[y_format]}
         alpha, beta = (float(np.uint32(each).view(np.float32)) for each in (alpha, beta))
         instruction = vector.Instruction(operation, **names, alpha=alpha, beta=beta, quantize=quantize, k=k)
-        vector.check(instruction, length, self.chip.vector.row_max)
+        vector.check(instruction, (rows, length), self.chip.vector.row_max)
         operand = self._codes(names["x_format"], x, x_pitch, rows, length)
         other, each = None, {Second.ABSENT: 0, Second.ELEMENT: length, Second.ROW: 1,
                              Second.BLOCK: -(-length // MX_BLOCK)}[second]

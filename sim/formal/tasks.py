@@ -24,6 +24,7 @@ from sim.formal import (
     channel,
     chiplink,
     flow,
+    heads,
     interface,
     kvcache,
     memory,
@@ -33,7 +34,6 @@ from sim.formal import (
     reduce,
     vector,
 )
-from sim.formal import attention, chiplink, flow, heads, interface, kvcache, noc, queries, reduce, vector
 from sim.formal.axi import BurstsRules, PortRules, ReadsRules, WritesRules
 from sim.formal.counters import CountersFromAnywhere
 from sim.formal.drain import DrainRules

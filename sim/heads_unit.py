@@ -16,6 +16,7 @@ from golden.isa import FORMS, Heads, Instruction, assemble
 from golden.kvstore import quantize
 from golden.paging import Command, Opcode, Part, State, Status
 from golden.tile import Tile, TileError
+from hw.fetch import write
 from hw.instructions import instruction
 from hw.tile.heads import ports
 from hw.tile.heads.control import LEFT_OUT, rows
@@ -277,7 +278,7 @@ class Board:
         self.scratchpad, self.image = bytearray(job.scratchpad[0]), bytearray(job.memory[0])
         self.memory = Memory(dut, "axi", self.image, stall=job.stall, shuffled=bool(job.stall), errors=job.errors,
                              runs=False)
-        self.layout = {"queries_request": queries(kv, group), "rows_request": rows(kv), "write": ports.write(job.size),
+        self.layout = {"queries_request": queries(kv, group), "rows_request": rows(kv), "write": write(job.size),
                        "i": instruction(ports.WORDS), "done": ports.done()}
         self.port = {name: Port(dut, name, source=True) for name in ("i", *READERS)}
         self.port |= {name: Watched(dut, name, source=False)

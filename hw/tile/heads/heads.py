@@ -9,13 +9,13 @@ from golden.formats import FP32
 from golden.paging import Part
 from hw.attention.attention import Attention
 from hw.emit import Block
-from hw.fetch import response
+from hw.fetch import response, write
 from hw.instructions import instruction
 from hw.kvcache.cache import KvCache
 from hw.stream import Queue, RamQueue
 from hw.tile.heads.control import PASSES, Control, rows
 from hw.tile.heads.passes import Passes, queries
-from hw.tile.heads.ports import WORDS, done, order, pass_, write
+from hw.tile.heads.ports import WORDS, done, order, pass_
 from hw.tile.heads.results import PAIR, Results
 
 __all__ = ["Heads"]

@@ -7,7 +7,7 @@ from golden.isa import FORMS, Engine
 from hw.attention.ports import length
 from hw.fetch import ADDRESS
 
-__all__ = ["WORDS", "Error", "Kind", "done", "order", "pass_", "write"]
+__all__ = ["WORDS", "Error", "Kind", "done", "order", "pass_"]
 
 WORDS = max(len(form) for form in FORMS[Engine.HEADS].values())     # of an instruction's body
 
@@ -54,8 +54,3 @@ def order(group):
             "rows": data.StructLayout({"pitch": ADDRESS, "tokens": range(group + 1), "group": range(group + 1)}),
             "word": data.StructLayout({"data": 64, "count": range(9)}),
             "end": done()})})
-
-
-def write(size):
-    """The first `count` bytes of `data`, to `address` and the bytes after it; at most `size`."""
-    return data.StructLayout({"address": ADDRESS, "data": 8 * size, "count": range(size + 1)})

@@ -9,7 +9,8 @@ from golden.formats import FP32
 from hw.attention import ports
 from hw.attention.ports import completion, result
 from hw.emit import Block
-from hw.tile.heads.ports import Error, Kind, done, order, write
+from hw.fetch import write
+from hw.tile.heads.ports import Error, Kind, done, order
 
 __all__ = ["PAIR", "Results"]
 

@@ -4,6 +4,7 @@
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +64,10 @@ def run(arguments):
     section = config.load(arguments.config).vector
     operation, quantize = Operation[arguments.operation.upper()], Quantize[arguments.quantize.upper()]
     x = _codes("--x", arguments.x, arguments.x_format)
-    shape, x = x.shape, x.reshape(-1, x.shape[-1])
+    shape, x = x.shape, _rows(x)
     y = _codes("--y", arguments.y, arguments.y_format) if arguments.y else None
     if y is not None:
-        y = y.reshape(-1, y.shape[-1])
+        y = _rows(y)
         scales, blocks = arguments.y_format == E8M0.name, -(-x.shape[1] // MX_BLOCK)
         allowed = [(len(x), blocks), (1, blocks)] if scales else [x.shape, (1, x.shape[1]), (len(x), 1)]
         if y.shape not in allowed:
@@ -110,6 +111,11 @@ def run(arguments):
         np.save(arguments.out, values)
         found["out"] = str(arguments.out)
     return found
+
+
+def _rows(array):
+    """The rows along the last axis."""
+    return array.reshape(prod(array.shape[:-1]), array.shape[-1])
 
 
 def show(found):

@@ -254,3 +254,11 @@ def test_operations_of_the_vector_engine(matrices):
     np.save(folder / "y.npy", np.ones((2, 50)))
     with pytest.raises(SystemExit, match=r"--y must be \(9, 50\), \(1, 50\) or \(9, 1\), not \(2, 50\)"):
         vector(folder, "mul", "--y", str(folder / "y.npy"))
+
+
+@pytest.mark.parametrize(("shape", "sentence"), [((2, 0), "rows of no elements"), ((0, 4), "x of no rows")])
+def test_nothing_is_refused_by_name(matrices, shape, sentence):
+    folder, _, _ = matrices
+    np.save(folder / "none.npy", np.zeros(shape, np.float32))
+    with pytest.raises(SystemExit, match=f"^simulate: {sentence}"):
+        vector(folder, "mul", "--golden", "--x", str(folder / "none.npy"))

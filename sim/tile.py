@@ -82,6 +82,7 @@ class Rtl(Device):
     def close(self):
         """End the simulation."""
         self.process.stdin.close()
+        self.process.stdout.close()
         self.process.wait()
 
     def write(self, address, data):

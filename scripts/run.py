@@ -89,7 +89,7 @@ def write(console, layout, prompts, count, sampling, simulated, dram):
     console.print()
     if len(prompts) > 1:
         for prompt, tokens in zip(prompts, found, strict=True):
-            console.print("", f"[dim]{text.decode(prompt) if shows else prompt}[/]", end="")
+            console.print(f"[dim]{text.decode(prompt) if shows else prompt}[/]", end="")
             console.print(text.decode(tokens) if shows else tokens, markup=False)
     console.print(f"{sum(map(len, found))} tokens in {time.monotonic() - began:.1f} s")
     console.print(agreement(checkpoint, prompts, found, logits))

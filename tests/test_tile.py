@@ -127,7 +127,8 @@ def test_too_little_room(tmp_path):
     ([[]], 1, "prompt 0 has 0 tokens: must be 1 to 64 with 1 to come, as context = 64"),
     ([[1], [2] * 60], 6, "prompt 1 has 60 tokens: must be 1 to 59 with 6 to come"),
     ([[1, 37]], 1, "prompt 0: token 37 must be 0 to 36"),
-    ([[1]], 0, "count = 0: must be 1 or more"),
+    ([[1]], 0, "0 tokens to come: must be 1 to 64, as context says"),
+    ([[1]], 65, "65 tokens to come: must be 1 to 64, as context says"),
 ])
 def test_prompts_that_cannot_be(tmp_path, prompts, count, sentence):
     tile, _ = runtime(tmp_path, "LlamaForCausalLM", "plain")
@@ -165,7 +166,7 @@ def test_run_writes(tmp_path, capsys):
 @pytest.mark.parametrize(("options", "sentence"), [
     (["--prompt", "x"], "run: --prompt: needs a vocabulary of 258, bytes and two more, not of 37; give --ids"),
     (["--ids", "99"], "run: prompt 0: token 99 must be 0 to 36"),
-    (["--ids", "1", "--tokens", "65"], "run: prompt 0 has 1 tokens: must be 1 to 0 with 65 to come, as context = 64"),
+    (["--ids", "1", "--tokens", "65"], "run: 65 tokens to come: must be 1 to 64, as context says"),
     (["--ids", "1", "--temperature", "-1"], "run: temperature = -1.0: must be 0 or more"),
     (["--checkpoint", "nowhere"], "run: nowhere/config.json: No such file or directory"),
 ])

@@ -260,8 +260,8 @@ class Runtime:
     def _check(self, prompts, count):
         """Refuse what cannot be."""
         layout = self.layout
-        if count < 1:
-            raise ModelError(f"count = {count}: must be 1 or more")
+        if not 1 <= count <= layout.context:
+            raise ModelError(f"{count} tokens to come: must be 1 to {layout.context}, as context says")
         for number, prompt in enumerate(prompts):
             wrong = [token for token in prompt if not 0 <= token < layout.model.vocabulary]
             if wrong:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from golden import config
 from golden.config import ConfigError
@@ -84,12 +85,12 @@ def write(console, layout, prompts, count, sampling, simulated, dram):
         logits[number].append(row)
         if len(prompts) == 1:
             if len(found[0]) == 1 and shows:
-                console.print(f"[dim]{text.decode(prompts[0])}[/]", end="", markup=True)
+                console.print(Text(text.decode(prompts[0]), style="dim"), end="")
             console.print(text.decode([token]) if shows else f"{token} ", end="", markup=False)
     console.print()
     if len(prompts) > 1:
         for prompt, tokens in zip(prompts, found, strict=True):
-            console.print(f"[dim]{text.decode(prompt) if shows else prompt}[/]", end="")
+            console.print(Text(text.decode(prompt) if shows else str(prompt), style="dim"), end="")
             console.print(text.decode(tokens) if shows else tokens, markup=False)
     console.print(f"{sum(map(len, found))} tokens in {time.monotonic() - began:.1f} s")
     console.print(agreement(checkpoint, prompts, found, logits))

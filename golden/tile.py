@@ -21,7 +21,6 @@ __all__ = ["Tile", "TileError"]
 
 FORMAT_NAMES = {code: name for name, code in FORMAT_CODES.items()}
 FP32_BYTES = 4
-PICK = 8                # bytes of a value and a place of `TOP_K`
 
 
 class TileError(RuntimeError):

@@ -13,7 +13,7 @@ from amaranth.utils import ceil_log2
 from hw.emit import Block
 from hw.stream import DeepQueue, Queue
 
-__all__ = ["Axi4", "Bursts", "Port", "Reads", "Writes", "read_beat", "reading", "run", "write_beat",
+__all__ = ["Axi4", "Bursts", "Port", "Reads", "Writes", "read_beat", "reading", "run", "watch", "write_beat",
            "writing"]
 
 PAGE = 4096
@@ -78,6 +78,14 @@ def writing(address, beat):
         "w": Out(stream.Signature(data.StructLayout({**write_beat(beat).members, "last": 1}))),
         "b": In(stream.Signature(data.StructLayout({"error": 1}))),
     })
+
+
+def watch(m, port, name, owed, heard):
+    """Give a memory up when it has been silent for `port.patience` cycles: `port.dead` goes up."""
+    silent = Signal(range(port.patience + 1), name=f"{name}_silent")
+    m.d.sync += silent.eq(Mux(owed & ~heard, silent + 1, 0))
+    with m.If(silent == port.patience):
+        m.d.sync += port.dead.eq(1)
 
 
 class Bursts(Block):
@@ -298,17 +306,10 @@ class Port(Block):
             m.d.comb += [getattr(axi, f"{way}size").eq(ceil_log2(self.beat)), getattr(axi, f"{way}burst").eq(INCR)]
         self._read(m)
         self._write(m)
-        self._watch(m, "read", axi.arvalid | Cat(self.reading).any(), axi.arvalid & axi.arready | axi.rvalid)
-        self._watch(m, "write", axi.awvalid | axi.wvalid | Cat(self.writing).any(),
+        watch(m, self, "read", axi.arvalid | Cat(self.reading).any(), axi.arvalid & axi.arready | axi.rvalid)
+        watch(m, self, "write", axi.awvalid | axi.wvalid | Cat(self.writing).any(),
                     axi.awvalid & axi.awready | axi.wvalid & axi.wready | axi.bvalid)
         return m
-
-    def _watch(self, m, name, owed, heard):
-        """Give the memory up when it has been silent for too long."""
-        silent = Signal(range(self.patience + 1), name=f"{name}_silent")
-        m.d.sync += silent.eq(Mux(owed & ~heard, silent + 1, 0))
-        with m.If(silent == self.patience):
-            m.d.sync += self.dead.eq(1)
 
     def _choose(self, m, way, requests, second):
         """Pass one of two requests on; `second` says which, but not while one waits. The one that passes."""

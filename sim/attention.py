@@ -17,7 +17,7 @@ from golden.paging import Part
 from hw.attention import ports
 from hw.attention.attention import Attention
 from sim.job import submit
-from sim.matmul import Port, pack, unpack
+from sim.ports import Port, Watched, pack, unpack
 from sw.attention import NONE
 
 __all__ = ["Board", "Job", "Run", "run", "stream", "tag"]
@@ -259,19 +259,6 @@ class Board:
         assert not where, (f"{what}: {len(where)} of {wanted.size} differ, first at {where[0]}: "
                            f"{own[where[0]]:#x}, golden {wanted[where[0]]:#x}")
         assert not found[len(wanted):].any(), f"{what}: not zero beyond"
-
-
-class Watched(Port):
-    """A port whose payload must not change while it waits."""
-
-    waiting = None
-
-    def sample(self, seen):
-        moved = super().sample(seen)
-        item = int(self.payload.value) if int(self.valid.value) else None
-        assert self.waiting in (None, item), f"stream {self.name} changed a waiting item"
-        self.waiting = None if moved else item
-        return moved
 
 
 def join(values, width):

@@ -24,7 +24,7 @@ from hw.tile.heads.passes import queries
 from hw.tile.heads.results import PAIR
 from sim.axi import Memory
 from sim.job import submit
-from sim.ports import Port, pack, unpack
+from sim.ports import Port, Watched, pack, unpack
 from sim.traffic import draw
 
 __all__ = ["Board", "Job", "Run", "Script", "run", "traffic"]
@@ -366,19 +366,6 @@ class Board:
             wrong = np.flatnonzero(np.frombuffer(found, np.uint8) != np.frombuffer(wanted, np.uint8))
             assert not len(wrong), f"{len(wrong)} bytes of the {name} differ, the first at {wrong[0]:#x}"
         assert int(self.dut.nans.value) == job.nans
-
-
-class Watched(Port):
-    """A port whose payload must not change while it waits."""
-
-    waiting = None
-
-    def sample(self, seen):
-        moved = super().sample(seen)
-        item = int(self.payload.value) if int(self.valid.value) else None
-        assert self.waiting in (None, item), f"stream {self.name} changed a waiting item"
-        self.waiting = None if moved else item
-        return moved
 
 
 def told(opcode, words):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What surrounds an engine in a bench that is one coroutine: its memory, and its ports a cycle at a time."""
 
-__all__ = ["Memory", "Port", "pack", "unpack"]
+__all__ = ["Memory", "Port", "Watched", "pack", "unpack"]
 
 
 class Memory:
@@ -71,3 +71,16 @@ def pack(layout, fields):
 def unpack(layout, value):
     """The fields of a struct."""
     return {name: value >> field.offset & (1 << field.width) - 1 for name, field in layout}
+
+
+class Watched(Port):
+    """A port whose payload must not change while it waits."""
+
+    waiting = None
+
+    def sample(self, seen):
+        moved = super().sample(seen)
+        item = int(self.payload.value) if int(self.valid.value) else None
+        assert self.waiting in (None, item), f"stream {self.name} changed a waiting item"
+        self.waiting = None if moved else item
+        return moved

@@ -6,7 +6,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
-from hw.axi import INCR, PAGE, Axi4, reading, writing
+from hw.axi import INCR, PAGE, Axi4, reading, watch, writing
 from hw.emit import Block
 from hw.fetch import ADDRESS
 from hw.stream import Buffer
@@ -154,17 +154,10 @@ class Channel(Block):
         m.d.sync += flushing.eq(~(self.heard | self.idle))
         reads, writes = self._read(m), self._write(m)
         m.d.comb += self.idle.eq(~(reads | writes))
-        self._watch(m, "read", reads, axi.arvalid & axi.arready | axi.rvalid)
-        self._watch(m, "write", axi.awvalid | axi.wvalid | writes & (self.left == 0),
+        watch(m, self, "read", reads, axi.arvalid & axi.arready | axi.rvalid)
+        watch(m, self, "write", axi.awvalid | axi.wvalid | writes & (self.left == 0),
                     axi.awvalid & axi.awready | axi.wvalid & axi.wready | axi.bvalid)
         return m
-
-    def _watch(self, m, name, owed, answered):
-        """Give the memory up when it has been silent for too long."""
-        silent = Signal(range(self.patience + 1), name=f"{name}_silent")
-        m.d.sync += silent.eq(Mux(owed & ~answered, silent + 1, 0))
-        with m.If(silent == self.patience):
-            m.d.sync += self.dead.eq(1)
 
     def _turns(self, m, way, masters, share):
         """What decides whose burst is next; and of each master whether its burst goes, and how many beats it has."""

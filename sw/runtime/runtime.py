@@ -170,7 +170,7 @@ class Runtime:
                     self._end(running, place)
 
     def prefill(self, sid, tokens, logits=False):
-        """Open a sequence with a prompt, in pieces that the scratchpad has room for.
+        """Open a sequence with a prompt, in pieces of one size that the scratchpad has room for.
 
         Returns
         -------
@@ -179,9 +179,9 @@ class Runtime:
         logits : array of float32 or None
         """
         self.command(Opcode.ALLOC_SEQ, sid=sid)
-        most = rows_at_once(self.layout)
-        for at in range(0, len(tokens), most):
-            piece, last = tokens[at:at + most], at + most >= len(tokens)
+        pieces = np.array_split(tokens, -(-len(tokens) // rows_at_once(self.layout)))
+        for number, piece in enumerate(pieces, 1):
+            last = number == len(pieces)
             shape = Shape(tokens=len(piece), first=sid, head="last" if last else "none", logits=logits and last)
             self._run(shape, piece, "prefill")
         return self._results(1, logits)[0]

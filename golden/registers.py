@@ -7,7 +7,8 @@ from enum import Enum
 from golden.isa import FORMS, Engine
 from golden.isa import REGISTERS as PRESETS
 
-__all__ = ["ACCESS", "COUNTERS", "IDENTITY", "REGISTERS", "Access", "Field", "Register", "header", "page"]
+__all__ = ["ACCESS", "COUNTERS", "ENGINES", "EVENTS", "IDENTITY", "REGISTERS", "Access", "Field", "Register", "header",
+           "page"]
 
 IDENTITY = 0x504F4231       # "POB1"
 
@@ -23,6 +24,9 @@ COUNTERS = (
     "weights_empty",        # weights are asked for that are not there yet
 )
 """What is counted, in cycles or beats, in the order of the counters."""
+
+EVENTS = (*COUNTERS, *(f"{engine}_{what}" for what in ("begins", "ends") for engine in ENGINES))
+"""What a tile shows of each cycle: what is counted, and instructions of engines that begin and end."""
 
 
 class Access(Enum):

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from golden.isa import Engine, Error
-from golden.registers import COUNTERS, REGISTERS
+from golden.registers import COUNTERS, EVENTS, REGISTERS
 from hw.emit import Verilog
 from hw.tile.tile import Tile
 from sim.run import ROOT, make
 from sw.runtime.device import Device, DeviceError
 
-__all__ = ["Rtl", "Written", "build", "part"]
+__all__ = ["Rtl", "Written", "build", "events", "part"]
 
 # Modules that there are many of are compiled once; to the rest they are boxes all of whose outputs may depend on all
 # inputs, hence the waiver.
@@ -49,6 +49,20 @@ def part(dram):
     numbers = "\n".join(f"constexpr {type(value).__name__.replace('float', 'double')} {name} = {value!r};"
                         for name, value in dram.model_dump().items() if not isinstance(value, str))
     return f"namespace part {{\n{numbers}\n}}\n"
+
+
+def events(path):
+    """What a trace notes: changes of events.
+
+    Returns
+    -------
+    cycles : array (changes,) of uint64
+    values : array (changes, events) of bool
+        From that cycle on, by place in `golden.registers.EVENTS`.
+    """
+    size = -(-len(EVENTS) // 32) * 4
+    found = np.fromfile(path, np.dtype([("cycle", "<u8"), ("events", "u1", size)]))
+    return found["cycle"], np.unpackbits(found["events"], axis=1, bitorder="little")[:, :len(EVENTS)].astype(bool)
 
 
 @dataclass(frozen=True)

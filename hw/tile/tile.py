@@ -7,7 +7,7 @@ from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, M
 from amaranth.lib.wiring import Out, connect, flipped
 
 from golden.isa import Engine
-from golden.registers import COUNTERS, ENGINES, IDENTITY
+from golden.registers import COUNTERS, ENGINES, EVENTS, IDENTITY
 from hw.axi import Axi4
 from hw.emit import Block
 from hw.matmul import engine as matmul
@@ -46,15 +46,15 @@ class Tile(Block):
     host : In(AxiLite())
         Registers, as `golden.registers` has them.
     irq : Out(1)
-    events : Out(len(COUNTERS))
-        What is counted in this cycle.
+    events : Out(len(EVENTS))
+        What takes place in this cycle: for simulations.
     """
 
     def __init__(self, chip):
         self.chip = chip
         super().__init__({
             "axi": Out(Axi4(address_bits=chip.kvcache.address_bits, beat=chip.memory.channel, id_bits=3)),
-            "host": Out(AxiLite()), "irq": Out(1), "events": Out(len(COUNTERS)),
+            "host": Out(AxiLite()), "irq": Out(1), "events": Out(len(EVENTS)),
         })
 
     @property
@@ -70,20 +70,21 @@ class Tile(Block):
         reads = matmul.reads(chip.matmul)
         width, requests, _ = reads["weights"]
         group, own = chip.attention.group, kv.head_dim // kv.lanes          # words of a head
+        results = max(8, 1 << (4 * group - 1).bit_length())                 # bytes: as fast as attention has them
         return {
             "host_port": Host(), "counters": Counters(len(COUNTERS)),
             "sequencer": Sequencer(chip.sequencer, beat),
             "channel": Channel(kv.address_bits, beat, memory.burst, patience),
             "load": Load(beat, size, min(burst, AHEAD), AHEAD),
             "weights": Weights(beat, width // 8, memory.prefetch, memory.burst, requests),
-            "gemm": GemmUnit(chip.matmul), "vector": VectorUnit(chip.vector), "heads": Heads(kv, group),
+            "gemm": GemmUnit(chip.matmul), "vector": VectorUnit(chip.vector), "heads": Heads(kv, group, results),
             "store": Store(beat, size, burst),
             "scratchpad": Scratchpad(size, memory.banks, chip.word, (
                 *((reads[name][0] // 8, *reads[name][1:]) for name in ("activations", "parameters")),
                 *[(4 * chip.vector.lanes, *vector.reads(chip.vector))] * 2,
                 (4 * kv.lanes, group * own, group), (4 * kv.lanes, kv.kv_heads * own, 2),
                 (beat, size // beat, 1), (4, 1, 1),
-            ), ((4 * chip.matmul.drain, chip.matmul.drain), (4 * chip.vector.lanes, 1), (8, 4), (beat, beat))),
+            ), ((4 * chip.matmul.drain, chip.matmul.drain), (4 * chip.vector.lanes, 1), (results, 4), (beat, beat))),
         }
 
     def elaborate(self, platform):
@@ -177,5 +178,10 @@ class Tile(Block):
             **{f"{name}_beats_read": channel.beats.read[name] for name in ("instructions", "kv", "load", "weights")},
             **{f"{name}_beats_written": channel.beats.written[name] for name in ("kv", "store")},
         }
-        m.d.comb += self.events.eq(Cat(events[name] for name in COUNTERS)), counters.events.eq(self.events)
+        for engine, unit in units.items():
+            name = engine.name.lower()
+            events[f"{name}_begins"], events[f"{name}_ends"] = unit.i.valid & unit.i.ready, unit.done.valid
+        m.d.comb += [
+            self.events.eq(Cat(events[name] for name in EVENTS)), counters.events.eq(self.events[:len(COUNTERS)]),
+        ]
         return m

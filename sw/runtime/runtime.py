@@ -12,6 +12,7 @@ import numpy as np
 
 from golden.isa import BYTES, Heads, Instruction, Store, assemble
 from golden.paging import Command, Opcode, Status
+from sw.compiler.cycles import predict
 from sw.compiler.layout import ModelError
 from sw.compiler.program import Shape, program, rows_at_once
 from sw.compiler.schedule import schedule
@@ -94,13 +95,14 @@ class Runtime:
 
     Attributes
     ----------
-    cycles : dict of str to list of int
-        Of each program, prefill and decode, where the device tells.
+    cycles, predicted : dict of str to list of int
+        Of each program, prefill and decode: as the device tells, where it does, and as the compiler thought.
     """
 
     def __init__(self, layout, device):
         self.layout, self.device = layout, device
-        self.cycles = {"prefill": [], "decode": []}
+        self.cycles, self.predicted = ({"prefill": [], "decode": []} for _ in range(2))
+        self.lengths = {}           # of sequences, in tokens
         self._program = cache(lambda shape: program(layout, shape)[1])
         device.write(0, layout.image.tobytes())
 
@@ -179,6 +181,7 @@ class Runtime:
         logits : array of float32 or None
         """
         self.command(Opcode.ALLOC_SEQ, sid=sid)
+        self.lengths[sid] = 0
         pieces = np.array_split(tokens, -(-len(tokens) // rows_at_once(self.layout)))
         for number, piece in enumerate(pieces, 1):
             last = number == len(pieces)
@@ -207,6 +210,7 @@ class Runtime:
         """What follows each token of a new sequence, which is closed again: float32, (tokens, vocabulary)."""
         most, found = rows_at_once(self.layout, "all"), []
         self.command(Opcode.ALLOC_SEQ, sid=0)
+        self.lengths[0] = 0
         for at in range(0, len(tokens), most):
             piece = tokens[at:at + most]
             self._run(Shape(tokens=len(piece), head="all", logits=True), piece, "prefill")
@@ -238,6 +242,7 @@ class Runtime:
         last = running.pop()
         if place < len(running):
             self.command(Opcode.FORK, sid=len(running), target=place)
+            self.lengths[place] = self.lengths[len(running)]
             self.command(Opcode.FREE, sid=len(running))
             running[place] = last
 
@@ -245,7 +250,11 @@ class Runtime:
         pairs = np.zeros((len(tokens), self.layout.pick // 4), "<u4")
         pairs[:, 1] = tokens
         self.device.write(self.layout.at["tokens"], pairs.tobytes())
+        own = range(shape.first, shape.first + shape.sequences)
+        self.predicted[kind].append(predict(self.layout, shape, [self.lengths[sid] for sid in own]).cycles)
         self.cycles[kind].append(self._start(self._program(shape)))
+        for sid in own:
+            self.lengths[sid] += shape.tokens * shape.steps
 
     def _start(self, image):
         self.device.write(self.layout.at["programs"], image)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from golden.isa import Engine, Error
+from golden.isa import BYTES, Engine, Error
 from golden.registers import COUNTERS, EVENTS, REGISTERS
 from hw.emit import Verilog
 from hw.tile.tile import Tile
@@ -84,11 +84,17 @@ class Rtl(Device):
         Cycles, of an ideal memory.
     dram : bool
         The memory takes its time as `layout.chip.dram` says.
+
+    Attributes
+    ----------
+    programs : list of bytes
+        Images that ran during the last trace.
     """
 
     def __init__(self, layout, latency=1, dram=False):
         self.process = subprocess.Popen([build(layout.chip, latency), str(layout.size)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE)
+        self.programs, self.traces = [], False
         if dram:
             self._order(b"D")
         self.set("kv_base", value=layout.at["kv"] >> 12)
@@ -106,6 +112,8 @@ class Rtl(Device):
         return np.frombuffer(self._order(b"R" + struct.pack("<QQ", address, count), count), np.uint8)
 
     def run(self, address, count):
+        if self.traces:
+            self.programs.append(self.read(address, count * BYTES).tobytes())
         self.set("address", value=address)
         self.set("count", value=count)
         self.set("control", start=1, interrupt=1)
@@ -155,7 +163,11 @@ class Rtl(Device):
     def trace(self, path=""):
         """Note in a file which events take place, from now on; without one, no more."""
         name = str(path).encode()
+        self.traces = bool(name)
+        if self.traces:
+            self.programs = []
         self._order(b"T" + struct.pack("<Q", len(name)) + name)
+        self.get("status")          # whose answer says that the file is there, or whole
 
     def _order(self, order, answer=0):
         try:

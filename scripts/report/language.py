@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a language model that wrote on the simulated tile: what, how fast, and where cycles and energy went."""
+
+from collections import Counter
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from golden.isa import Engine, Gemm
+from golden.registers import ENGINES
+from scripts import report
+from scripts.energy import EVENTS, joules
+from scripts.report.plots import COLORS, FAINT, INK, STYLE, inline
+
+__all__ = ["Written", "write"]
+
+COLOR = dict(zip(ENGINES, ("#9aa5a0", "#c4d9a8", "#2f7d4f", "#3a6ea5", "#d07a26", "#7b5ea7"), strict=True))
+PARTS = {"qkv": "q, k, v", "o": "o", "gate": "gate", "up": "up", "down": "down", "head": "logits"}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a run gave.
+
+    Attributes
+    ----------
+    layout : sw.compiler.layout.Layout
+    prompts, tokens : list of lists of int
+        Of each sequence.
+    text : list of (str, str)
+        Prompts and what came, where tokens are bytes.
+    programs : dict of str to list of sim.timeline.Program
+        By kind: prefill, decode.
+    cycles, predicted : dict of str to list of int
+        Of these programs, by the tile and by the compiler.
+    counters : dict of str to int
+    events : Counter
+        What took place, as `scripts.energy` counts it.
+    agreement : list of (str, ...)
+        A line a sequence: how it compares with float32.
+    macs : dict of str to list of int
+        Products of each program's GEMMs.
+    bytes : dict of str to list of int
+        That each program reads from memory.
+    shapes : dict of str to list of sw.compiler.program.Shape
+    """
+
+    layout: object
+    prompts: list
+    tokens: list
+    text: list
+    programs: dict
+    cycles: dict
+    predicted: dict
+    counters: dict
+    events: Counter
+    agreement: list
+    macs: dict
+    bytes: dict
+    shapes: dict
+
+    @property
+    def count(self):
+        """Tokens in all."""
+        return sum(map(len, self.tokens))
+
+    @property
+    def steps(self):
+        """Decoding steps, each a token of all sequences."""
+        return sum(shape.steps for shape in self.shapes["decode"])
+
+    @property
+    def cycles_a_step(self):
+        return sum(self.cycles["decode"]) / max(self.steps, 1)
+
+    def beats(self, kind):
+        """Share of a kind's cycles that bring a beat."""
+        return sum(self.bytes[kind]) / self.layout.chip.memory.channel / max(sum(self.cycles[kind]), 1)
+
+    def use(self, kind):
+        """Share of the array's products."""
+        return sum(self.macs[kind]) / self.layout.chip.matmul.macs / max(sum(self.cycles[kind]), 1)
+
+    def error(self, kind):
+        """Of what the compiler predicted."""
+        return sum(self.predicted[kind]) / max(sum(self.cycles[kind]), 1) - 1
+
+    @property
+    def energy(self):
+        """Joules times 1e12 by engine."""
+        return joules(self.events)
+
+
+def write(path, found):
+    """Write the report to `path`, whose folder is made when missing; return `path`."""
+    rows = [(name, EVENTS[name].engine, found.events[name], EVENTS[name].pj, EVENTS[name].pj * found.events[name],
+             EVENTS[name].how) for name in EVENTS if found.events[name]]
+    return report.page(
+        path, "language.html", found=found, chip=found.layout.chip, model=found.layout.model, colors=COLOR,
+        roofline=_roofline(found), timeline=_timeline(found), breakdown=_breakdown(found), energy=_energy(found),
+        stalls=_stalls(found.counters), events=sorted(rows, key=lambda row: -row[4]), total=sum(row[4] for row in rows))
+
+
+def _roofline(found):
+    """Products a cycle over products a byte: each program a point below what memory and array allow."""
+    chip = found.layout.chip
+    peak, channel = chip.matmul.macs, chip.memory.channel
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 3.6))
+        points = {kind: [(macs / bytes, macs / cycles) for macs, bytes, cycles in zip(
+            found.macs[kind], found.bytes[kind], found.cycles[kind], strict=True)] for kind in found.cycles}
+        x = np.geomspace(0.5, max(4 * peak / channel, *(4 * x for each in points.values() for x, _ in each)), 200)
+        axes.plot(x, np.minimum(peak, channel * x), color=INK, linewidth=1.4)
+        for (kind, own), color, marker in zip(points.items(), COLORS, "so", strict=False):
+            if own:
+                axes.scatter(*zip(*own, strict=True), color=color, marker=marker, s=34, label=kind, zorder=3, alpha=0.8)
+        axes.annotate(f"{peak:,} products a cycle", (x[-1], peak), (0, 5), textcoords="offset points", ha="right")
+        axes.annotate(f"{channel} bytes a cycle", (x[8], channel * x[8]), (8, -4), textcoords="offset points")
+        axes.set(xscale="log", yscale="log", xlabel="products of a program for a byte that it reads",
+                 ylabel="products a cycle")
+        axes.grid(which="major")
+        axes.legend(loc="lower right")
+        return inline(figure)
+
+
+def _timeline(found):
+    """Engines over the last token, as SVG: an instruction a bar."""
+    program = found.programs["decode"][-1] if found.programs["decode"] else found.programs["prefill"][-1]
+    begin, end = _last_token(program)
+    left, width, row, top = 92, 980, 30, 22
+    parts, height = [], top + row * len(ENGINES) + 26
+    for n, name in enumerate(ENGINES):
+        y = top + n * row
+        parts.append(f'<text x="{left - 10}" y="{y + 17}" text-anchor="end" font-size="13">{name}</text>')
+        parts.append(f'<line x1="{left}" x2="{left + width}" y1="{y + row - 4}" y2="{y + row - 4}" stroke="{FAINT}"/>')
+    for span in program.spans:
+        if span.end < begin or span.begin > end:
+            continue
+        name = span.instruction.engine.name.lower()
+        x = [left + width * (min(max(at, begin), end) - begin) / (end - begin) for at in (span.begin, span.end + 1)]
+        y, title = top + row * ENGINES.index(name), f"{_label(found.layout, span.instruction)}, {span.end - span.begin + 1:,} cycles"
+        parts.append(f'<rect x="{x[0]:.2f}" y="{y}" width="{max(x[1] - x[0], 0.6):.2f}" height="{row - 8}" rx="1.5" '
+                     f'fill="{COLOR[name]}" stroke="white" stroke-width="0.4"><title>{escape(title)}</title></rect>')
+    for n in range(6):
+        at = begin + (end - begin) * n / 5
+        parts.append(f'<text x="{left + width * n / 5:.0f}" y="{height - 8}" text-anchor="middle" font-size="12">'
+                     f"{at - begin:,.0f}</text>")
+    return f'<svg viewBox="0 0 {left + width + 20} {height}" role="img">{"".join(parts)}</svg>'
+
+
+def _last_token(program):
+    """From the choice of a token to the next one's."""
+    ends = [span.end for span in program.spans if span.instruction.engine is Engine.STORE]
+    return (ends[-2] if len(ends) > 1 else program.begin), ends[-1] if ends else program.end
+
+
+def _label(layout, instruction):
+    """What an instruction is for."""
+    if instruction.opcode is Gemm.GEMM and instruction.engine is Engine.MATMUL:
+        at = instruction.fields["w"] - layout.at["layers"] - layout.record
+        places = {place.weights: name for name, place in layout.linears.items() if name != "head"}
+        number, offset = divmod(at, layout.pitch)
+        name = "head" if number == layout.model.layers else places.get(offset, "?")
+        return f"GEMM: {PARTS.get(name, name)}"
+    return f"{instruction.engine.name.lower()}: {instruction.opcode.name.lower().replace('_', ' ')}"
+
+
+def _breakdown(found):
+    """Cycles of a token by what an instruction is for, of those that nothing before it covers."""
+    totals = {"prefill": Counter(), "decode": Counter()}
+    for kind, programs in found.programs.items():
+        for program in programs:
+            until = program.begin
+            for span in program.spans:
+                if span.instruction.engine in (Engine.WEIGHTS, Engine.LOAD):
+                    continue
+                totals[kind][_label(found.layout, span.instruction)] += max(0, span.end - max(until, span.begin) + 1)
+                until = max(until, span.end)
+    for kind, programs in found.programs.items():
+        whole = sum(program.end - program.begin for program in programs)
+        totals[kind]["waits between them"] = max(0, whole - sum(totals[kind].values()))
+    names = [name for name, _ in (totals["decode"] or totals["prefill"]).most_common()]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 0.3 * len(names) + 1.1))
+        for n, (kind, color) in enumerate(zip(("decode", "prefill"), COLORS, strict=False)):
+            whole = max(sum(totals[kind].values()), 1)
+            axes.barh(np.arange(len(names)) + 0.4 * n - 0.2, [100 * totals[kind][name] / whole for name in names], 0.38,
+                      color=color, label=kind)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set(xlabel="% of cycles")
+        axes.grid(axis="x")
+        axes.legend(loc="lower right")
+        return inline(figure)
+
+
+def _energy(found):
+    """Energy of a token by engine, a bar."""
+    energy = {name: pj / found.count for name, pj in found.energy.most_common()}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 0.34 * len(energy) + 0.9))
+        bars = axes.barh(list(energy), [pj / 1e6 for pj in energy.values()], color=COLORS[0])
+        axes.bar_label(bars, [f"{pj / 1e6:,.3f}" for pj in energy.values()], padding=4, fontsize=9)
+        axes.set(xscale="log", xlabel="µJ a token")
+        axes.invert_yaxis()
+        return inline(figure)
+
+
+def _stalls(counters):
+    """A row an engine: share of cycles in which it is busy, and in which it waits for each."""
+    whole = max(counters["cycles"], 1)
+    return [(name, counters[f"{name}_busy"] / whole, [counters[f"{name}_waits_for_{other}"] / whole for other in ENGINES])
+            for name in ENGINES]

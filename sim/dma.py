@@ -68,5 +68,5 @@ class Dma(Block):
                 (store.request, scratchpad.request1), (scratchpad.response1, store.response),
                 (load.write, scratchpad.write0), (load.memory, port.read0), (store.memory, port.write1)):
             connect(m, one, other)
-        m.d.comb += self.fault.eq(scratchpad.fault), self.dead.eq(port.dead)
+        m.d.comb += self.fault.eq(scratchpad.fault.any()), self.dead.eq(port.dead)
         return m

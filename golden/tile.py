@@ -12,7 +12,7 @@ import numpy as np
 from golden import attention, dma, matmul, sequencer, vector
 from golden.families import FORMAT_CODES
 from golden.formats import E8M0, FORMATS, MX_BLOCK
-from golden.isa import REGISTERS, Engine, Operation, Quantize, Second, disassemble
+from golden.isa import REGISTERS, Engine, Error, Operation, Quantize, Second, disassemble
 from golden.kvcache import Controller
 from golden.kvstore import Store as KvStore
 from golden.paging import ARGUMENTS, HEADER, STAT, Command, Opcode, Status, Table, unpack
@@ -24,11 +24,16 @@ FP32_BYTES = 4
 
 
 class TileError(RuntimeError):
-    """An instruction that the tile refuses; `pc` and `engine` say which."""
+    """An instruction that the tile refuses; `pc` and `engine` say which, `error` what the sequencer says of it."""
 
     def __init__(self, pc, engine, reason):
         super().__init__(f"instruction {pc}, {engine.name}: {reason}")
         self.pc, self.engine, self.reason = pc, engine, reason
+        self.error = Error.ADDRESS if isinstance(reason, AddressError) else Error.INSTRUCTION
+
+
+class AddressError(ValueError):
+    """Bytes that the scratchpad has not."""
 
 
 class Tile:
@@ -55,13 +60,17 @@ class Tile:
     """
 
     def __init__(self, chip, size, kv_base):
-        self.chip, kv = chip, chip.kvcache
+        self.chip, self.kv_base = chip, kv_base
         self.memory, self.scratchpad = np.zeros(size, np.uint8), np.zeros(chip.memory.scratchpad, np.uint8)
-        self.controller, self.store = Controller(kv), KvStore(kv)
-        pool = self.memory[kv_base:kv_base + self.store.pool.size]
-        self.store.pool = pool.reshape(self.store.pool.shape)
         self.weights = deque()
         self.events, self.nans = Counter(), Counter()
+        self.reset()
+
+    def reset(self):
+        """What the host may ask for at any time: the KV cache forgets its sequences; memories stay as they are."""
+        self.controller, self.store = Controller(self.chip.kvcache), KvStore(self.chip.kvcache)
+        pool = self.memory[self.kv_base:self.kv_base + self.store.pool.size]
+        self.store.pool = pool.reshape(self.store.pool.shape)
 
     def run(self, image, registers=()):
         """Carry a program out.
@@ -251,8 +260,8 @@ class Tile:
 
     def _read(self, address, count):
         if address + count > len(self.scratchpad):
-            raise ValueError(f"bytes {address:#x} to {address + count:#x}: the scratchpad has "
-                             f"{len(self.scratchpad):#x}")
+            raise AddressError(f"bytes {address:#x} to {address + count:#x}: the scratchpad has "
+                               f"{len(self.scratchpad):#x}")
         return self.scratchpad[address:address + count]
 
     def _write(self, address, data):

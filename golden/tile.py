@@ -90,11 +90,24 @@ class Tile:
         """
         self.weights.clear()
         for each in sequencer.run(disassemble(image), (0, *registers, *[0] * REGISTERS)[:REGISTERS]):
-            given = {name: each.instruction.fields.get(name, 0) for name in each.instruction.names}
-            try:
-                getattr(self, f"_{each.engine.name.lower()}")(each.instruction, **given)
-            except ValueError as error:
-                raise TileError(each.pc, each.engine, error) from None
+            self.carry_out(each)
+
+    def carry_out(self, each):
+        """One instruction.
+
+        Parameters
+        ----------
+        each : golden.sequencer.Dispatched
+
+        Raises
+        ------
+        TileError
+        """
+        given = {name: each.instruction.fields.get(name, 0) for name in each.instruction.names}
+        try:
+            getattr(self, f"_{each.engine.name.lower()}")(each.instruction, **given)
+        except ValueError as error:
+            raise TileError(each.pc, each.engine, error) from None
 
     # Engines
 

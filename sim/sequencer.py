@@ -228,7 +228,7 @@ class Surroundings:
 
         number, done = len(unit.ends), None
         stuck = unit.stuck is not None and number >= unit.stuck
-        if unit.flight and (unit.flight[0] <= self.cycle and not stuck or abort):
+        if unit.flight and not stuck and (unit.flight[0] <= self.cycle or abort):
             unit.flight.popleft()
             done = unit.fails.get(number, 0)
             self.pins[engine, "done_payload"].value = done

@@ -74,7 +74,7 @@ class Sequencer(Block):
     finished : Out(1)
         In the last cycle of a program that ends well.
     cancel : Out(1)
-        Those that prefetch are to end what they are at, and forget what they have.
+        Those that prefetch are to end what they are at, and forget what they have: nobody will want it any more.
     reset : Out(1)
         Engines are to be reset, until `resumed`.
     resumed : In(1)
@@ -152,7 +152,8 @@ class Sequencer(Block):
             m.next = to
 
         weights = ENGINES.index(Engine.WEIGHTS)
-        others = Cat(queues.offered[n] for n in range(len(ENGINES)) if n != weights)
+        others, rest = (Cat(each[n] for n in range(len(ENGINES)) if n != weights)
+                        for each in (queues.offered, queues.pending))
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += start.ready.eq(~self.restart)
@@ -181,7 +182,7 @@ class Sequencer(Block):
                     m.next = "RUN"
 
             with m.State("RUN"):
-                m.d.comb += watches.eq(1), queues.expired.eq(late)
+                m.d.comb += watches.eq(1), queues.expired.eq(late), self.cancel.eq(dispatcher.ended & ~rest.any())
                 m.d.comb += self.status.state.eq(Mux(dispatcher.running, State.RUNNING, State.LOADING))
                 fault = queues.fault
                 with m.If(self.restart):
@@ -191,7 +192,8 @@ class Sequencer(Block):
                 with m.Elif(fault.valid & fault.late):
                     fails(Error.WATCHDOG, fault.engine, fault.pc, to="RESET")
                 with m.Elif(fault.valid):
-                    fails(Mux(fault.detail == 0, Error.ADDRESS, Error.INSTRUCTION), fault.engine, fault.pc, fault.detail)
+                    fails(Mux(fault.detail == 0, Error.ADDRESS, Error.INSTRUCTION), fault.engine, fault.pc,
+                          fault.detail)
                 with m.Elif(self.stop):
                     m.d.sync += forced.eq(1)
                     fails(Error.STOPPED, pc=dispatcher.pc)

@@ -345,6 +345,19 @@ async def activity(dut):
 
 
 @cocotb.test(timeout_time=3, timeout_unit="ms")
+async def weights_nobody_wants(dut):
+    """A program does not wait for what is read ahead of its end, but for all else."""
+    bench = await begin(dut)
+    weights, store = bench.units[Engine.WEIGHTS], bench.units[Engine.STORE]
+    weights.depth, weights.shortest, weights.longest = 1, 1 << 20, 1 << 20
+    store.shortest = store.longest = 100
+    await bench.run([Instruction(Weights.STREAM)] * 4 + [Instruction(Store.COPY)])
+    assert bench.around.cancels and weights.ends[0] > store.ends[0]
+    weights.shortest = store.shortest = 1
+    await bench.good()
+
+
+@cocotb.test(timeout_time=3, timeout_unit="ms")
 async def stops(dut):
     """At any time: what is under way ends, and the next program runs."""
     bench = await begin(dut)

@@ -5,12 +5,12 @@ from amaranth.hdl import Module
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from golden.transfer import Error
 from hw.axi import Axi4, Port
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response, write
 from hw.instructions import completion, instruction
 from hw.memory.load import Load
-from hw.memory.ports import Error
 from hw.memory.rows import COPY, GATHER
 from hw.memory.scratchpad import Scratchpad
 from hw.memory.store import Store

@@ -16,6 +16,7 @@ from cocotb.triggers import ClockCycles, RisingEdge
 
 from golden import dma
 from golden.isa import HEAD, Instruction, Load, Store
+from golden.transfer import Error
 from hw.fetch import request, write
 from hw.memory.rows import COPY, GATHER
 from sim.axi import DECERR, SLVERR, Ideal, Memory
@@ -237,7 +238,7 @@ async def indices_too_large(dut):
             "source": source, "source_pitch": BEAT, "target": 0, "target_pitch": BEAT, "bytes": BEAT, "rows": 2,
             "step": step, "index": SIZE // 2, "index_pitch": 4, "count": 3})
         error = bench.give(one)
-        assert error == (dma.Error.INDEX if step else dma.Error.NONE)
+        assert error == (Error.INDEX if step else Error.NONE)
         await bench.done("loaded", [error])
         await bench.compare()
 
@@ -253,9 +254,9 @@ async def bus_errors(dut, code):
         for n in (2, 4, 6, 0):
             where = {"source" if name == "loaded" else "target": n * BEAT + (HALF if name == "stored" else 0)}
             bench.give(Instruction(opcode, {**base, **where, "bytes": 2 * BEAT, "rows": 1}))
-            errors.append(dma.Error.BUS if n == 4 else dma.Error.NONE)
+            errors.append(Error.BUS if n == 4 else Error.NONE)
             bench.give(Instruction(opcode, {**base, **where, "bytes": 2 * BEAT, "rows": 0}))
-            errors.append(dma.Error.DIMENSION)
+            errors.append(Error.DIMENSION)
         await bench.done(name, errors)
     await bench.compare()
 

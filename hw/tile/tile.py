@@ -124,7 +124,8 @@ class Tile(Block):
         writers = [(part, part.write) for part in (gemm, vectors, heads, load)]
         parties = [part for part, *_ in (*readers, *writers)]
         m.d.comb += sequencer.astray.eq(Cat(
-            Cat(scratchpad.fault[n] for n, part in enumerate(parties) if part is unit).any() for unit in units.values()))
+            Cat(scratchpad.fault[n] for n, part in enumerate(parties) if part is unit).any()
+            for unit in units.values()))
         for n, (_, request, response) in enumerate(readers):
             connect(m, request, getattr(scratchpad, f"request{n}"))
             connect(m, getattr(scratchpad, f"response{n}"), response)

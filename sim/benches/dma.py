@@ -39,7 +39,8 @@ class Bench:
         self.memory = np.frombuffer(content, np.uint8).copy()       # as it should be
         self.scratchpad = np.frombuffer(self.rng.randbytes(SIZE), np.uint8).copy()
         self.data = bytearray(content)
-        self.axi = Memory(dut, "axi", self.data, timing=Ideal(latency), stall=stall, errors=errors)
+        self.axi = Memory(dut, "axi", self.data, timing=Ideal(latency), stall=stall, errors=errors,
+                          hesitant=bool(stall))
         self.sources = {name: Source(dut, name, idle=stall) for name in ("load", "store", "request", "write")}
         self.sinks = {name: Sink(dut, name, stall=stall) for name in ("loaded", "stored", "response")}
         await reset(dut)
@@ -170,11 +171,11 @@ async def done_means_done(dut):
     """What a completion tells of can be read at once: from memory to the scratchpad and back."""
     bench = await Bench.start(dut)
     for _ in range(20):
-        one = bench.copy(Load.COPY, (0, HALF), (0, SIZE))
+        back = bench.copy(Store.COPY, (0, SIZE), (HALF, MEMORY))
+        fields = back.fields
+        one = Instruction(Load.COPY, {**fields, "source": fields["target"] - HALF, "target": fields["source"],
+                                      "source_pitch": fields["target_pitch"], "target_pitch": fields["source_pitch"]})
         await bench.done("loaded", [bench.give(one)])
-        fields = one.fields
-        back = Instruction(Store.COPY, {**fields, "source": fields["target"], "source_pitch": fields["target_pitch"],
-                                        "target": HALF + fields["source"], "target_pitch": fields["source_pitch"]})
         await bench.done("stored", [bench.give(back)])
         assert bytes(bench.data) == bench.memory.tobytes()
     await bench.compare()

@@ -10,6 +10,7 @@ from collections import Counter, deque
 import numpy as np
 
 from golden import attention, dma, matmul, sequencer, vector
+from golden.config import check_tile
 from golden.families import FAMILIES, FORMAT_CODES
 from golden.formats import E8M0, FORMATS, MX_BLOCK
 from golden.isa import REGISTERS, Engine, Error, Operation, Quantize, Second, disassemble
@@ -44,6 +45,7 @@ class Tile:
     Parameters
     ----------
     chip : golden.config.Chip
+        One that `check_tile` lets pass.
     size : int
         Bytes of the memory behind the channel.
     kv_base : int
@@ -62,6 +64,7 @@ class Tile:
     """
 
     def __init__(self, chip, size, kv_base):
+        check_tile(chip)
         self.chip, self.kv_base = chip, kv_base
         self.memory, self.scratchpad = np.zeros(size, np.uint8), np.zeros(chip.memory.scratchpad, np.uint8)
         self.weights = deque()

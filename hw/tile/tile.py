@@ -6,6 +6,7 @@ from functools import cached_property
 from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal
 from amaranth.lib.wiring import Out, connect, flipped
 
+from golden.config import check_tile
 from golden.isa import Engine
 from golden.registers import COUNTERS, ENGINES, IDENTITY
 from hw.axi import Axi4
@@ -38,6 +39,7 @@ class Tile(Block):
     Parameters
     ----------
     chip : golden.config.Chip
+        One that `check_tile` lets pass.
 
     Members
     -------
@@ -51,6 +53,7 @@ class Tile(Block):
     """
 
     def __init__(self, chip):
+        check_tile(chip)
         self.chip = chip
         super().__init__({
             "axi": Out(Axi4(address_bits=chip.kvcache.address_bits, beat=chip.memory.channel, id_bits=3)),

@@ -217,7 +217,7 @@ class KvCache(Section):
     host_blocks : int
         Slots of host memory, each for a block.
     patience : int
-        Cycles after which a memory that owes an answer is given up.
+        Cycles after which a memory that owes an answer is given up, in a tile by all who wait for it.
     address_bits : int
         Of a byte in memory.
     """

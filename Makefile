@@ -6,7 +6,7 @@ BIN     = .venv/bin
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test verify bench lint formal mutate clean
+.PHONY: help run test verify bench lint formal mutate faults clean
 
 help:     ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -32,6 +32,9 @@ formal: .venv/stamp     ## prove the control logic
 
 mutate: .venv/stamp     ## five thousand mutants of the control logic, found or explained
 	$(BIN)/python scripts/mutate.py
+
+faults: .venv/stamp     ## five hundred broken programs on a simulated tile: each ends, and the next one runs
+	DEEP=1 $(BIN)/python -m pytest -q tests/test_faults.py
 
 clean:                  ## remove build/ and .venv
 	rm -rf build .venv

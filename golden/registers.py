@@ -79,15 +79,15 @@ REGISTERS = (
         Field("stop", 1, 1, PULSE, "end the program: nothing new begins"),
         Field("clear", 2, 1, PULSE, "forget the error and the interrupt"),
         Field("zero", 3, 1, PULSE, "all counters become 0"),
+        Field("reset", 4, 1, PULSE, "give up what runs and reset all engines; the KV cache forgets its sequences"),
         Field("freeze", 8, 1, WRITE, "counters stand still"),
-        Field("interrupt", 9, 1, WRITE, "the interrupt line follows `done` and `error`")),
+        Field("interrupt", 9, 1, WRITE, "the interrupt line is up with `done`, and while the state is error")),
     _register(
         "status", 0x08, "what the tile does",
         Field("state", 0, 3, READ, "0 idle, 1 loading, 2 running, 3 draining, 4 error"),
         Field("done", 3, 1, READ, "a program has ended since `clear`"),
         Field("error", 4, 1, READ, "an error stands"),
         Field("dead", 5, 1, READ, "the memory does not answer; until reset"),
-        Field("fault", 6, 1, READ, "an address was beyond the scratchpad, or split a word; until `clear`"),
         Field("pc", 16, 16, READ, "the instruction that is dispatched next")),
     _register(
         "error", 0x0C, "the first error since `clear`",

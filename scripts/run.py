@@ -28,7 +28,7 @@ from sw.compiler.checkpoint import CheckpointError, read
 from sw.compiler.layout import Layout, ModelError, fit
 from sw.compiler.weights import FORMATS_OF_WEIGHTS
 from sw.runtime.device import DeviceError, Golden
-from sw.runtime.runtime import Runtime, Sampling
+from sw.runtime.runtime import Runtime, Sampling, check
 
 PROMPT = "def read(self, path):\n    "
 
@@ -70,6 +70,7 @@ def main(argv=None):
 
 def write(console, layout, prompts, count, sampling, simulated, dram):
     """Write what follows some prompts, and say what it took."""
+    check(layout, prompts, count)
     checkpoint, model, device = layout.checkpoint, layout.model, Golden(layout)
     if simulated:
         console.print("Verilog and a model of it: minutes, the first time")

@@ -14,6 +14,7 @@ import numpy as np
 from golden.isa import BYTES, Engine, Error
 from golden.registers import COUNTERS, EVENTS, REGISTERS
 from hw.emit import Verilog
+from hw.sequencer.sequencer import State
 from hw.tile.tile import Tile
 from sim.run import ROOT, make
 from sw.runtime.device import Device, DeviceError
@@ -28,6 +29,7 @@ OPTIONS = ["--hierarchical", "-Wno-UNOPTFLAT", "-O3", "--x-assign", "fast", "--x
 AT = {each.name: each for each in REGISTERS}
 SIMPLE = ["OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1", "CFG_CXXFLAGS_PCH_I=-include"]
 PATIENCE = 1 << 40      # cycles: the tile's own watchdog comes long before
+STOPPING = 4            # times the tile's patience, in which it has stopped
 IDS = 8
 
 
@@ -92,6 +94,7 @@ class Rtl(Device):
     """
 
     def __init__(self, layout, latency=1, dram=False):
+        self.chip = layout.chip
         self.process = subprocess.Popen([build(layout.chip, latency), str(layout.size)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE)
         self.programs, self.traces = [], False
@@ -111,25 +114,36 @@ class Rtl(Device):
     def read(self, address, count):
         return np.frombuffer(self._order(b"R" + struct.pack("<QQ", address, count), count), np.uint8)
 
-    def run(self, address, count):
+    def run(self, address, count, patience=PATIENCE):
+        """As of `Device`; a program that has not ended after `patience` cycles is stopped."""
         if self.traces:
             self.programs.append(self.read(address, count * BYTES).tobytes())
         self.set("address", value=address)
         self.set("count", value=count)
         self.set("control", start=1, interrupt=1)
-        cycles, ended = struct.unpack("<QB", self._order(b"U" + struct.pack("<Q", PATIENCE), 9))
-        status, error = self.get("status"), self.get("error")
-        if status["error"]:
-            detail = self.get("detail")["value"]
-            self.set("control", clear=1, interrupt=1)
-            raise DeviceError(f"instruction {error['pc']}, {Engine(error['engine']).name}: "
-                              f"{Error(error['code']).name}, {detail}")
-        assert ended and status["done"]
-        if status["fault"]:
-            self.set("control", clear=1, interrupt=1)
-            raise DeviceError("an address was beyond the scratchpad")
+        cycles, ended = self._wait(patience)
+        if not ended:
+            self.set("control", stop=1, interrupt=1)
+            _, ended = self._wait(STOPPING * self.chip.sequencer.patience)
+        status, error, detail = self.get("status"), self.get("error"), self.get("detail")["value"]
+        if not ended:
+            raise DeviceError(f"hung at instruction {status['pc']}, {State(status['state']).name}")
         self.set("control", clear=1, interrupt=1)
+        if status["error"]:
+            code, engine = Error(error["code"]), Engine(error["engine"])
+            raise DeviceError(f"instruction {error['pc']}, {engine.name}: {code.name}, {detail}",
+                              code, engine, error["pc"])
+        assert status["done"]
         return cycles
+
+    def reset(self):
+        self.set("control", reset=1, interrupt=1)
+        while State(self.get("status")["state"]) not in (State.IDLE, State.ERROR):
+            self._wait(1)
+
+    def _wait(self, cycles):
+        """Let so many pass, or as many as it takes until the interrupt; how many, and whether it has come."""
+        return struct.unpack("<QB", self._order(b"U" + struct.pack("<Q", cycles), 9))
 
     def set(self, register, **fields):
         """Write a register: its fields by name, others 0."""
@@ -149,7 +163,7 @@ class Rtl(Device):
         found = {}
         for index, name in enumerate(COUNTERS):
             self.set("counter", index=index)
-            self._order(b"U" + struct.pack("<Q", 2 * len(COUNTERS) + 4), 9)
+            self._wait(2 * len(COUNTERS) + 4)
             found[name] = self.get("counter_low")["value"] | self.get("counter_high")["value"] << 32
         return found
 

@@ -282,9 +282,9 @@ class Scratchpad(Block):
         Of one beat and one row at least.
     response0 ... : Out(stream.Signature(response(8 * bytes)))
     write0 ... : In(stream.Signature(write(bytes)))
-    fault : Out(1)
-        An address was beyond the scratchpad or not such a multiple, or a write crossed a word. A write like that is
-        dropped, a read gives some other bytes. Stays until `clear`.
+    fault : Out(len(readers) + len(writers))
+        Of each reader, then of each writer: an address was beyond the scratchpad or not such a multiple, or a write
+        crossed a word. A write like that is dropped, a read gives some other bytes. Stays until `clear`.
     clear : In(1)
     """
 
@@ -313,7 +313,7 @@ class Scratchpad(Block):
             members |= {f"request{n}": In(stream.Signature(request(beats, rows))),
                         f"response{n}": Out(stream.Signature(response(8 * width)))}
         members |= {f"write{n}": In(stream.Signature(write(width))) for n, (width, _) in enumerate(writers)}
-        super().__init__(members | {"fault": Out(1), "clear": In(1)})
+        super().__init__(members | {"fault": Out(len(readers) + len(writers)), "clear": In(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -336,10 +336,7 @@ class Scratchpad(Block):
         self._order(m, "writing", [(each.change, each.writing) for each in writers],
                     [(bank.changes, bank.writing) for bank in banks])
 
-        with m.If(Cat(each.fault for each in (*readers, *writers)).any()):
-            m.d.sync += self.fault.eq(1)
-        with m.Elif(self.clear):
-            m.d.sync += self.fault.eq(0)
+        m.d.sync += self.fault.eq(Mux(self.clear, 0, self.fault) | Cat(each.fault for each in (*readers, *writers)))
         return m
 
     def _order(self, m, name, parties, banks):

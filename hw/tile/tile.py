@@ -6,6 +6,7 @@ from functools import cached_property
 from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal
 from amaranth.lib.wiring import Out, connect, flipped
 
+from golden.config import check_tile
 from golden.isa import Engine
 from golden.registers import COUNTERS, ENGINES, EVENTS, IDENTITY
 from hw.axi import Axi4
@@ -38,6 +39,7 @@ class Tile(Block):
     Parameters
     ----------
     chip : golden.config.Chip
+        One that `check_tile` lets pass.
 
     Members
     -------
@@ -51,6 +53,7 @@ class Tile(Block):
     """
 
     def __init__(self, chip):
+        check_tile(chip)
         self.chip = chip
         super().__init__({
             "axi": Out(Axi4(address_bits=chip.kvcache.address_bits, beat=chip.memory.channel, id_bits=3)),
@@ -65,7 +68,7 @@ class Tile(Block):
     def parts(self):
         """All of its blocks by name."""
         chip = self.chip
-        memory, kv, patience = chip.memory, chip.kvcache, chip.sequencer.patience
+        memory, kv = chip.memory, chip.kvcache
         beat, size, burst = memory.channel, memory.scratchpad, min(256, 4096 // memory.channel)
         reads = matmul.reads(chip.matmul)
         width, requests, _ = reads["weights"]
@@ -74,7 +77,7 @@ class Tile(Block):
         return {
             "host_port": Host(), "counters": Counters(len(COUNTERS)),
             "sequencer": Sequencer(chip.sequencer, beat),
-            "channel": Channel(kv.address_bits, beat, memory.burst, patience),
+            "channel": Channel(kv.address_bits, beat, memory.burst, kv.patience),
             "load": Load(beat, size, min(burst, AHEAD), AHEAD),
             "weights": Weights(beat, width // 8, memory.prefetch, memory.burst, requests),
             "gemm": GemmUnit(chip.matmul), "vector": VectorUnit(chip.vector), "heads": Heads(kv, group, results),
@@ -118,15 +121,19 @@ class Tile(Block):
         connect(m, weights.o, gemm.weights)
 
         # The scratchpad
-        readers = [(getattr(part, f"{name}_request"), getattr(part, name)) for part, name in (
+        readers = [(part, getattr(part, f"{name}_request"), getattr(part, name)) for part, name in (
             (gemm, "activations"), (gemm, "parameters"), (vectors, "x"), (vectors, "y"), (heads, "queries"),
             (heads, "rows"))]
-        readers += [(store.request, store.response), (load.index_request, load.index)]
-        writers = [part.write for part in (gemm, vectors, heads, load)]
-        for n, (request, response) in enumerate(readers):
+        readers += [(store, store.request, store.response), (load, load.index_request, load.index)]
+        writers = [(part, part.write) for part in (gemm, vectors, heads, load)]
+        parties = [part for part, *_ in (*readers, *writers)]
+        m.d.comb += sequencer.astray.eq(Cat(
+            Cat(scratchpad.fault[n] for n, part in enumerate(parties) if part is unit).any()
+            for unit in units.values()))
+        for n, (_, request, response) in enumerate(readers):
             connect(m, request, getattr(scratchpad, f"request{n}"))
             connect(m, getattr(scratchpad, f"response{n}"), response)
-        for n, write in enumerate(writers):
+        for n, (_, write) in enumerate(writers):
             connect(m, write, getattr(scratchpad, f"write{n}"))
 
         # The host
@@ -140,6 +147,7 @@ class Tile(Block):
             sequencer.start.payload.count.eq(given.count.value),
             *(sequencer.registers[n].eq(given[f"register{n}"].value) for n in range(1, len(sequencer.registers))),
             sequencer.stop.eq(given.control.stop), sequencer.clear.eq(given.control.clear),
+            sequencer.restart.eq(given.control.reset),
             stands.eq(sequencer.error.code != 0),
             told.identity.value.eq(IDENTITY),
             told.status.state.eq(sequencer.status.state), told.status.done.eq(done), told.status.error.eq(stands),
@@ -149,8 +157,8 @@ class Tile(Block):
             counters.freeze.eq(given.control.freeze), counters.zero.eq(given.control.zero),
             counters.index.eq(given.counter.index),
             told.counter_low.value.eq(counters.value[:32]), told.counter_high.value.eq(counters.value[32:]),
-            self.irq.eq(given.control.interrupt & (done | stands)),
-            told.status.fault.eq(scratchpad.fault), scratchpad.clear.eq(given.control.clear),
+            self.irq.eq(given.control.interrupt & (done | (sequencer.status.state == State.ERROR))),
+            scratchpad.clear.eq(given.control.clear),
             heads.clear.eq(given.control.clear), heads.base.eq(given.kv_base.value), heads.pool.eq(chip.kvcache.blocks),
         ]
         with m.If(given.control.clear | given.control.start):
@@ -164,7 +172,7 @@ class Tile(Block):
             sequencer.resumed.eq(sequencer.reset & channel.idle),
             weights.clear.eq(sequencer.cancel),
             sequencer.activity.eq(Cat(channel.beats).any() | Cat(
-                stream.valid & stream.ready for stream in (*writers, *(request for request, _ in readers))).any()),
+                asked.valid & asked.ready for _, asked, *_ in (*writers, *readers)).any()),
         ]
 
         # What is counted

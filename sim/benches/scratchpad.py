@@ -246,7 +246,8 @@ async def nobody_starves(dut):
 
 @cocotb.test(timeout_time=100, timeout_unit="us")
 async def faults(dut):
-    """Addresses there are not: writes are dropped, reads answered, and it is told until somebody clears it."""
+    """Addresses there are not: writes are dropped, reads answered, and it is told whose they were until
+    somebody clears it."""
     rng, content = random.Random(cocotb.RANDOM_SEED), bytearray(SIZE)
     requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)
     writes = ports(dut, "write", WRITERS)
@@ -255,23 +256,23 @@ async def faults(dut):
     await clean(dut, writes)
     await fill(dut, writes, content, rng, range(SIZE // WORD), 100)
 
-    async def is_told():
+    async def is_told(party):
         await ClockCycles(dut.clk, 10)
-        assert int(dut.fault.value)
+        assert int(dut.fault.value) == 1 << party
         dut.clear.value = 1
         await RisingEdge(dut.clk)
         dut.clear.value = 0
         await ClockCycles(dut.clk, 2)
         assert not int(dut.fault.value)
 
-    for source, (width, unit) in zip(writes, WRITERS, strict=True):
+    for n, (source, (width, unit)) in enumerate(zip(writes, WRITERS, strict=True)):
         wrong = [(SIZE, 1), (1 << 31, width), (WORD - unit, unit + 1)]
         for address, count in wrong + [(unit // 2, 1)] * (unit > 1):
             if count <= width:
                 source.send([pack(write(width), {"address": address, "data": rng.getrandbits(8 * width),
                                                  "count": count})])
-                await is_told()
-    for source, sink, reader in zip(requests, responses, READERS, strict=True):
+                await is_told(len(READERS) + n)
+    for n, (source, sink, reader) in enumerate(zip(requests, responses, READERS, strict=True)):
         size, beats, rows = reader
         wrong = [(SIZE, 0, 1, 1), (1 << 31, 0, beats, rows)]
         wrong += [(SIZE - size, 0, 2, 1)] * (beats > 1) + [(0, SIZE, 1, 2)] * (rows > 1)
@@ -281,7 +282,7 @@ async def faults(dut):
             source.send([payload])
             got = await sink.recv(len(answer))
             assert [beat >> 8 * size for beat in got] == [beat >> 8 * size for beat in answer]
-            await is_told()
+            await is_told(n)
     for source, sink, reader in zip(requests, responses, READERS, strict=True):
         for _ in range(20):
             payload, beats = some(content, rng, reader)

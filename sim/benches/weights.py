@@ -4,9 +4,9 @@
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
+from golden.transfer import Error
 from hw.fetch import request
 from hw.instructions import instruction
-from hw.memory.ports import Error
 from hw.memory.weights import STREAM
 from sim.axi import Ideal, Memory
 from sim.dram import Dram

@@ -6,8 +6,8 @@ from amaranth.lib import data
 from amaranth.utils import ceil_log2
 
 from golden.isa import Load as Opcode
+from golden.transfer import Error
 from hw.memory.load import Load
-from hw.memory.ports import Error
 from hw.memory.rows import COPY, Rows
 from hw.memory.scratchpad import REQUESTS, Order, Reader, Scratchpad, Writer, place
 from hw.memory.store import Store

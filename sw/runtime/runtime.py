@@ -18,7 +18,7 @@ from sw.compiler.program import Shape, program, rows_at_once
 from sw.compiler.schedule import schedule
 from sw.runtime.device import DeviceError
 
-__all__ = ["Runtime", "Sampling"]
+__all__ = ["Runtime", "Sampling", "check"]
 
 STEPS = 8               # tokens of a program, so that a host sees them as they come
 
@@ -133,7 +133,7 @@ class Runtime:
             A prompt of nothing, too long, or of tokens that there are not.
         DeviceError
         """
-        self._check(prompts, count)
+        check(self.layout, prompts, count)
         sampling = sampling or Sampling()
         wants = keep_logits or sampling.temperature > 0
         randoms = [np.random.default_rng((sampling.seed, number)) for number in range(len(prompts))]
@@ -266,15 +266,22 @@ class Runtime:
         return [(int(row[4:8].view("<u4")[0]),
                  row[layout.picks:layout.picks + size].view("<f4") if logits else None) for row in rows]
 
-    def _check(self, prompts, count):
-        """Refuse what cannot be."""
-        layout = self.layout
-        if not 1 <= count <= layout.context:
-            raise ModelError(f"{count} tokens to come: must be 1 to {layout.context}, as context says")
-        for number, prompt in enumerate(prompts):
-            wrong = [token for token in prompt if not 0 <= token < layout.model.vocabulary]
-            if wrong:
-                raise ModelError(f"prompt {number}: token {wrong[0]} must be 0 to {layout.model.vocabulary - 1}")
-            if not 1 <= len(prompt) <= layout.context - count + 1:
-                raise ModelError(f"prompt {number} has {len(prompt)} tokens: must be 1 to {layout.context - count + 1} "
-                                 f"with {count} to come, as context = {layout.context}")
+
+def check(layout, prompts, count):
+    """Refuse what cannot be: so many tokens after some prompts.
+
+    Raises
+    ------
+    ModelError
+        Prompts of nothing, too long, or of tokens that there are not; no room in the scratchpad for a token.
+    """
+    if not 1 <= count <= layout.context:
+        raise ModelError(f"{count} tokens to come: must be 1 to {layout.context}, as context says")
+    for number, prompt in enumerate(prompts):
+        wrong = [token for token in prompt if not 0 <= token < layout.model.vocabulary]
+        if wrong:
+            raise ModelError(f"prompt {number}: token {wrong[0]} must be 0 to {layout.model.vocabulary - 1}")
+        if not 1 <= len(prompt) <= layout.context - count + 1:
+            raise ModelError(f"prompt {number} has {len(prompt)} tokens: must be 1 to {layout.context - count + 1} "
+                             f"with {count} to come, as context = {layout.context}")
+    rows_at_once(layout)

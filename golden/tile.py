@@ -151,10 +151,8 @@ class Tile:
         found = vector.execute(instruction, operand, other, lanes=self.chip.vector.lanes)
         if found.codes is not None:
             self._put(names["result_format"], result, result_pitch, found.codes)
-        if quantize in (Quantize.MX, Quantize.MX_CEIL):     # block after block, as GEMMs take them
-            self._put_bytes(scalars, scalars_pitch, found.scalars.T)
-        elif found.scalars is not None:
-            self._put_bytes(scalars, scalars_pitch, found.scalars.reshape(rows, -1))
+        if found.scalars is not None:
+            self._put_bytes(scalars, scalars_pitch, vector.scalar_image(quantize, found.scalars))
         self.nans[Engine.VECTOR] += found.nans
         self.events[f"vector_{operation.name.lower()}"] += rows * length * (k if operation == Operation.TOP_K else 1)
 
@@ -210,7 +208,7 @@ class Tile:
         for move in self.controller.moves:
             self.store.move(*move)
         self.controller.moves.clear()
-        self._put_bytes(result, 0, np.array([[completion.word]], "<u8"))
+        self._put_bytes(result, 0, np.array([[completion.word]], "<u8").view(np.uint8))
 
     # The KV cache
 
@@ -276,5 +274,5 @@ class Tile:
         self._put_bytes(address, pitch, vector.image(name, codes))
 
     def _put_bytes(self, address, pitch, rows):
-        for n, row in enumerate(np.ascontiguousarray(rows)):
-            self._write(address + n * pitch, row.view(np.uint8))
+        for n, row in enumerate(rows):
+            self._write(address + n * pitch, row)

@@ -6,7 +6,7 @@ BIN     = .venv/bin
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test verify bench lint formal mutate clean
+.PHONY: help run test verify bench lint formal mutate tokens clean
 
 help:     ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -32,6 +32,9 @@ formal: .venv/stamp     ## prove the control logic
 
 mutate: .venv/stamp     ## five thousand mutants of the control logic, found or explained
 	$(BIN)/python scripts/mutate.py
+
+tokens: .venv/stamp     ## write many tokens on the simulated tile, in all formats, every logit compared: an hour
+	$(BIN)/python scripts/tokens.py
 
 clean:                  ## remove build/ and .venv
 	rm -rf build .venv

@@ -6,7 +6,7 @@ BIN     = .venv/bin
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test verify bench lint formal mutate faults clean
+.PHONY: help run test verify bench lint formal mutate faults tokens clean
 
 help:     ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -35,6 +35,9 @@ mutate: .venv/stamp     ## five thousand mutants of the control logic, found or 
 
 faults: .venv/stamp     ## five hundred broken programs on a simulated tile: each ends, and the next one runs
 	DEEP=1 $(BIN)/python -m pytest -q tests/test_faults.py
+
+tokens: .venv/stamp     ## write many tokens on the simulated tile, in all formats, every logit compared: an hour
+	$(BIN)/python scripts/tokens.py
 
 clean:                  ## remove build/ and .venv
 	rm -rf build .venv

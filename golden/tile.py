@@ -184,10 +184,8 @@ class Tile:
         found = vector.execute(instruction, operand, other, lanes=self.chip.vector.lanes)
         if found.codes is not None:
             self._put(names["result_format"], result, result_pitch, found.codes, beat)
-        if quantize in (Quantize.MX, Quantize.MX_CEIL):     # block after block, as GEMMs take them
-            self._put_bytes(scalars, scalars_pitch, found.scalars.T, beat)
-        elif found.scalars is not None:
-            self._put_bytes(scalars, scalars_pitch, found.scalars.reshape(rows, -1), beat)
+        if found.scalars is not None:
+            self._put_bytes(scalars, scalars_pitch, vector.scalar_image(quantize, found.scalars), beat)
         self.nans[Engine.VECTOR] += found.nans
         self.events[f"vector_{operation.name.lower()}"] += rows * length * (k if operation == Operation.TOP_K else 1)
 

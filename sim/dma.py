@@ -54,7 +54,7 @@ class Dma(Block):
         m.submodules.load_engine = load = Load(beat, size, self.longest, self.depth)
         m.submodules.store_engine = store = Store(beat, size, self.longest)
         m.submodules.scratchpad = scratchpad = Scratchpad(
-            size, self.banks, word, ((4, 1, 1), (beat, size // beat, 1), (word, size // word, 1)),
+            size, self.banks, word, ((4, 4, 1, 1), (beat, beat, size // beat, 1), (word, word, size // word, 1)),
             ((beat, beat), (word, 1)))
         m.submodules.port = port = Port(ADDRESS, beat, self.depth + 1, 10_000)
         for outer, inner in (

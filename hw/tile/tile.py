@@ -73,6 +73,8 @@ class Tile(Block):
         reads = matmul.reads(chip.matmul)
         width, requests, _ = reads["weights"]
         group, own = chip.attention.group, kv.head_dim // kv.lanes          # words of a head
+        row, sums, lanes, heads = (chip.matmul.row_bits // 8, 4 * chip.matmul.drain, 4 * chip.vector.lanes,
+                                   4 * kv.lanes)                            # bytes of a beat
         results = max(8, 1 << (4 * group - 1).bit_length())                 # bytes: as fast as attention has them
         return {
             "host_port": Host(), "counters": Counters(len(COUNTERS)),
@@ -83,11 +85,11 @@ class Tile(Block):
             "gemm": GemmUnit(chip.matmul), "vector": VectorUnit(chip.vector), "heads": Heads(kv, group, results),
             "store": Store(beat, size, burst),
             "scratchpad": Scratchpad(size, memory.banks, chip.word, (
-                *((reads[name][0] // 8, *reads[name][1:]) for name in ("activations", "parameters")),
-                *[(4 * chip.vector.lanes, *vector.reads(chip.vector))] * 2,
-                (4 * kv.lanes, group * own, group), (4 * kv.lanes, kv.kv_heads * own, 2),
-                (beat, size // beat, 1), (4, 1, 1),
-            ), ((4 * chip.matmul.drain, chip.matmul.drain), (4 * chip.vector.lanes, 1), (results, 4), (beat, beat))),
+                (row, matmul.unit(chip.matmul), *reads["activations"][1:]), (sums, sums, *reads["parameters"][1:]),
+                *[(lanes, lanes, *vector.reads(chip.vector))] * 2,
+                (heads, heads, group * own, group), (heads, heads, kv.kv_heads * own, 2),
+                (beat, beat, size // beat, 1), (4, 4, 1, 1),
+            ), ((sums, chip.matmul.drain), (lanes, 1), (results, 4), (beat, beat))),
         }
 
     def elaborate(self, platform):

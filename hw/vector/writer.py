@@ -14,9 +14,10 @@ __all__ = ["Writer", "places"]
 
 
 def places():
-    """Where an instruction's results go, or why it has none."""
+    """Where an instruction's results go, or why it has none. Scales of `blocks` go block by block: those of a row a
+    pitch apart, those of the next row a byte further."""
     return data.StructLayout({"tag": 8, "error": Error, "result": ADDRESS, "result_pitch": ADDRESS,
-                              "scalars": ADDRESS, "scalars_pitch": ADDRESS})
+                              "scalars": ADDRESS, "scalars_pitch": ADDRESS, "blocks": 1})
 
 
 class Writer(Block):
@@ -69,11 +70,13 @@ class Writer(Block):
                 m.d.sync += row[n].eq(base), at[n].eq(base)
         with m.If(passes):
             m.d.sync += nans.eq(nans + word.nans)
-            for n, pitch in enumerate((given.result_pitch, given.scalars_pitch)):
+            size, pitch = 4 * self.lanes, given.scalars_pitch
+            steps = (size, given.result_pitch), (Mux(given.blocks, pitch, size), Mux(given.blocks, 1, pitch))
+            for n, (on, down) in enumerate(steps):          # to the next word, to the next row
                 following = Signal(ADDRESS, name=f"following{n}")
-                m.d.comb += following.eq(row[n] + pitch)
+                m.d.comb += following.eq(row[n] + down)
                 with m.If(word.codes == n):
-                    m.d.sync += at[n].eq(Mux(word.row, following, at[n] + 4 * self.lanes))
+                    m.d.sync += at[n].eq(Mux(word.row, following, at[n] + on))
                     with m.If(word.row):
                         m.d.sync += row[n].eq(following)
         with m.If(done):

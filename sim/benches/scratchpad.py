@@ -24,22 +24,23 @@ def change(content, rng, word, width, unit):
 
 
 def fetch(content, reader, address, stride, beats, rows):
-    """(payload, beats that answer it) of a request; addresses wrap round."""
-    size, most_beats, most_rows = reader
+    """(payload, beats that answer it) of a request; addresses wrap round. Behind the end of a word there is nothing."""
+    size, _, most_beats, most_rows = reader
     asked = {"address": address, "stride": stride, "beats": beats, "rows": rows}
     starts = [(address + row * stride + beat * size) % SIZE for row in range(rows) for beat in range(beats)]
-    answer = [int.from_bytes(content[start:start + size], "little") for start in starts]
+    answer = [int.from_bytes(content[start:min(start + size, start // WORD * WORD + WORD)], "little")
+              for start in starts]
     answer[-1] |= 1 << 8 * size
     return pack(request(most_beats, most_rows), asked), answer
 
 
 def some(content, rng, reader, end=SIZE):
     """The same of a random request to addresses below `end`."""
-    size, most_beats, most_rows = reader
+    size, unit, most_beats, most_rows = reader
     beats, rows = rng.randint(1, most_beats), rng.randint(1, most_rows)
     length = beats * size
-    stride = rng.randrange(0, (end - length) // max(rows - 1, 1) + 1, size)
-    return fetch(content, reader, rng.randrange(0, end - length - (rows - 1) * stride + 1, size), stride, beats, rows)
+    stride = rng.randrange(0, (end - length) // max(rows - 1, 1) + 1, unit)
+    return fetch(content, reader, rng.randrange(0, end - length - (rows - 1) * stride + 1, unit), stride, beats, rows)
 
 
 def ports(dut, kind, of, stall=0.0):
@@ -133,7 +134,7 @@ async def reads_see_writes(dut):
 
 def linear(reader, at, total):
     """Requests of consecutive bytes."""
-    size, beats, rows = reader
+    size, _, beats, rows = reader
     for n in range(-(-total // (beats * rows))):
         yield fetch(bytearray(SIZE), reader, (at + n * beats * rows * size) % SIZE, beats * size, beats, rows)[0]
 
@@ -164,7 +165,7 @@ async def banks_in_parallel(dut):
     dut.clear.value = 0
     await reset(dut)
     for n, (source, reader) in enumerate(zip(requests[:BANKS], READERS, strict=False)):
-        size, beats, rows = reader
+        size, _, beats, rows = reader
         source.send([fetch(bytearray(SIZE), reader, n * WORD, 0, min(beats, WORD // size), rows)[0]] * 120)
     for n, (source, (width, _)) in enumerate(zip(writes[:BANKS], WRITERS, strict=False)):
         source.send([pack(write(width), {"address": n * WORD, "count": width})] * 120)
@@ -180,7 +181,7 @@ async def words_are_read_once(dut):
     await reset(dut)
     shared, sinks = 0, []
     for source, sink, reader in zip(requests, responses, READERS, strict=True):
-        size, beats, rows = reader
+        size, _, beats, rows = reader
         parts = min(beats, WORD // size)
         if parts > 1 and shared + 1 / parts < 1:
             source.send([fetch(bytearray(SIZE), reader, 0, 0, parts, rows)[0]] * 120)
@@ -219,7 +220,7 @@ async def first_beats(dut):
         while not sink.items:
             await RisingEdge(dut.clk)
             cycles += 1
-        assert cycles == 5 - (reader[0] == WORD), f"reader {n}: {cycles} cycles"
+        assert cycles == 5 - (reader[1] == WORD), f"reader {n}: {cycles} cycles"
 
 
 @cocotb.test(timeout_time=100, timeout_unit="us")
@@ -230,7 +231,7 @@ async def nobody_starves(dut):
     dut.clear.value = 0
     await reset(dut)
     for source, reader in zip(requests, READERS, strict=True):
-        source.send([fetch(bytearray(SIZE), reader, 0, 0, 1, reader[2])[0]] * 200)
+        source.send([fetch(bytearray(SIZE), reader, 0, 0, 1, reader[3])[0]] * 200)
     for source, (width, _) in zip(writes, WRITERS, strict=True):
         source.send([pack(write(width), {"count": width})] * 200)
     await ClockCycles(dut.clk, 10)
@@ -276,7 +277,7 @@ async def faults(dut):
         size, beats, rows = reader
         wrong = [(SIZE, 0, 1, 1), (1 << 31, 0, beats, rows)]
         wrong += [(SIZE - size, 0, 2, 1)] * (beats > 1) + [(0, SIZE, 1, 2)] * (rows > 1)
-        wrong += [(size // 2, 0, 1, 1)] * (size > 1)
+        wrong += [(unit // 2, 0, 1, 1)] * (unit > 1)
         for asked in wrong:
             payload, answer = fetch(content, reader, *asked)
             source.send([payload])

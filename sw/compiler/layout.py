@@ -139,12 +139,17 @@ class Layout:
     def _check(self):
         """Refuse what the chip cannot do."""
         model, chip, scheme = self.model, self.chip, self.scheme
-        kv, name = chip.kvcache, chip.name
+        kv, name, beat = chip.kvcache, chip.name, chip.matmul.row_bits // 8
+        begins = {row for rows in range(1, max(kv.sequences, chip.matmul.acc_rows) + 1)
+                  for row, *_ in matmul.blocks(chip.matmul, (rows, 1, 1))}
         for wrong, sentence in (
             (not scheme.runs_on(chip.matmul.family),
              f"weights in {scheme.title}: need matmul.family = {scheme.family}, not {chip.matmul.family}"),
             (scheme.scales == "block" and not chip.matmul.mx,
              f"weights in {scheme.title}: need matmul.mx = true"),
+            (scheme.scales == "block" and any(row % beat for row in begins),        # where scales of rows are read
+             f"weights in {scheme.title}: need matmul.cols and acc_rows in multiples of {beat}, not "
+             f"{chip.matmul.cols} and {chip.matmul.acc_rows}"),
             (chip.memory.channel > chip.matmul.depth,
              f"memory.channel = {chip.memory.channel}: must be matmul.lanes x rows = {chip.matmul.depth} or less"),
             (kv.beat != chip.memory.channel,

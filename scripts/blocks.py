@@ -70,9 +70,9 @@ def block_from(arguments):
 
 
 def parts(block):
-    """Patterns of the modules that are worth a line each: of a tile its blocks, and some in them."""
-    found = getattr(block, "parts", {})
-    return [*(part.name for part in found.values()), *INSIDE] if found else []
+    """Patterns of the modules that are worth a line each: of a board or a tile its blocks, and some in them."""
+    found = getattr(block, "parts", {}).values()
+    return list(dict.fromkeys(name for part in found for name in (part.name, *parts(part), *INSIDE)))
 
 
 def _part(name, of):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tile, memory and serial line: all of a board but its pins."""
 
+from functools import cached_property
+
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib.wiring import In, Out, connect
 
@@ -48,14 +50,20 @@ class Board(Block):
     def name(self):
         return f"board_{self.chip.name}"
 
+    @cached_property
+    def parts(self):
+        """All of its blocks by name."""
+        tile = Tile(self.chip)
+        axi = tile.signature.members["axi"].signature
+        return {"tile": tile, "memory": Memory(self.memory, axi.beat, axi.address_bits, axi.id_bits),
+                "host": Host(self.memory, self.patience),
+                "receiver": Receiver(self.divisor), "transmitter": Transmitter(self.divisor)}
+
     def elaborate(self, platform):
         m = Module()
-        m.submodules.tile = tile = Tile(self.chip)
-        axi = tile.signature.members["axi"].signature
-        m.submodules.memory = memory = Memory(self.memory, axi.beat, axi.address_bits, axi.id_bits)
-        m.submodules.host = host = Host(self.memory, self.patience)
-        m.submodules.receiver = receiver = Receiver(self.divisor)
-        m.submodules.transmitter = transmitter = Transmitter(self.divisor)
+        for name, part in self.parts.items():
+            m.submodules[name] = part
+        tile, memory, host, receiver, transmitter = self.parts.values()
         connect(m, tile.axi, memory.axi)
         connect(m, host.registers, tile.host)
         connect(m, host.write, memory.write)

@@ -79,15 +79,15 @@ def run(options):
     """Have a board write, and compare with the reference."""
     checkpoint = read(options.checkpoint)
     layout = Layout(checkpoint, fit(config.load(options.config), checkpoint.model))
-    prompts, count = [text.encode(options.prompt)], options.tokens
+    prompts, how = [text.encode(options.prompt)], {"count": options.tokens, "stop": checkpoint.eos, "keep_logits": True}
     device = board.Board(layout, board.Serial(options.port, options.baud))
     found, logits = [[]], [[]]
     print(options.prompt, end="")
-    for _, token, row in Runtime(layout, device).generate(prompts, count, stop=checkpoint.eos, keep_logits=True):
+    for _, token, row in Runtime(layout, device).generate(prompts, **how):
         found[0].append(token), logits[0].append(row)
         print(text.decode([token]), end="", flush=True)
     print()
-    equal(Runtime(layout, Golden(layout)).generate(prompts, count, stop=checkpoint.eos, keep_logits=True), found, logits)
+    equal(Runtime(layout, Golden(layout)).generate(prompts, **how), found, logits)
     print(f"{device.counters['cycles'] // len(found[0])} cycles a token; every bit of every logit is the reference's.")
 
 

@@ -13,6 +13,7 @@ All of it is then one flat netlist. The tools are those of PyPI, or the commands
 import hashlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -222,8 +223,14 @@ def _route(text, top, shell, parts, options, constraints=None):
     return Use(top, used, available, fmax), found.get("placed.config", b"").decode()
 
 
+_PRODUCT = """module product (input [22:0] a, b, output [47:0] o);
+  assign o = {1'b1, a} * {1'b1, b};
+endmodule"""
+
+
 def _synthesize(text, top, shell="", parts=()):
     """The mapped design, flat, in Yosys' JSON form."""
+    text = re.sub(r"^module product\b.*?^endmodule", _PRODUCT, text, flags=re.M | re.S)
     hierarchy = Hierarchy(text, top)
     own = hierarchy.outermost(parts)
     files = {"design.sv": hierarchy.around(own), **({"shell.il": shell} if shell else {}),
@@ -236,7 +243,7 @@ def _synthesize(text, top, shell="", parts=()):
         # Wide lookup tables take twice the cells for a tenth of the delay.
         f"synth_ecp5 -top {SHELL if shell else top} -nowidelut -run begin:check",
         *([keep.format("unset", "")] if repeated else []),
-        *(f"delete ={part}; read_json {part}.json" for part in own),
+        *(f"delete ={part}; read_json {part}.json; setattr -mod -unset top {part}" for part in own),
         "flatten", "blackbox =A:whitebox", "opt_clean -purge", f"select {SHELL if shell else top}",
         "write_json -selected design.json",
     ]

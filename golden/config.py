@@ -231,7 +231,7 @@ class KvCache(Section):
     beat: int = Field(64, ge=8, le=128)
     hash_bits: int = Field(64, ge=8, le=64)
     tenant_bits: int = Field(4, ge=1, le=8)
-    counter_bits: int = Field(64, ge=16, le=64)
+    counter_bits: int = Field(64, ge=8, le=64)
     policy: str = "unhashed_head"
     lanes: int = Field(8, ge=1, le=64)
     buffer: int = Field(256, ge=16, le=4096)

@@ -10,7 +10,7 @@ from hw.emit import Block
 from hw.fetch import ADDRESS
 from hw.tile.host import AxiLite
 
-__all__ = ["Host", "fields"]
+__all__ = ["Host"]
 
 
 def fields(sizes):

@@ -29,7 +29,7 @@ from hw.flow.hierarchy import Hierarchy, among
 __all__ = ["BOARD", "KINDS", "SHELL", "Kept", "Use", "bitstream", "cells", "kept", "place_and_route"]
 
 SHELL, BOARD = "top", "board"       # names of the module around a board, and of the board in it
-SWEPT = 0.02                        # share of a part's cells of a kind that may be missing
+SWEPT = 0.15                        # share of a part's cells of a kind that nobody may use where it is
 KINDS = {
     "logic": {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4},
     "flops": {"TRELLIS_FF": 1},

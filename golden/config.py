@@ -204,8 +204,8 @@ class KvCache(Section):
         Of keys and values: `bf16`, or `fp8` with a scale for each token and head.
     beat : int
         Bytes that the memory's port moves in a cycle.
-    hash_bits, tenant_bits : int
-        Bits of a block's hash and of a tenant's number.
+    hash_bits, tenant_bits, counter_bits : int
+        Bits of a block's hash, of a tenant's number, and of what is counted, which begins again at 0 after that many.
     policy : str
         Where blocks join the free list: `unhashed_head` or `lru_tail`, see `golden.kvcache`.
     lanes : int
@@ -233,6 +233,7 @@ class KvCache(Section):
     beat: int = Field(64, ge=8, le=128)
     hash_bits: int = Field(64, ge=8, le=64)
     tenant_bits: int = Field(4, ge=1, le=8)
+    counter_bits: int = Field(64, ge=8, le=64)
     policy: str = "unhashed_head"
     lanes: int = Field(8, ge=1, le=64)
     buffer: int = Field(256, ge=16, le=4096)

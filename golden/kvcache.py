@@ -144,7 +144,7 @@ class Controller:
             self.counters["oom"] += status == Status.OUT_OF_BLOCKS
             self.error = self.error or {
                 "status": status, "sid": given.get("sid", 0), "block": refused.block,
-                "opcode": command.opcode, "number": self.counters["commands"]}
+                "opcode": command.opcode, "number": self.counters["commands"] & (1 << self.config.counter_bits) - 1}
             return Completion(tag, status, pack(SHORTFALL, {"shortfall": refused.shortfall}))
 
     def retire(self, sid):
@@ -362,8 +362,8 @@ class Controller:
 
     def gauges(self):
         """All counters by name, and what changes both ways."""
-        size = self.config.block_tokens
-        return self.counters | {
+        size, most = self.config.block_tokens, (1 << self.config.counter_bits) - 1
+        return {name: count & most for name, count in self.counters.items()} | {
             "free": len(self.free), "free_min": self._fewest,
             "head": self.free[0] if self.free else 0, "tail": self.free[-1] if self.free else 0,
             "wasted_slots": sum(-each.length % size for each in self.sequences if each.state == State.RUNNING)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a board and its host say to each other over a serial line: the one description both are made from.
+"""What a board with a tile and its host say to each other over a serial line: the one description both are made from.
 
 The host sends an opcode and its operands, the board one answer, in turn; numbers are little-endian.
 An answer begins with an `Answer`, and what follows it, if it is `OK`, belongs to the opcode. After any
@@ -7,21 +7,22 @@ other answer the board ignores its line until that has been quiet for a while, s
 in step again; a frame that stops in its middle ends in the same way.
 """
 
+import zlib
 from enum import IntEnum
 
-__all__ = ["ANSWERS", "OPERANDS", "Answer", "Opcode", "VERSION", "size"]
+__all__ = ["ANSWERS", "OPERANDS", "Answer", "Opcode", "VERSION", "fingerprint", "size"]
 
-VERSION = 1
+VERSION = 2
 
 
 class Opcode(IntEnum):
     """What the host asks for."""
 
     IDENTIFY = 1
-    WRITE = 2           # `count` bytes follow the operands
-    READ = 3            # `count` bytes follow the answer
-    START = 4
-    STATUS = 5
+    WRITE = 2           # `count` bytes of memory follow the operands
+    READ = 3            # `count` bytes of memory follow the answer
+    SET = 4             # a register of the tile
+    GET = 5
 
 
 class Answer(IntEnum):
@@ -32,7 +33,7 @@ class Answer(IntEnum):
     OPCODE = 2          # no such opcode
     TIMEOUT = 3         # the rest of a frame did not come
     ADDRESS = 4         # beyond the memory
-    BUSY = 5            # a command is under way
+    REGISTER = 5        # no such register
 
 
 _SPAN = {"address": 4, "count": 2}
@@ -41,30 +42,25 @@ OPERANDS = {
     Opcode.IDENTIFY: {},
     Opcode.WRITE: _SPAN,
     Opcode.READ: _SPAN,
-    Opcode.START: {
-        "tag": 1,
-        "m": 2, "n": 2, "k": 2,
-        "a_format": 1, "w_format": 1, "y_format": 1,
-        "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1, "mx": 1,
-        "a": 4, "a_pitch": 4, "w": 4, "a_scales": 4, "a_scales_pitch": 4,
-        "row_scales": 4, "column_scales": 4, "bias": 4, "c": 4, "c_pitch": 4,
-        "y": 4, "y_pitch": 4,
-    },
-    Opcode.STATUS: {},
+    Opcode.SET: {"value": 4, "register": 2},
+    Opcode.GET: {"register": 2},
 }
-"""Operands of each opcode and their bytes. Those of START are a GEMM's, as `hw.matmul.ports.command`
-has them (an engine without one of them ignores it), and where its results go: row `i` from byte
-`y + i * y_pitch` on."""
+"""Operands of each opcode and their bytes. A register is named by its address, as `golden.registers` has it."""
 
 ANSWERS = {
-    Opcode.IDENTIFY: {"version": 1, "lanes": 1, "rows": 1, "drain": 1, "cols": 2, "acc_rows": 2, "memory": 4},
+    Opcode.IDENTIFY: {"version": 1, "memory": 4, "chip": 4},
     Opcode.WRITE: {},
     Opcode.READ: {},
-    Opcode.START: {},
-    Opcode.STATUS: {"busy": 1, "fault": 1, "tag": 1, "error": 1, "nans": 4, "cycles": 4},
+    Opcode.SET: {},
+    Opcode.GET: {"value": 4},
 }
-"""What follows OK. `memory` is in bytes. The status is that of the command started last: `fault` says that
-it reached beyond the memory, `error` is the engine's, `cycles` are those from start to completion."""
+"""What follows OK. `memory` is in bytes; `chip` is the `fingerprint` of what the board was made from."""
+
+
+def fingerprint(chip):
+    """A number of 32 bits for all of a `golden.config.Chip` that programs depend on."""
+    parts = chip.matmul, chip.vector, chip.kvcache, chip.attention, chip.memory, chip.sequencer
+    return zlib.crc32(repr(parts).encode())
 
 
 def size(fields):

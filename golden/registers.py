@@ -2,13 +2,13 @@
 """Registers of a tile's host port: the one description that hardware, C header and page are made from."""
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 
 from golden.isa import FORMS, Engine
 from golden.isa import REGISTERS as PRESETS
 
-__all__ = ["ACCESS", "COUNTERS", "ENGINES", "EVENTS", "IDENTITY", "REGISTERS", "Access", "Field", "Register", "header",
-           "page"]
+__all__ = ["ACCESS", "COUNTERS", "ENGINES", "EVENTS", "IDENTITY", "REGISTERS", "Access", "Field", "Register", "State",
+           "header", "page"]
 
 IDENTITY = 0x504F4231       # "POB1"
 
@@ -27,6 +27,16 @@ COUNTERS = (
 
 EVENTS = (*COUNTERS, *(f"{engine}_{what}" for what in ("begins", "ends") for engine in ENGINES))
 """What a tile shows of each cycle: what is counted, and instructions of engines that begin and end."""
+
+
+class State(IntEnum):
+    """What a tile does, as its status says."""
+
+    IDLE = 0
+    LOADING = 1     # reads and checks an image
+    RUNNING = 2
+    DRAINING = 3    # has given up, and waits for what is under way
+    ERROR = 4       # until it is cleared
 
 
 class Access(Enum):

@@ -8,12 +8,13 @@ from pathlib import Path
 from golden import config
 from hw.emit import Block
 
-__all__ = ["HELP", "add_arguments", "block_from"]
+__all__ = ["HELP", "add_arguments", "block_from", "parts"]
 
 MATMUL = ("engine", "array", "pe")
 TILE = ("tile", "scratchpad", "channel", "sequencer", "load", "weights", "heads", "store")
 NOC = {"network": "hw.noc.network:Network", "mesh": "hw.noc.mesh:Mesh", "router": "hw.noc.mesh:router",
        "interface": "hw.noc.interface:Interface"}
+INSIDE = ("array_*", "drain_*", "kv_cache_*", "controller_*", "attention_*")     # of a tile's blocks, worth a line
 PARTS = (*MATMUL, "vector", "kvcache", *TILE, *NOC)
 HELP = f"""\
 --block is {', '.join((*MATMUL, "vector", "kvcache"))}, {', '.join(TILE)},
@@ -66,6 +67,12 @@ def block_from(arguments):
         return kind(**parameters)
     except TypeError as error:
         raise ValueError(f"--block {arguments.block}: {error}") from None
+
+
+def parts(block):
+    """Patterns of the modules that are worth a line each: of a board or a tile its blocks, and some in them."""
+    found = getattr(block, "parts", {}).values()
+    return list(dict.fromkeys(name for part in found for name in (part.name, *parts(part), *INSIDE)))
 
 
 def _part(name, of):

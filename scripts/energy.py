@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run costs in energy: what took place, times what each costs. An estimate, whose numbers are written here.
 
-Arithmetic and memories on the chip are those of 45 nm and 0.9 V in M. Horowitz, "Computing's energy problem (and what we
-can do about it)", ISSCC 2014, figure 1.1.9: products and sums of INT8 0.2 and 0.03 pJ, of FP16 1.1 and 0.4, of FP32 3.7
-and 0.9; a sum of INT32 0.1; 64 bits of a memory of 8 KiB 10 pJ, of 32 KiB 20, of 1 MiB 100. What is not in it is put
-together from it, as `how` says. Memory outside is that of M. O'Connor et al., "Fine-Grained DRAM", MICRO 2017: 3.9 pJ a
+Arithmetic and memories on the chip are those of 45 nm and 0.9 V in M. Horowitz, "Computing's energy problem (and what
+we can do about it)", ISSCC 2014: products and sums of INT8 0.2 and 0.03 pJ, of FP16 1.1 and 0.4, of FP32 3.7 and 0.9; a
+sum of INT32 0.1; 64 bits of a memory of 8 KiB 10 pJ, of 32 KiB 20, of 1 MiB 100. What is not in it is put together from
+it, as `how` says. Memory outside is that of M. O'Connor et al., "Fine-Grained DRAM", MICRO 2017: 3.9 pJ a
 bit for HBM2, which we also take for LPDDR4, whose pins cost more and whose rows are shorter. Clocks, wires and leakage
 are left out.
 """
@@ -40,7 +40,7 @@ PRODUCT, SUM = 3.7, 0.9         # FP32
 BYTE = 20 / 8                   # of a memory of 32 KiB, 64 bits wide
 
 EVENTS = {
-    "macs_e4m3": Event(0.05 + 0.2, "matmul", "a product of 4 bits, a quarter of INT8's 8; two sums of INT32 for 48 bits"),
+    "macs_e4m3": Event(0.05 + 0.2, "matmul", "a product of 4 bits, a quarter of INT8's; two sums of INT32"),
     "macs_int8": Event(0.2 + 0.1, "matmul", "a product of INT8, a sum of INT32"),
     "macs_e2m1": Event(0.025 + 0.2, "matmul", "a product of 2 by 4 bits; a sum as of E4M3"),
     "macs_bf16": Event(1.1 + 0.9, "matmul", "a product of FP16, a sum of FP32"),

@@ -1,54 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An engine with memory and a serial line on a ULX3S 85F: make its bitstream, try the board.
+"""A tile with memory and a serial line on a ULX3S 85F: make its bitstream, have the board write.
 
-    scripts/fpga.py build --config configs/ulx3s.toml --out build/ulx3s
-    scripts/fpga.py check --config configs/ulx3s.toml --port /dev/ttyUSB0
+    scripts/fpga.py build --config configs/nano.toml --out build/ulx3s
+    scripts/fpga.py run --config configs/nano.toml --port /dev/ttyUSB0 --prompt "def read("
 
 `build` writes the bitstream, and compares its cells with those of the board's blocks synthesized alone:
-a design that lost part of itself on the way would look fast and small. `check` runs random GEMMs on a
-board and compares with golden bit for bit.
+a design that lost part of itself on the way would look fast and small. `run` has a board write what follows a prompt,
+and compares every logit with those of the reference.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from golden import config, matmul
-from golden.families import FAMILIES
-from golden.formats import FORMATS
+from golden import config
 from hw.board import ulx3s
+from hw.board.board import Board
 from hw.flow import ecp5
 from hw.flow.figures import dump, figure
 from hw.flow.report import fpga_table
-from sw.board import Host, Serial
+from scripts import blocks
+from scripts.run import equal
+from sw import board, text
+from sw.compiler.checkpoint import read
+from sw.compiler.layout import Layout, fit
+from sw.runtime.device import Golden
+from sw.runtime.runtime import Runtime
 
-SWEPT = 0.1         # share of the cells of a kind that may be missing, or more than there should be
+MEMORY, CLOCK = 288, 25.0       # KiB, MHz
+PLACED = {"flops": "TRELLIS_FF", "multipliers": "MULT18X18D", "block_memories": "DP16KD"}    # as nextpnr counts them
 
 
 def build(options):
     """Write the bitstream; print use, clock and each block's cells."""
-    engine = config.load(options.config).matmul
-    design = ulx3s.design(engine, memory=options.memory * 1024, megahertz=options.megahertz, baud=options.baud)
-    parts = design.verilog, design.board, design.shell
-    kept = ecp5.kept(*parts, progress=lambda module: _progress(f"synthesizing {module}"))
-    if swept := [f"{kept.whole[kind]} {kind} of {kept.alone[kind]}" for kind, share in kept.shares.items()
-                 if abs(share - 1) > SWEPT]:
-        raise RuntimeError(f"the whole has other cells than its blocks alone: {', '.join(swept)}")
+    chip = config.load(options.config)
+    made = Board(chip, options.memory * 1024, round(options.megahertz * 1e6 / options.baud))
+    design = ulx3s.design(made, options.megahertz)
+    parts = design.verilog, design.board, design.shell, blocks.parts(made)
+    _progress("synthesizing")
+    kept = ecp5.kept(*parts)
+    if kept.swept:
+        raise RuntimeError(f"the whole lacks cells that its blocks have alone: {', '.join(kept.swept)}")
     _progress("placing and routing")
-    use, bits = ecp5.bitstream(*parts, design.constraints, seed=options.seed)
+    use, bits = ecp5.bitstream(*parts[:3], design.constraints, parts[3], seed=options.seed)
+    for kind, name in PLACED.items():
+        if use.used[name] != kept.total[kind]:
+            raise RuntimeError(f"{use.used[name]} of {kept.total[kind]} {kind} were placed")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "top.bit").write_bytes(bits)
 
-    how = "scripts/fpga.py build, Yosys and nextpnr-ecp5"
+    how, name = "scripts/fpga.py build, Yosys and nextpnr-ecp5", chip.name
     figures = [
-        figure("fpga.macs.ulx3s", engine.macs, "", how),
-        figure("fpga.fmax_mhz.ulx3s", round(use.fmax, 2), "MHz", how, options.megahertz, ">="),
-        figure("fpga.bitstream.ulx3s", len(bits), "byte", how),
-        *(figure(f"fpga.{name.lower()}.ulx3s", count, "", how) for name, count in use.used.items() if count),
-        *(figure(f"fpga.kept.{kind}.ulx3s", round(share, 4), "", how, 1 - SWEPT, ">=")
-          for kind, share in kept.shares.items()),
+        figure(f"fpga.macs.{name}", chip.matmul.macs, "", how),
+        figure(f"fpga.fmax_mhz.{name}", round(use.fmax, 2), "MHz", how, options.megahertz, ">="),
+        figure(f"fpga.bitstream.{name}", len(bits), "byte", how),
+        *(figure(f"fpga.{cell.lower()}.{name}", count, "", how) for cell, count in use.used.items() if count),
+        *(figure(f"fpga.{kind}.{part}", count, "", how) for part, counts in kept.whole.items()
+          for kind, count in counts.items() if count),
     ]
     if options.json:
         print(dump(figures))
@@ -60,34 +68,27 @@ def build(options):
 
 
 def _table(kept):
-    """Lines of text: a line a block, their sum, the whole, and its share of the sum."""
-    rows = {"block, synthesized alone": ecp5.KINDS, **kept.blocks, "sum": kept.alone, "whole": kept.whole,
-            "kept": {kind: f"{share:.1%}" for kind, share in kept.shares.items()}}
-    for name, row in rows.items():
-        cells = row if row is ecp5.KINDS else (row.get(kind, "") for kind in ecp5.KINDS)
-        yield f"{name:32}" + "".join(f" {cell:>14}" for cell in cells)
+    """Lines of text: a line a block, what it has alone and what of it is in the whole."""
+    yield f"{'block: alone, in the whole':40}" + "".join(f" {kind:>16}" for kind in ecp5.KINDS)
+    for part, alone in kept.alone.items():
+        yield f"{part:40}" + "".join(f" {alone[kind]:>8}{kept.whole[part][kind]:>8}" for kind in ecp5.KINDS)
+    yield f"{'all':40}" + "".join(f" {kept.total[kind]:>16}" for kind in ecp5.KINDS)
 
 
-def check(options):
-    """Random GEMMs on a board, against golden."""
-    engine = config.load(options.config).matmul
-    host, rng = Host(Serial(options.port, options.baud), engine), np.random.default_rng(options.seed)
-    family = FAMILIES[engine.family]
-    for number in range(options.count):
-        m, n, k = (int(size) for size in rng.integers(1, 80, 3))
-        formats = family.activations[0], family.weights[number % len(family.weights)]
-        a, w = (_codes(rng, FORMATS[name], shape) for name, shape in zip(formats, ((m, k), (n, k)), strict=True))
-        gemm = matmul.Gemm(a, w, *formats, matmul.RESULT_FORMATS[number % len(matmul.RESULT_FORMATS)])
-        y, status = host.matmul(gemm, tag=number & 0xFF)
-        wrong = np.count_nonzero(y != matmul.matmul(engine.family, gemm)[0])
-        print(f"{m} x {n} x {k} {' x '.join(formats)} -> {gemm.y_format}: {status['cycles']} cycles, "
-              f"{wrong} of {y.size} results differ from golden")
-        if wrong or status["error"]:
-            raise RuntimeError(f"GEMM {number} (seed {options.seed}) failed: {status}")
-
-
-def _codes(rng, fmt, shape):
-    return rng.integers(0, 1 << fmt.width, shape).astype(fmt.dtype)
+def run(options):
+    """Have a board write, and compare with the reference."""
+    checkpoint = read(options.checkpoint)
+    layout = Layout(checkpoint, fit(config.load(options.config), checkpoint.model))
+    prompts, how = [text.encode(options.prompt)], {"count": options.tokens, "stop": checkpoint.eos, "keep_logits": True}
+    device = board.Board(layout, board.Serial(options.port, options.baud))
+    found, logits = [[]], [[]]
+    print(options.prompt, end="")
+    for _, token, row in Runtime(layout, device).generate(prompts, **how):
+        found[0].append(token), logits[0].append(row)
+        print(text.decode([token]), end="", flush=True)
+    print()
+    equal(Runtime(layout, Golden(layout)).generate(prompts, **how), found, logits)
+    print(f"{device.counters['cycles'] // len(found[0])} cycles a token; every bit of every logit is the reference's.")
 
 
 def _progress(line):
@@ -97,20 +98,23 @@ def _progress(line):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for command in build, check:
+    for command in build, run:
         each = commands.add_parser(command.__name__, help=command.__doc__)
         each.set_defaults(run=command)
-        each.add_argument("--config", type=Path, default=Path("configs/ulx3s.toml"), metavar="FILE")
-        each.add_argument("--baud", type=int, default=1_000_000)
-        each.add_argument("--seed", type=int, default=1)
+        add = each.add_argument
+        add("--config", type=Path, default=Path("configs/nano.toml"), metavar="FILE")
+        add("--baud", type=int, default=1_000_000)
         if command is build:
-            each.add_argument("--out", type=Path, default=Path("build/ulx3s"), metavar="FOLDER")
-            each.add_argument("--memory", type=int, default=128, metavar="KIB", help="a power of two (default 128)")
-            each.add_argument("--megahertz", type=float, default=40.0, help="clock (default 40)")
-            each.add_argument("--json", action="store_true", help="print figures as JSON")
+            add("--seed", type=int, default=1, help="of the placement")
+            add("--out", type=Path, default=Path("build/ulx3s"), metavar="FOLDER")
+            add("--memory", type=int, default=MEMORY, metavar="KIB", help=f"a multiple of 4 (default {MEMORY})")
+            add("--megahertz", type=float, default=CLOCK, help=f"clock (default {CLOCK:g})")
+            add("--json", action="store_true", help="print figures as JSON")
         else:
-            each.add_argument("--port", required=True, help="serial port, such as /dev/ttyUSB0")
-            each.add_argument("--count", type=int, default=20, help="how many GEMMs")
+            add("--port", required=True, help="serial port, such as /dev/ttyUSB0")
+            add("--checkpoint", type=Path, default=Path("configs/models/tiny-100k"), metavar="FOLDER")
+            add("--prompt", default="def read(self, path):\n    ", metavar="TEXT")
+            add("--tokens", type=int, default=24, metavar="N", help="to write (default: 24)")
     options = parser.parse_args(argv)
     try:
         options.run(options)

@@ -4,7 +4,8 @@
     scripts/synthesize.py --block pe --config configs/small.toml --liberty cells.lib
     scripts/synthesize.py --block hw.arith.fp32:Add --liberty a.lib.gz b.lib.gz --recipe both
     scripts/synthesize.py --block hw.stream:Queue --with shape=8 depth=4 --target generic
-    scripts/synthesize.py --block pe --config configs/ulx3s.toml --target ecp5
+    scripts/synthesize.py --block tile --config configs/nano.toml --liberty cells.lib
+    scripts/synthesize.py --block pe --config configs/nano.toml --target ecp5
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 from hw.emit import Verilog
 from hw.flow import asic, ecp5, liberty
 from hw.flow.figures import dump
-from hw.flow.report import critical, figures, fpga_figures, fpga_table, table
+from hw.flow.report import figures, fpga_figures, fpga_table, table, timing
 from scripts import blocks
 
 
@@ -22,7 +23,8 @@ def synthesize(options):
     if bool(options.liberty) == bool(options.target):
         raise ValueError("give either --liberty FILE or --target")
     library = liberty.read(options.liberty, tuple(options.dont_use)) if options.liberty else None
-    design = Verilog(blocks.block_from(options))
+    block = blocks.block_from(options)
+    design, keep = Verilog(block), options.keep or blocks.parts(block)
     top = design.tops[0]
     label, found, lines = options.name or top, [], []
     if options.target == "ecp5":
@@ -30,11 +32,11 @@ def synthesize(options):
         found, lines = fpga_figures(label, use), fpga_table(use)
     else:
         for recipe in _recipes(options):
-            report = asic.synthesize(design.text, top, library, recipe, options.keep, options.whole,
+            report = asic.synthesize(design.text, top, library, recipe, keep, options.whole,
                                      progress=_progress)
-            paths = critical(report, options.flat)
-            found += figures(label, report, paths)
-            lines += table(report, paths)
+            timed = timing(report, options.flat)
+            found += figures(label, report, timed)
+            lines += table(report, timed)
     print(dump(found) if options.json else "\n".join(lines))
 
 
@@ -61,7 +63,8 @@ def main(argv=None):
     option("--target", choices=["generic", "ecp5"], help="gates without a library, or a Lattice ECP5 85F")
     option("--recipe", choices=[*asic.RECIPES, "both"], default="area", help="both: area and speed")
     option("--period", type=float, metavar="PS", help=f"of the recipes with one (default {asic.SPEED.period})")
-    option("--keep", nargs="+", default=[], metavar="MODULE", help="report these apart (shell patterns)")
+    option("--keep", nargs="+", default=[], metavar="MODULE",
+           help="report these apart (shell patterns; default: the blocks of a tile)")
     option("--whole", action="store_true", help="all as one unit: better, but slow when much is there twice")
     option("--flat", action="store_true", help="time paths across modules, not module by module")
     option("--name", help="first part of the figures' names (default: the module's name)")

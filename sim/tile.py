@@ -11,39 +11,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from golden.isa import BYTES, Engine, Error
-from golden.registers import COUNTERS, EVENTS, REGISTERS
+from golden.isa import BYTES
+from golden.registers import EVENTS
 from hw.emit import Verilog
-from hw.sequencer.sequencer import State
 from hw.tile.tile import Tile
 from sim.run import ROOT, make
-from sw.runtime.device import Device, DeviceError
+from sw.runtime.device import DeviceError
+from sw.runtime.hardware import PATIENCE, Hardware
 
-__all__ = ["Rtl", "Written", "build", "events", "part"]
+__all__ = ["Rtl", "Written", "build", "events", "model", "part"]
 
 # Modules that there are many of are compiled once; to the rest they are boxes all of whose outputs may depend on all
 # inputs, hence the waiver.
 BOXES = ("pe_", "lane", "finish", "dot_pair", "weight_", "scores_", "controller_")
 OPTIONS = ["--hierarchical", "-Wno-UNOPTFLAT", "-O3", "--x-assign", "fast", "--x-initial", "fast",
            "-CFLAGS", "-std=c++20"]
-AT = {each.name: each for each in REGISTERS}
 SIMPLE = ["OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1", "CFG_CXXFLAGS_PCH_I=-include"]
-PATIENCE = 1 << 40      # cycles: the tile's own watchdog comes long before
-STOPPING = 4            # times the tile's patience, in which it has stopped
 IDS = 8
 
 
 def build(chip, latency=1):
     """The program of a board with a tile; `latency` cycles, of an ideal memory."""
-    tile = Tile(chip)
-    verilog = Verilog(tile)
+    return model(Tile(chip), ("dram.h", "tile.cpp"), f"constexpr int BEAT = {chip.memory.channel};\n"
+                 f"constexpr int LATENCY = {latency};\n{part(chip.dram)}")
+
+
+def model(block, files, header):
+    """The program of a big block: files of this folder, and what they include as `board.h`."""
+    verilog = Verilog(block)
     boxes = "".join(f'hier_block -module "{name}"\n' for name in verilog.modules if name.startswith(BOXES))
-    files = {"boxes.vlt": "`verilator_config\n" + boxes, f"{tile.name}.sv": verilog.text, "board.h": "\n".join([
-        "#pragma once", f"constexpr int BEAT = {chip.memory.channel};", f"constexpr int LATENCY = {latency};",
-        part(chip.dram)])}
-    for name in "dram.h", "tile.cpp":
-        files[name] = (ROOT / "sim" / name).read_text()
-    return make(tile.name, files, OPTIONS, variables=SIMPLE) / tile.name
+    files = {name: (ROOT / "sim" / name).read_text() for name in files}
+    return make(block.name, {"boxes.vlt": "`verilator_config\n" + boxes, f"{block.name}.sv": verilog.text,
+                             "board.h": f"#pragma once\n{header}", **files}, OPTIONS, variables=SIMPLE) / block.name
 
 
 def part(dram):
@@ -76,7 +75,7 @@ class Written:
     read: tuple
 
 
-class Rtl(Device):
+class Rtl(Hardware):
     """A tile on a simulated board.
 
     Parameters
@@ -94,13 +93,12 @@ class Rtl(Device):
     """
 
     def __init__(self, layout, latency=1, dram=False):
-        self.chip = layout.chip
         self.process = subprocess.Popen([build(layout.chip, latency), str(layout.size)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE)
         self.programs, self.traces = [], False
         if dram:
             self._order(b"D")
-        self.set("kv_base", value=layout.at["kv"] >> 12)
+        super().__init__(layout)
 
     def close(self):
         """End the simulation."""
@@ -115,57 +113,20 @@ class Rtl(Device):
         return np.frombuffer(self._order(b"R" + struct.pack("<QQ", address, count), count), np.uint8)
 
     def run(self, address, count, patience=PATIENCE):
-        """As of `Device`; a program that has not ended after `patience` cycles is stopped."""
         if self.traces:
             self.programs.append(self.read(address, count * BYTES).tobytes())
-        self.set("address", value=address)
-        self.set("count", value=count)
-        self.set("control", start=1, interrupt=1)
-        cycles, ended = self._wait(patience)
-        if not ended:
-            self.set("control", stop=1, interrupt=1)
-            _, ended = self._wait(STOPPING * self.chip.sequencer.patience)
-        status, error, detail = self.get("status"), self.get("error"), self.get("detail")["value"]
-        if not ended:
-            raise DeviceError(f"hung at instruction {status['pc']}, {State(status['state']).name}")
-        self.set("control", clear=1, interrupt=1)
-        if status["error"]:
-            code, engine = Error(error["code"]), Engine(error["engine"])
-            raise DeviceError(f"instruction {error['pc']}, {engine.name}: {code.name}, {detail}",
-                              code, engine, error["pc"])
-        assert status["done"]
-        return cycles
+        return super().run(address, count, patience)
 
-    def reset(self):
-        self.set("control", reset=1, interrupt=1)
-        while State(self.get("status")["state"]) not in (State.IDLE, State.ERROR):
-            self._wait(1)
+    def put(self, address, value):
+        self._order(b"S" + struct.pack("<II", address, value))
 
-    def _wait(self, cycles):
-        """Let so many pass, or as many as it takes until the interrupt; how many, and whether it has come."""
+    def take(self, address):
+        value, response = struct.unpack("<IB", self._order(b"G" + struct.pack("<I", address), 5))
+        assert not response, address
+        return value
+
+    def wait(self, cycles):
         return struct.unpack("<QB", self._order(b"U" + struct.pack("<Q", cycles), 9))
-
-    def set(self, register, **fields):
-        """Write a register: its fields by name, others 0."""
-        value = sum(fields.pop(field.name, 0) << field.at for field in AT[register].fields)
-        assert not fields, fields
-        self._order(b"S" + struct.pack("<II", AT[register].address, value))
-
-    def get(self, register):
-        """The fields of a register."""
-        value, response = struct.unpack("<IB", self._order(b"G" + struct.pack("<I", AT[register].address), 5))
-        assert not response, register
-        return {field.name: value >> field.at & (1 << field.bits) - 1 for field in AT[register].fields}
-
-    @property
-    def counters(self):
-        """All counters by name."""
-        found = {}
-        for index, name in enumerate(COUNTERS):
-            self.set("counter", index=index)
-            self._wait(2 * len(COUNTERS) + 4)
-            found[name] = self.get("counter_low")["value"] | self.get("counter_high")["value"] << 32
-        return found
 
     def written(self):
         """What was written to memory since it was asked last: list of `Written`."""

@@ -38,9 +38,9 @@ def programs(path, images):
     """
     cycles, values = events(path)
     cycles = cycles.astype(np.int64)
-    runs = np.flatnonzero(np.diff(values[:, EVENTS.index("cycles")].astype(np.int8), prepend=0, append=0))
-    found = []
-    for image, begin, end in zip(images, cycles[runs[::2]], cycles[np.minimum(runs[1::2], len(cycles) - 1)], strict=True):
+    found, runs = [], np.flatnonzero(np.diff(values[:, EVENTS.index("cycles")].astype(np.int8), prepend=0, append=0))
+    begins, ends = cycles[runs[::2]], cycles[np.minimum(runs[1::2], len(cycles) - 1)]
+    for image, begin, end in zip(images, begins, ends, strict=True):
         own, spans = (cycles >= begin) & (cycles <= end), []
         given = {}
         for each in run(disassemble(image)):

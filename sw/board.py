@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A board's host: memory, commands and whole GEMMs over a serial line (`golden.link`).
+"""A board with a tile, over a serial line (`golden.link`): `sw.runtime.device.Device` on hardware.
 
 The line is any object with `write(bytes)`, `read(count)` and `pause()`; `Serial` is that of a real port.
 """
@@ -10,18 +10,18 @@ import time
 
 import numpy as np
 
-from golden.families import FORMAT_CODES
-from golden.formats import FORMATS
-from golden.link import ANSWERS, OPERANDS, VERSION, Answer, Opcode, size
-from golden.matmul import PARAMETERS, activation_image, weight_image
+from golden.link import ANSWERS, OPERANDS, VERSION, Answer, Opcode, fingerprint, size
+from golden.registers import State
+from sw.runtime.device import DeviceError
+from sw.runtime.hardware import Hardware
 
-__all__ = ["Host", "LinkError", "Serial"]
+__all__ = ["Board", "Link", "LinkError", "Serial"]
 
 _PIECE = 0x8000     # bytes of memory in one frame
-_FLAGS = dict(zip(("row_scaled", "column_scaled", "biased", "accumulate"), PARAMETERS, strict=True))
+SLOWEST = 1_000_000     # cycles a second that any board has
 
 
-class LinkError(RuntimeError):
+class LinkError(DeviceError):
     """The board did not answer, or not with OK. `answer` is what it said."""
 
     def __init__(self, message, answer=None):
@@ -29,7 +29,7 @@ class LinkError(RuntimeError):
         self.answer = answer
 
 
-class Host:
+class Link:
     """What a host asks of a board.
 
     Parameters
@@ -37,28 +37,10 @@ class Host:
     line : object
         `write(bytes)`; `read(count)`, which returns fewer bytes if they do not come; `pause()`, which
         waits until the board has seen silence.
-    config : golden.config.Matmul
-        Of the board's engine; checked against what the board says.
-
-    Attributes
-    ----------
-    memory : int
-        Bytes on the board.
-
-    Raises
-    ------
-    LinkError
-        When the board is another one.
     """
 
-    def __init__(self, line, config):
-        self.line, self.config = line, config
-        about = self.ask(Opcode.IDENTIFY)
-        expected = {"version": VERSION} | {name: getattr(config, name) for name in about if hasattr(config, name)}
-        for name, value in expected.items():
-            if about[name] != value:
-                raise LinkError(f"board: {name} is {about[name]}, not {value} as in the configuration")
-        self.memory = about["memory"]
+    def __init__(self, line):
+        self.line = line
 
     def ask(self, opcode, payload=b"", **operands):
         """One frame and its answer, as a dict of its fields.
@@ -68,8 +50,8 @@ class Host:
         LinkError
             After which the line is in step again.
         """
-        sizes = OPERANDS[opcode]
-        frame = [bytes([opcode]), *(int(operands.get(name, 0)).to_bytes(sizes[name], "little") for name in sizes)]
+        frame = [bytes([opcode]), *(operands[name].to_bytes(count, "little")
+                                    for name, count in OPERANDS[opcode].items())]
         self.line.write(b"".join(frame) + payload)
         answer = self._take(1)[0]
         if answer != Answer.OK:
@@ -95,76 +77,6 @@ class Host:
             pieces.append(self._take(piece))
         return b"".join(pieces)
 
-    def start(self, **operands):
-        """Give the engine a command: the operands of START."""
-        self.ask(Opcode.START, **operands)
-
-    def wait(self, polls=10_000):
-        """Ask for the status until the command is done, and return it.
-
-        Raises
-        ------
-        LinkError
-            When it is not done after so many questions; one takes 0.13 ms or more.
-        """
-        for _ in range(polls):
-            status = self.ask(Opcode.STATUS)
-            if not status["busy"]:
-                return status
-        raise LinkError(f"board: command {status['tag']} is not done after {status['cycles']} cycles")
-
-    def matmul(self, gemm, tag=0):
-        """Run a GEMM.
-
-        Parameters
-        ----------
-        gemm : golden.matmul.Gemm
-
-        Returns
-        -------
-        y : array (M, N) of codes
-        status : dict
-            The answer to STATUS: errors, NaN and cycles.
-
-        Raises
-        ------
-        ValueError
-            When it does not fit into the memory.
-        """
-        m, n, _ = gemm.shape
-        image, operands = self._place(gemm)
-        fmt = FORMATS[gemm.y_format]
-        y, y_pitch = len(image), n * fmt.width // 8
-        if y + m * y_pitch > self.memory:
-            raise ValueError(f"board: a GEMM of {y + m * y_pitch} bytes does not fit into {self.memory}")
-        self.write(0, image)
-        self.start(tag=tag, y=y, y_pitch=y_pitch, **operands)
-        status = self.wait(60)
-        codes = np.frombuffer(self.read(y, m * y_pitch), np.dtype(fmt.dtype).newbyteorder("<"))
-        return codes.reshape(m, n).astype(fmt.dtype), status
-
-    def _place(self, gemm):
-        """Operands as one image of memory, and the command that speaks of them."""
-        image, config = bytearray(), self.config
-        slack = bytes(max(config.row_bits // 8, 4 * config.drain))      # whole beats are read past an end
-
-        def place(content):
-            image.extend(bytes(-len(image) % len(slack)))
-            address = len(image)
-            image.extend(content + slack)
-            return address
-
-        content, pitch = activation_image(config, gemm.a_format, gemm.a)
-        operands = dict(zip("mnk", gemm.shape, strict=True))
-        operands |= {f"{name}_format": FORMAT_CODES[getattr(gemm, f"{name}_format")] for name in "awy"}
-        operands |= {"a": place(content), "a_pitch": pitch,
-                     "w": place(weight_image(config, gemm.w_format, gemm.w, None, gemm.a_format)),
-                     "c_pitch": 4 * gemm.shape[1]}
-        for flag, name in _FLAGS.items():
-            if (values := getattr(gemm, name)) is not None:
-                operands |= {flag: 1, name: place(np.asarray(values, "<f4").tobytes())}
-        return bytes(image), operands
-
     def _take(self, count):
         taken = self.line.read(count)
         if len(taken) != count:
@@ -174,6 +86,54 @@ class Host:
 
 def _name(answer):
     return Answer(answer).name if answer in set(Answer) else f"{answer:#x}"
+
+
+class Board(Hardware):
+    """A board that runs programs.
+
+    Parameters
+    ----------
+    layout : sw.compiler.layout.Layout
+        Checked against what the board says of itself.
+    line : object
+        See `Link`.
+
+    Raises
+    ------
+    LinkError
+        When the board is another one.
+    """
+
+    def __init__(self, layout, line):
+        self.link = Link(line)
+        about, chip = self.link.ask(Opcode.IDENTIFY), layout.chip
+        if about["version"] != VERSION:
+            raise LinkError(f"board: version is {about['version']}, not {VERSION}")
+        if about["chip"] != fingerprint(chip):
+            raise LinkError(f"board: was made from another configuration than {chip.name}")
+        if about["memory"] < layout.size:
+            raise LinkError(f"board: {layout.size} bytes of model and KV cache do not fit into {about['memory']}")
+        super().__init__(layout)
+
+    def write(self, address, data):
+        self.link.write(address, data)
+
+    def read(self, address, count):
+        return np.frombuffer(self.link.read(address, count), np.uint8)
+
+    def put(self, address, value):
+        self.link.ask(Opcode.SET, register=address, value=value)
+
+    def take(self, address):
+        return self.link.ask(Opcode.GET, register=address)["value"]
+
+    def wait(self, cycles):
+        """As of `Hardware`; the line takes longer than a few cycles."""
+        end = time.monotonic() + cycles / SLOWEST
+        while not ((status := self.get("status"))["done"] or status["state"] == State.ERROR):
+            if time.monotonic() > end:
+                return None, False
+        return None, True
 
 
 class Serial:

@@ -218,8 +218,10 @@ def test_random_commands_on_rtl(policy, stall, capsys):
 
 
 @pytest.mark.parametrize("sizes", [
-    {"blocks": 5, "sequences": 2, "table": 3, "block_tokens": 1, "tenant_bits": 2, "hash_bits": 8, "kv_heads": 1},
-    {"blocks": 9, "sequences": 1, "table": 1, "block_tokens": 8, "tenant_bits": 1, "kv_heads": 3, "format": "bf16"}])
+    {"blocks": 5, "sequences": 2, "table": 3, "block_tokens": 1, "tenant_bits": 2, "hash_bits": 8, "kv_heads": 1,
+     "counter_bits": 8},
+    {"blocks": 9, "sequences": 1, "table": 1, "block_tokens": 8, "tenant_bits": 1, "kv_heads": 3, "format": "bf16",
+     "counter_bits": 20}])
 def test_odd_sizes_on_rtl(sizes):
     player, _ = record(KvCache(**sizes), "odd", 2_000 if DEEP else 500)
     replay(player.job(0.2))

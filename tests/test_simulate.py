@@ -2,7 +2,6 @@
 """The command lines that run GEMMs and attention of the user's."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,7 +126,7 @@ def rows(tmp_path):
 
 
 def attention(folder, *options, out="o.npy"):
-    (folder / "nano.toml").write_text(Path(NANO).read_text().replace("head_dim = 64", "head_dim = 64\nbeat = 32"))
+    (folder / "nano.toml").write_text("[kvcache]\nbeat = 32\n[attention]\ngroup = 4\n")
     paths = [word for name in "qkv" for word in (f"--{name}", str(folder / f"{name}.npy"))]
     simulate.main(["attention", "--config", str(folder / "nano.toml"), *paths, "--out", str(folder / out), *options])
     return np.load(folder / out)

@@ -14,7 +14,7 @@ from hw.arith.formats import Float
 from hw.arith.pipeline import register
 from hw.emit import Block
 
-__all__ = ["Add", "FromFixed", "Multiply", "normalize"]
+__all__ = ["Add", "FromFixed", "Multiply", "Product", "normalize"]
 
 NAN, INF = Const(FP32.nan, 31), Const(FP32.inf, 31)
 
@@ -83,11 +83,30 @@ class FromFixed(Block):
         return m
 
 
-class Multiply(Block):
-    """`o = a * b * 2**scale`, rounded once. Latency 2 cycles.
+class Product(Block):
+    """The product of two significands, given without their hidden bits: `o = (2**23 + a) * (2**23 + b)`. Combinational.
 
     Radix-4 Booth: two bits of `b` at a time choose 0, 1 or 2 times `a`, of either sign. Thirteen rows
-    go through carry-save adders to two, whose sum is the exact product.
+    go through carry-save adders to two, whose sum is the exact product. Flows for FPGAs recognise it and put their
+    multipliers in its place, which is why it is a block of its own.
+
+    Members
+    -------
+    a, b : In(23)
+    o : Out(48)
+    """
+
+    def __init__(self):
+        super().__init__({"a": In(23), "b": In(23), "o": Out(48)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.o.eq(add(m, compress(m, _booth(m, self.a, self.b), width=48), width=48, name="exact"))
+        return m
+
+
+class Multiply(Block):
+    """`o = a * b * 2**scale`, rounded once. Latency 2 cycles.
 
     Parameters
     ----------
@@ -125,8 +144,9 @@ class Multiply(Block):
         exponents = Signal(10)                          # one more than the sum: the bias is 128 - 1
         m.d.comb += exponents.eq((Cat(Const(1, 1), a.exponent) + Cat(Const(1, 1), b.exponent))[1:])
         exponent = register(m, (exponents - (FP32.bias + 1 - self.scale))[:10].as_signed(), "exponent")
-        exact = add(m, compress(m, _booth(m, a.mantissa, b.mantissa), width=48), width=48, name="exact")
-        product, rest = register(m, exact[22:], "product"), register(m, exact[:22].any(), "rest")
+        m.submodules.exact = exact = Product()
+        m.d.comb += exact.a.eq(a.mantissa), exact.b.eq(b.mantissa)
+        product, rest = register(m, exact.o[22:], "product"), register(m, exact.o[:22].any(), "rest")
 
         # Stage 2: round. The product is at least 1 and below 4; its guard bit is the significand's lowest.
         high, significand = product[-1], Signal(25)

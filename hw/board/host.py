@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The board's end of the serial line: `golden.link` in gates."""
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
 
 from golden.link import ANSWERS, OPERANDS, Answer, Opcode, size
 from hw.emit import Block
-from hw.fetch import request, write
+from hw.fetch import ADDRESS
+from hw.tile.host import AxiLite
 
-__all__ = ["LONGEST", "Host", "fields"]
-
-LONGEST = 0xFFFF    # bytes of one write or read
+__all__ = ["Host"]
 
 
 def fields(sizes):
@@ -35,13 +34,13 @@ class Host(Block):
     -------
     received : In(stream.Signature(struct(data, framing), always_ready=True))
     transmitted : Out(stream.Signature(8))
-    about, status : In(fields(ANSWERS[...]))
+    about : In(fields(ANSWERS[Opcode.IDENTIFY]))
         What to answer.
-    start : Out(stream.Signature(fields(OPERANDS[Opcode.START])))
-        Waits for nobody: who is not ready is busy.
-    write : Out(stream.Signature(write(1)))
-        Must be ready at all times.
-    read : Out(stream.Signature(request(LONGEST, 1))), read_data : In(stream.Signature(8))
+    registers : In(AxiLite())
+        Of the tile.
+    write : Out(stream.Signature(struct(address, data), always_ready=True))
+    read : Out(stream.Signature(ADDRESS)), found : In(stream.Signature(8))
+        Of the memory.
     """
 
     def __init__(self, memory, patience):
@@ -52,11 +51,9 @@ class Host(Block):
             "received": In(stream.Signature(data.StructLayout({"data": 8, "framing": 1}), always_ready=True)),
             "transmitted": Out(stream.Signature(8)),
             "about": In(fields(ANSWERS[Opcode.IDENTIFY])),
-            "status": In(fields(ANSWERS[Opcode.STATUS])),
-            "start": Out(stream.Signature(fields(OPERANDS[Opcode.START]))),
-            "write": Out(stream.Signature(write(1))),
-            "read": Out(stream.Signature(request(LONGEST, 1))),
-            "read_data": In(stream.Signature(8)),
+            "registers": In(AxiLite()),
+            "write": Out(stream.Signature(data.StructLayout({"address": ADDRESS, "data": 8}), always_ready=True)),
+            "read": Out(stream.Signature(ADDRESS)), "found": In(stream.Signature(8)),
         })
 
     def elaborate(self, platform):
@@ -74,23 +71,22 @@ class Host(Block):
         answer   = Signal(8 * (1 + max(map(size, ANSWERS.values()))), reset_less=True)
         opcode   = Signal(8, reset_less=True)
         good     = Signal(reset_less=True)                          # the answer is OK
-        left     = Signal(range(LONGEST + 1), reset_less=True)      # bytes still to come
+        left     = Signal(16, reset_less=True)                      # bytes still to come
         leaving  = Signal(range(len(answer) // 8 + 1), reset_less=True)
-        place    = Signal(32, reset_less=True)                      # where the next byte is written
-        given    = fields(OPERANDS[Opcode.READ])                    # those of WRITE are the same
-        span     = data.View(given, operands[-given.size:])
+        place    = Signal(ADDRESS, reset_less=True)                 # of the next byte
+        span, setting, getting = (                                  # the operands of WRITE are those of READ
+            data.View(layout, operands[-layout.size:])
+            for layout in (fields(OPERANDS[each]) for each in (Opcode.READ, Opcode.SET, Opcode.GET)))
+        port, wants, gives = self.registers, Signal(), Signal()     # an address, and data, are on their way
         m.d.comb += [
-            self.start.payload.eq(operands),
-            self.read.payload.address.eq(span.address),
-            self.read.payload.beats.eq(span.count),
-            self.read.payload.rows.eq(1),
-            self.write.payload.address.eq(place),
-            self.write.payload.data.eq(byte),
-            self.write.payload.count.eq(1),
+            self.read.payload.eq(place),
+            self.write.payload.address.eq(place), self.write.payload.data.eq(byte),
+            port.awaddr.eq(setting.register), port.wdata.eq(setting.value), port.wstrb.eq(-1),
+            port.araddr.eq(getting.register),
         ]
 
         def reply(code, values=None):
-            values = Signal(0) if values is None else values.as_value()
+            values = Cat() if values is None else Value.cast(values)
             m.d.sync += answer.eq(Cat(Const(code, 8), values)), leaving.eq(1 + len(values) // 8)
             m.d.sync += good.eq(code == Answer.OK)
             m.next = "ANSWER"
@@ -120,18 +116,14 @@ class Host(Block):
                     reply(Answer.TIMEOUT)
 
             with m.State("EXECUTE"):
-                m.d.sync += left.eq(span.count), place.eq(span.address)
+                m.d.sync += left.eq(span.count), place.eq(span.address), wants.eq(1), gives.eq(1)
                 with m.Switch(opcode):
                     with m.Case(Opcode.IDENTIFY.value):
                         reply(Answer.OK, self.about)
-                    with m.Case(Opcode.STATUS.value):
-                        reply(Answer.OK, self.status)
-                    with m.Case(Opcode.START.value):
-                        m.d.comb += self.start.valid.eq(1)
-                        with m.If(self.start.ready):
-                            reply(Answer.OK)
-                        with m.Else():
-                            reply(Answer.BUSY)
+                    with m.Case(Opcode.SET.value):
+                        m.next = "SET"
+                    with m.Case(Opcode.GET.value):
+                        m.next = "GET"
                     with m.Default():
                         with m.If(span.address + span.count > self.memory):
                             reply(Answer.ADDRESS)
@@ -139,6 +131,22 @@ class Host(Block):
                             reply(Answer.OK)
                         with m.Else():
                             m.next = "WRITE"
+
+            with m.State("SET"):
+                m.d.comb += port.awvalid.eq(wants), port.wvalid.eq(gives), port.bready.eq(1)
+                m.d.sync += wants.eq(wants & ~port.awready), gives.eq(gives & ~port.wready)
+                with m.If(port.bvalid & (port.bresp == 0)):
+                    reply(Answer.OK)
+                with m.Elif(port.bvalid):
+                    reply(Answer.REGISTER)
+
+            with m.State("GET"):
+                m.d.comb += port.arvalid.eq(wants), port.rready.eq(1)
+                m.d.sync += wants.eq(wants & ~port.arready)
+                with m.If(port.rvalid & (port.rresp == 0)):
+                    reply(Answer.OK, port.rdata)
+                with m.Elif(port.rvalid):
+                    reply(Answer.REGISTER)
 
             with m.State("WRITE"):
                 with m.If(received):
@@ -169,12 +177,12 @@ class Host(Block):
 
             with m.State("READ"):
                 m.d.comb += [
-                    self.transmitted.valid.eq(self.read_data.valid),
-                    self.transmitted.payload.eq(self.read_data.payload),
-                    self.read_data.ready.eq(self.transmitted.ready),
+                    self.transmitted.valid.eq(self.found.valid), self.transmitted.payload.eq(self.found.payload),
+                    self.found.ready.eq(self.transmitted.ready),
                 ]
-                with m.If(self.read_data.valid & self.transmitted.ready):
-                    m.d.sync += left.eq(left - 1)
+                with m.If(self.found.valid & self.found.ready):
+                    m.d.sync += place.eq(place + 1), left.eq(left - 1)
+                    m.next = "ASK"
                     with m.If(left == 1):
                         m.next = "OPCODE"
 

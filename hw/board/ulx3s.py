@@ -8,7 +8,6 @@ from amaranth.hdl import Cat, ClockDomain, ClockSignal, Elaboratable, Instance, 
 from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 
-from hw.board.board import Board
 from hw.emit import verilog
 
 __all__ = ["CRYSTAL", "Design", "design", "pll"]
@@ -89,17 +88,14 @@ class Design(NamedTuple):
     constraints: str
 
 
-def design(config, *, memory=1 << 17, megahertz=40, baud=1_000_000):
-    """A `Board` for the ULX3S as text.
+def design(board, megahertz):
+    """A board for the ULX3S as text.
 
     Parameters
     ----------
-    config : golden.config.Matmul
-    memory : int
-        Bytes, a power of two.
+    board : hw.board.board.Board
     megahertz : float
         Clock, see `pll`.
-    baud : int
 
     Returns
     -------
@@ -107,7 +103,6 @@ def design(config, *, memory=1 << 17, megahertz=40, baud=1_000_000):
     """
     from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
-    board = Board(config, memory, round(megahertz * 1e6 / baud))
     plan = ULX3S_85F_Platform().prepare(_Top(board.name, megahertz))
     shell = re.sub(r"(?m)^\s*attribute \\src .*\n", "", plan.files["top.il"])    # equal on every machine
     return Design(verilog(board), board.name, shell, plan.files["top.lpf"])

@@ -108,6 +108,8 @@ class Unit:
         Memory bits of one copy.
     netlist : dict
         The module in Yosys' JSON form.
+    uses : Counter
+        Copies of other units in one copy of it.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Unit:
     flops: int
     bits: int
     netlist: dict
+    uses: Counter
 
 
 @dataclass
@@ -131,6 +134,14 @@ class Report:
     def total(self, what):
         """Sum over all copies of `area`, `flops` or `bits`."""
         return sum(getattr(unit, what) * unit.count for unit in self.units)
+
+    def inside(self, name, what):
+        """Sum of `area`, `flops` or `bits` over one copy of a unit and all that it uses."""
+        unit = self.unit(name)
+        return getattr(unit, what) + sum(count * self.inside(each, what) for each, count in unit.uses.items())
+
+    def unit(self, name):
+        return next(unit for unit in self.units if unit.name == name)
 
     @property
     def cells(self):
@@ -169,7 +180,7 @@ def synthesize(text, top, library=None, recipe=AREA, keep=(), whole=False, progr
     for name in hierarchy.units:
         module, count = hierarchy.modules[name], hierarchy.counts[name]
         if module.bits:
-            units.append(Unit(name, count, Counter(), 0.0, 0, module.bits, {}))
+            units.append(Unit(name, count, Counter(), 0.0, 0, module.bits, {}, Counter()))
         else:
             progress(f"{recipe.name}: {name}")
             units.append(_unit(hierarchy, name, library, recipe))
@@ -202,13 +213,13 @@ def _measure(name, count, netlist, kept, library):
     cells = Counter(cell["type"] for cell in netlist["cells"].values() if cell["type"] not in kept)
     cells.pop("$scopeinfo", None)
     if not library:
-        return Unit(name, count, cells, 0.0, sum(n for cell, n in cells.items() if "DFF" in cell), 0, netlist)
+        return Unit(name, count, cells, 0.0, sum(n for cell, n in cells.items() if "DFF" in cell), 0, netlist, kept)
     for cell in cells:
         if cell not in library.cells:
             raise RuntimeError(f"synthesis of {name} left {cell}, which {library.name} does not have")
     area = sum(library.cells[cell].area * n for cell, n in cells.items())
     flops = sum(n for cell, n in cells.items() if library.cells[cell].is_flop)
-    return Unit(name, count, cells, area, flops, 0, netlist)
+    return Unit(name, count, cells, area, flops, 0, netlist, kept)
 
 
 def _script(top, source, library, recipe, attempts):

@@ -4,14 +4,16 @@
 A block alone is placed without pins or a clock buffer ("out of context"), so that any block fits,
 however wide its ports; a board's design comes with a shell of pins and clock and becomes a bitstream.
 
-What a design has several of, see `hw.flow.hierarchy`, is mapped once, which takes minutes off synthesis;
-all of it is then one flat netlist. The tools are those of PyPI, or the commands in the environment's
+What a design has several of, see `hw.flow.hierarchy`, is mapped once, which takes minutes off synthesis, and
+so is what is named as a *part*: parts are mapped alone, and remembered, so that a change costs those that changed.
+All of it is then one flat netlist. The tools are those of PyPI, or the commands in the environment's
 `NEXTPNR_ECP5` and `ECPPACK`.
 """
 
 import hashlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -22,11 +24,12 @@ from pathlib import Path
 
 from hw.flow import yosys
 from hw.flow.cache import remember
-from hw.flow.hierarchy import Hierarchy
+from hw.flow.hierarchy import Hierarchy, among
 
-__all__ = ["KINDS", "SHELL", "Kept", "Use", "bitstream", "cells", "kept", "place_and_route"]
+__all__ = ["BOARD", "KINDS", "SHELL", "Kept", "Use", "bitstream", "cells", "kept", "place_and_route"]
 
-SHELL = "top"       # module name of a board's shell
+SHELL, BOARD = "top", "board"       # names of the module around a board, and of the board in it
+SWEPT = 0.15                        # share of a part's cells of a kind that nobody may use where it is
 KINDS = {
     "logic": {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4},
     "flops": {"TRELLIS_FF": 1},
@@ -58,16 +61,13 @@ class Use:
     fmax: float
 
 
-def cells(text, top, shell=""):
-    """Cells after synthesis, by type.
+def cells(text, top, parts=()):
+    """Cells of a module after synthesis, by type.
 
     Parameters
     ----------
-    text : str
-        Verilog of all modules.
-    top : str
-    shell : str
-        RTLIL of the module `SHELL` around `top`, if any.
+    text, top, parts
+        See `bitstream`.
 
     Returns
     -------
@@ -79,63 +79,66 @@ def cells(text, top, shell=""):
     RuntimeError
         When Yosys fails.
     """
-    netlist = json.loads(_synthesize(text, top, shell))["modules"][SHELL if shell else top]
-    found = Counter(cell["type"] for cell in netlist["cells"].values())
-    del found["$scopeinfo"]
-    return found
+    return Counter(cell["type"] for _, cell in _cells(_synthesize(text, top, "", parts), top))
+
+
+def _cells(netlist, top):
+    """Names, from `top` on, and contents of all cells."""
+    for name, cell in json.loads(netlist)["modules"][top]["cells"].items():
+        if cell["type"] != "$scopeinfo":
+            yield name.replace("$flatten", "").replace("\\", ""), cell
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What became of a design's blocks, each a Counter of `KINDS`.
+    """What became of a design's parts.
 
     Attributes
     ----------
-    blocks : dict of str to Counter
-        Each block below the top, synthesized alone, times its copies.
-    whole : Counter
+    alone, whole : dict of str to Counter
+        By part, in `KINDS`: what its copies come to, each synthesized alone, and what of them is in the whole. What is
+        in a part of a part is in both.
+    total : Counter
+        All that there is.
     """
 
-    blocks: dict
-    whole: Counter
+    alone: dict
+    whole: dict
+    total: Counter
 
     @property
-    def alone(self):
-        """The sum of the blocks."""
-        return sum(self.blocks.values(), Counter())
-
-    @property
-    def shares(self):
-        """Of each kind that the blocks have, how much there is in the whole: 1 when nothing was swept."""
-        return {kind: self.whole[kind] / count for kind, count in self.alone.items()}
+    def swept(self):
+        """What is missing, in words."""
+        return [f"{self.whole[part][kind]} {kind} of {count} in {part}" for part, counts in self.alone.items()
+                for kind, count in counts.items() if self.whole[part][kind] < (1 - SWEPT) * count]
 
 
-def kept(text, top, shell="", progress=lambda block: None):
-    """Compare a design with its blocks synthesized alone: one that lost part of itself looks fast and small.
+def kept(text, top, shell="", parts=()):
+    """Compare a design with its parts synthesized alone: one that lost part of itself looks fast and small.
 
     Parameters
     ----------
-    text, top, shell
-        See `cells`.
-    progress : callable
-        Called with the name of each module before its synthesis.
+    text, top, shell, parts
+        See `bitstream`.
 
     Returns
     -------
     Kept
     """
-    def kinds(*module):
-        progress(module[1])
-        found = cells(*module)
-        return Counter({kind: sum(found[cell] * weight for cell, weight in each.items())
+    def kinds(found, copies=1):
+        return Counter({kind: copies * sum(found[cell] * weight for cell, weight in each.items())
                         for kind, each in KINDS.items()})
 
-    def times(count, counter):
-        return Counter({kind: count * each for kind, each in counter.items()})
-
-    children = Hierarchy(text, top).modules[top].children
-    return Kept({block: times(copies, kinds(text, block)) for block, copies in children.items()},
-                kinds(text, top, shell))
+    hierarchy, base = Hierarchy(text, top), f"{BOARD}." if shell else ""
+    places = {f"{base}{place}.": part for place, part in hierarchy.places().items() if among(part, parts)}
+    alone = {part: kinds(cells(text, part, parts), hierarchy.counts[part]) for part in places.values()}
+    whole, total = {part: Counter() for part in alone}, Counter()
+    for path, cell in _cells(_synthesize(text, top, shell, parts), SHELL if shell else top):
+        total[cell["type"]] += 1
+        for place, part in places.items():
+            if path.startswith(place):
+                whole[part][cell["type"]] += 1
+    return Kept(alone, {part: kinds(found) for part, found in whole.items()}, kinds(total))
 
 
 def place_and_route(text, top, **options):
@@ -154,10 +157,10 @@ def place_and_route(text, top, **options):
     RuntimeError
         When a tool fails, for instance because the design does not fit, or nothing is left of it.
     """
-    return _route(text, top, "", ["--out-of-context", *_options(**options)])[0]
+    return _route(text, top, "", (), ["--out-of-context", *_options(**options)])[0]
 
 
-def bitstream(text, top, shell, constraints, **options):
+def bitstream(text, top, shell, constraints, parts=(), **options):
     """Place and route a board's design and pack its bitstream.
 
     Parameters
@@ -166,9 +169,11 @@ def bitstream(text, top, shell, constraints, **options):
         Verilog of all modules but the shell.
     top : str
     shell : str
-        RTLIL of the module `SHELL` around `top`; if empty, `top` has the board's pins itself.
+        RTLIL of the module `SHELL` around `top`, there called `BOARD`; if empty, `top` has the board's pins itself.
     constraints : str
         Pins and clocks, in Lattice's preference language.
+    parts : iterable of str
+        Shell patterns of modules that are synthesized alone, also within each other.
     device, package : str
     speed : int
         Speed grade, 6 to 8.
@@ -186,7 +191,7 @@ def bitstream(text, top, shell, constraints, **options):
     RuntimeError
         When a tool fails, for instance because the design does not fit, or nothing is left of it.
     """
-    use, placed = _route(text, top, shell, _options(**options), constraints)
+    use, placed = _route(text, top, shell, tuple(parts), _options(**options), constraints)
     return use, _tool("ecppack", ["--compress", "--input", "placed.config", "--bit", "top.bit"],
                       {"placed.config": placed}, "top.bit")["top.bit"]
 
@@ -196,17 +201,19 @@ def _options(device="85k", package="CABGA381", speed=6, seed=1, megahertz=50):
             "--freq", str(megahertz), "--timing-allow-fail", "--router", "router2"]
 
 
-def _route(text, top, shell, options, constraints=None):
+def _route(text, top, shell, parts, options, constraints=None):
     """(Use, text of the placed design, empty without constraints)."""
+    netlist = _synthesize(text, top, shell, parts)
+
     def run():
-        given, results = {"design.json": _synthesize(text, top, shell)}, ["report.json"]
+        given, results = {"design.json": netlist}, ["report.json"]
         command = [*options, "--json", "design.json", "--report", "report.json"]
         if constraints is not None:
             given, results = {**given, "pins.lpf": constraints}, [*results, "placed.config"]
             command += ["--lpf", "pins.lpf", "--textcfg", "placed.config"]
         return _tool("nextpnr_ecp5", command, given, *results)
 
-    found = remember("ecp5", _digest(_script(text, top, shell), options, constraints, _command("nextpnr_ecp5")), run)
+    found = remember("ecp5", _digest(netlist, options, constraints, _command("nextpnr_ecp5")), run)
     report = json.loads(found["report.json"])
     used = {name: count["used"] for name, count in report["utilization"].items()}
     if not used.get("TRELLIS_COMB", 0) + used.get("TRELLIS_FF", 0):
@@ -216,14 +223,19 @@ def _route(text, top, shell, options, constraints=None):
     return Use(top, used, available, fmax), found.get("placed.config", b"").decode()
 
 
-def _synthesize(text, top, shell):
-    """The mapped design in Yosys' JSON form."""
-    script, files = _script(text, top, shell)
-    return remember("ecp5-netlist", _digest(script, files), lambda: yosys.run(script, files, ["design.json"])[0])
+_PRODUCT = """module product (input [22:0] a, b, output [47:0] o);
+  assign o = {1'b1, a} * {1'b1, b};
+endmodule"""
 
 
-def _script(text, top, shell):
-    repeated = [unit for unit in Hierarchy(text, top).units if unit != top]
+def _synthesize(text, top, shell="", parts=()):
+    """The mapped design, flat, in Yosys' JSON form."""
+    text = re.sub(r"^module product\b.*?^endmodule", _PRODUCT, text, flags=re.M | re.S)
+    hierarchy = Hierarchy(text, top)
+    own = hierarchy.outermost(parts)
+    files = {"design.sv": hierarchy.around(own), **({"shell.il": shell} if shell else {}),
+             **{f"{part}.json": _synthesize(text, part, "", parts) for part in own}}
+    repeated = [unit for unit in Hierarchy(files["design.sv"], top).units if unit != top]
     keep = "setattr -mod -{} keep_hierarchy{} " + " ".join(repeated)
     steps = [
         "read_verilog -sv design.sv", *(["read_rtlil shell.il"] if shell else []),
@@ -231,9 +243,12 @@ def _script(text, top, shell):
         # Wide lookup tables take twice the cells for a tenth of the delay.
         f"synth_ecp5 -top {SHELL if shell else top} -nowidelut -run begin:check",
         *([keep.format("unset", "")] if repeated else []),
-        "flatten", "blackbox =A:whitebox", "opt_clean -purge", "write_json design.json",
+        *(f"delete ={part}; read_json {part}.json; setattr -mod -unset top {part}" for part in own),
+        "flatten", "blackbox =A:whitebox", "opt_clean -purge", f"select {SHELL if shell else top}",
+        "write_json -selected design.json",
     ]
-    return "\n".join(steps) + "\n", {"design.sv": text, **({"shell.il": shell} if shell else {})}
+    script = "\n".join(steps) + "\n"
+    return remember("ecp5-netlist", _digest(script, files), lambda: yosys.run(script, files, ["design.json"])[0])
 
 
 def _digest(*values):

@@ -5,13 +5,19 @@ import fnmatch
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 
-__all__ = ["Hierarchy", "Module"]
+__all__ = ["Hierarchy", "Module", "among"]
 
 _MODULE = re.compile(r"^\s*module\s+(?P<name>[\w$]+).*?\bendmodule\b", re.M | re.S)
-_INSTANCE = re.compile(r"^\s*([A-Za-z_][\w$]*)\s+(?:#\s*\(.*?\)\s*)?(?:\\\S+\s+|[A-Za-z_][\w$]*\s*)\(", re.M)
+_INSTANCE = re.compile(r"^\s*([A-Za-z_][\w$]*)\s+(?:#\s*\(.*?\)\s*)?(\\\S+\s+|[A-Za-z_][\w$]*\s*)\(", re.M)
 _PORT = re.compile(r"^\s*(?:input|output)\b[^;)]*;", re.M)
 _RAM = re.compile(r"ram_(\d+)x(\d+)(_\d+)?")
+
+
+def among(name, patterns):
+    """Whether a name matches one of some shell patterns."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)
@@ -21,13 +27,18 @@ class Module:
     Attributes
     ----------
     name, text : str
-    children : Counter
-        Instances of each other module of the same text.
+    instances : dict of str to str
+        The module of each instance, of those of the same text.
     """
 
     name: str
     text: str
-    children: Counter
+    instances: dict
+
+    @cached_property
+    def children(self):
+        """Instances of each module: Counter."""
+        return Counter(self.instances.values())
 
     @property
     def clocked(self):
@@ -76,8 +87,8 @@ class Hierarchy:
         texts = {found["name"]: found[0] for found in _MODULE.finditer(text)}
         if top not in texts:
             raise ValueError(f"synthesis: top must be one of the modules {', '.join(texts)}, not {top!r}")
-        found = {name: Module(name, body, Counter(filter(texts.__contains__, _INSTANCE.findall(body))))
-                 for name, body in texts.items()}
+        found = {name: Module(name, body, {instance.strip(" \\"): module for module, instance in _INSTANCE.findall(body)
+                                           if module in texts}) for name, body in texts.items()}
         self.top, self.modules = top, {}
         self._visit(found, top)
         self.counts = Counter({top: 1})
@@ -87,7 +98,7 @@ class Hierarchy:
         places = sum((module.children for module in self.modules.values()), Counter())
         self.units = [name for name, module in self.modules.items() if name == top or module.bits
                       or (not whole and places[name] > 1 and self._clocked(name))
-                      or any(fnmatch.fnmatchcase(name, pattern) for pattern in keep)]
+                      or among(name, keep)]
 
     def _visit(self, found, name):
         if name not in self.modules:
@@ -108,6 +119,45 @@ class Hierarchy:
                     target = kept if child in self.units else dissolved
                     target[child] = target.get(child, 0) + count * dissolved[name]
         return list(dissolved), kept
+
+    def outermost(self, patterns):
+        """Modules below the top whose names match, and that are in no other of these."""
+        found = {}
+
+        def visit(name):
+            for child in self.modules[name].children:
+                if among(child, patterns):
+                    found[child] = True
+                else:
+                    visit(child)
+
+        visit(self.top)
+        return list(found)
+
+    def around(self, parts):
+        """Verilog of all that is not in the modules `parts`, with stubs for these."""
+        found = {}
+
+        def visit(name):
+            found[name] = self.modules[name].stub if name in parts else self.modules[name].text
+            for child in self.modules[name].children if name not in parts else ():
+                if child not in found:
+                    visit(child)
+
+        visit(self.top)
+        return "\n\n".join(found.values())
+
+    def places(self):
+        """The module at each place: names of instances from the top on, apart by points."""
+        found = {}
+
+        def visit(name, path):
+            for instance, child in self.modules[name].instances.items():
+                found[".".join((*path, instance))] = child
+                visit(child, (*path, instance))
+
+        visit(self.top, ())
+        return found
 
     def source(self, unit):
         """Verilog of `unit` and what dissolves in it, with stubs for the units it uses."""

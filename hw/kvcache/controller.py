@@ -251,7 +251,8 @@ class Controller(Tokens, Hashes, Prefixes, Walks, Swaps, Names, Spans, Readings,
         bits = {"cow_bytes": config.copy_bytes(config.block_tokens).bit_length(), "stream_beats": len(self.beats),
                 "query_tokens": 16 + self.shift, "hit_tokens": config.block_tokens.bit_length()}
         m.submodules.counters = self.counters = Counters(tuple(
-            (name, 0 if name in GAUGES else bits.get(name, 1), self.begins(name)) for name in COUNTERS))
+            (name, 0 if name in GAUGES else bits.get(name, 1), self.begins(name)) for name in COUNTERS),
+            config.counter_bits)
         self.wasted = Signal(range(config.sequences * config.block_tokens))
         self.change = Signal(signed(self.shift + 2))
         m.d.sync += self.change.eq(0), self.wasted.eq(self.wasted + self.change)

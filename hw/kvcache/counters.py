@@ -13,13 +13,15 @@ DIGIT = 16      # bits that a carry runs through in a cycle
 
 
 class Counters(Block):
-    """Counters of 64 bits. What is added shows two cycles later, once all carries have `settled`.
+    """Counters. What is added shows two cycles later, once all carries have `settled`.
 
     Parameters
     ----------
     names : tuple of (str, int, int)
         By index: the counter's name, the bits of what is added to it at a time, and what it begins with. Without
         such bits it is none, and its value 0.
+    bits : int
+        Of each.
 
     Members
     -------
@@ -33,8 +35,8 @@ class Counters(Block):
         The counter of that name.
     """
 
-    def __init__(self, names):
-        self.names = names
+    def __init__(self, names, bits=64):
+        self.names, self.bits = names, bits
         super().__init__({
             "add": In(data.StructLayout({name: bits for name, bits, _ in names if bits})),
             "index": In(range(len(names))),
@@ -50,9 +52,10 @@ class Counters(Block):
         m.d.sync += added.eq(self.add)
         for name, bits, init in self.names:
             digits, carry = [], 0
-            for low in range(0, 64 if bits else 0, DIGIT):
-                digit = Signal(DIGIT, name=f"{name}_{low}", init=init >> low & (1 << DIGIT) - 1)
-                more, total = added[name][low:low + DIGIT], Signal(DIGIT + 1, name=f"{name}_{low}_total")
+            for low in range(0, self.bits if bits else 0, DIGIT):
+                size = min(DIGIT, self.bits - low)
+                digit = Signal(size, name=f"{name}_{low}", init=init >> low & (1 << size) - 1)
+                more, total = added[name][low:low + size], Signal(size + 1, name=f"{name}_{low}_total")
                 m.d.comb += total.eq(digit + more + carry)
                 with m.If((more != 0) | carry):
                     m.d.sync += digit.eq(total)

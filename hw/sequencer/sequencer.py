@@ -2,11 +2,12 @@
 """What runs a tile's programs: `golden.isa` in gates."""
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal
-from amaranth.lib import data, enum, stream
+from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from golden.isa import FORMS, REGISTERS, Engine, Error
+from golden.registers import State
 from hw.axi import reading
 from hw.emit import Block
 from hw.fetch import ADDRESS
@@ -15,20 +16,10 @@ from hw.sequencer.dispatcher import ENGINES, Dispatcher
 from hw.sequencer.program import Program
 from hw.sequencer.queues import Queues
 
-__all__ = ["Sequencer", "State", "names"]
+__all__ = ["Sequencer", "names"]
 
 SIZES = tuple(tuple(tuple(sum(word.values()) for word in form) for form in FORMS[engine].values())
               for engine in ENGINES)
-
-
-class State(enum.Enum, shape=3):
-    """What the host sees of a sequencer."""
-
-    IDLE = 0
-    LOADING = 1     # reads and checks an image
-    RUNNING = 2
-    DRAINING = 3    # has given up, and waits for what is under way
-    ERROR = 4       # until it is cleared
 
 
 def names():

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import Out, connect, flipped
 
 from golden.config import check_tile
 from golden.isa import Engine
-from golden.registers import COUNTERS, ENGINES, EVENTS, IDENTITY
+from golden.registers import COUNTERS, ENGINES, EVENTS, IDENTITY, State
 from hw.axi import Axi4
 from hw.emit import Block
 from hw.matmul import engine as matmul
@@ -17,7 +17,7 @@ from hw.memory.load import Load
 from hw.memory.scratchpad import Scratchpad
 from hw.memory.store import Store
 from hw.memory.weights import Weights
-from hw.sequencer.sequencer import Sequencer, State
+from hw.sequencer.sequencer import Sequencer
 from hw.tile.counters import Counters
 from hw.tile.engines import GemmUnit, VectorUnit
 from hw.tile.heads.heads import Heads

@@ -140,7 +140,8 @@ def _timeline(found):
             continue
         name = span.instruction.engine.name.lower()
         x = [left + width * (min(max(at, begin), end) - begin) / (end - begin) for at in (span.begin, span.end + 1)]
-        y, title = top + row * ENGINES.index(name), f"{_label(found.layout, span.instruction)}, {span.end - span.begin + 1:,} cycles"
+        y, length = top + row * ENGINES.index(name), span.end - span.begin + 1
+        title = f"{_label(found.layout, span.instruction)}, {length:,} cycles"
         parts.append(f'<rect x="{x[0]:.2f}" y="{y}" width="{max(x[1] - x[0], 0.6):.2f}" height="{row - 8}" rx="1.5" '
                      f'fill="{COLOR[name]}" stroke="white" stroke-width="0.4"><title>{escape(title)}</title></rect>')
     for n in range(6):
@@ -211,5 +212,5 @@ def _energy(found):
 def _stalls(counters):
     """A row an engine: share of cycles in which it is busy, and in which it waits for each."""
     whole = max(counters["cycles"], 1)
-    return [(name, counters[f"{name}_busy"] / whole, [counters[f"{name}_waits_for_{other}"] / whole for other in ENGINES])
-            for name in ENGINES]
+    return [(name, counters[f"{name}_busy"] / whole,
+             [counters[f"{name}_waits_for_{other}"] / whole for other in ENGINES]) for name in ENGINES]

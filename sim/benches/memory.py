@@ -1,86 +1,133 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bench of `hw.board.memory.Memory`: random writes, then random reads of all readers at once."""
+"""Bench of `hw.board.memory.Memory`, with an AXI4 master that is not ours."""
 
-import ast
 import os
 import random
 
 import cocotb
-from cocotb.triggers import ClockCycles, RisingEdge
+from cocotb.clock import Clock
+from cocotb.triggers import RisingEdge
+from cocotbext.axi import AxiBus, AxiMaster, AxiResp
 
-from hw.fetch import request, write
-from sim.ports import pack
-from sim.stream import Sink, Source, check_stalls, reset
-
-SIZE, READERS, WRITERS = ast.literal_eval(os.environ.get("MEMORY", "(1024, (), ())"))
+SIZE, BEAT = int(os.environ["SIZE"]), int(os.environ["BEAT"])
 
 
-def writes(rng, words, size, count):
-    """Payloads of random writes to `words`, which they change."""
-    for _ in range(count):
-        address, length, content = rng.randrange(len(words)), rng.randint(0, size), rng.randbytes(size)
-        for n in range(length):
-            words[(address + n) % len(words)] = content[n]
-        yield pack(write(size), {"address": address, "data": int.from_bytes(content, "little"), "count": length})
+async def begin(dut, rng, stall):
+    Clock(dut.clk, 2, unit="ns").start()
+    dut.rst.value, dut.write__valid.value, dut.read__valid.value, dut.found__ready.value = 1, 0, 0, 0
+    master = AxiMaster(AxiBus.from_prefix(dut, "axi_"), dut.clk, dut.rst)
+    writes, reads = master.write_if, master.read_if
+    for side in writes, reads:
+        side.log.setLevel("WARNING")
+    if stall:
+        for channel in writes.aw_channel, writes.w_channel, writes.b_channel, reads.ar_channel, reads.r_channel:
+            channel.set_pause_generator(iter(lambda: rng.random() < stall, None))
+    for _ in range(3):
+        await RisingEdge(dut.clk)
+    dut.rst.value = 0
+    await RisingEdge(dut.clk)
+    return master
 
 
-def reads(rng, words, reader, count):
-    """(payload, beats that answer it) of random requests."""
-    size, most, rows = reader
-    for _ in range(count):
-        asked = {"address": rng.randrange(len(words)), "stride": rng.randrange(200),
-                 "beats": rng.randint(1, most), "rows": rng.randint(1, rows)}
-        starts = [asked["address"] + row * asked["stride"] + beat * size
-                  for row in range(asked["rows"]) for beat in range(asked["beats"])]
-        beats = [sum(words[(start + n) % len(words)] << 8 * n for n in range(size)) for start in starts]
-        beats[-1] |= 1 << 8 * size
-        yield pack(request(most, rows), asked), beats
+async def put(dut, address, byte):
+    dut.write__payload.value, dut.write__valid.value = address | byte << 32, 1
+    await RisingEdge(dut.clk)
+    dut.write__valid.value = 0
+
+
+async def get(dut, rng, address):
+    dut.read__payload.value, dut.read__valid.value = address, 1
+    while True:
+        await RisingEdge(dut.clk)
+        if int(dut.read__ready.value):
+            break
+    dut.read__valid.value = 0
+    while not int(dut.found__valid.value):
+        await RisingEdge(dut.clk)
+    for _ in range(rng.randrange(3)):
+        await RisingEdge(dut.clk)
+    byte, dut.found__ready.value = int(dut.found__payload.value), 1
+    await RisingEdge(dut.clk)
+    dut.found__ready.value = 0
+    await RisingEdge(dut.clk)
+    return byte
+
+
+@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.parametrize(stall=[0.0, 0.6])
+async def traffic(dut, stall):
+    """Several masters and a host, each in a part of its own: what they read is what they wrote."""
+    rng = random.Random(cocotb.RANDOM_SEED)
+    master, part = await begin(dut, rng, stall), SIZE // 4 // BEAT * BEAT
+    words = bytearray(SIZE)
+    await master.write(0, bytes(words))
+
+    async def masters(base):
+        for _ in range(30):
+            count = rng.randrange(1, min(part, 300))
+            address = base + rng.randrange(part - count)
+            if rng.random() < 0.5:
+                words[address:address + count] = fresh = rng.randbytes(count)
+                assert (await master.write(address, fresh)).resp == AxiResp.OKAY
+            else:
+                assert bytes((await master.read(address, count)).data) == words[address:address + count]
+
+    async def host(base):
+        for _ in range(60):
+            address = base + rng.randrange(part)
+            if rng.random() < 0.5:
+                words[address] = byte = rng.randrange(256)
+                await put(dut, address, byte)
+            else:
+                assert await get(dut, rng, address) == words[address]
+
+    tasks = [cocotb.start_soon(masters(n * part)) for n in range(3)] + [cocotb.start_soon(host(3 * part))]
+    for task in tasks:
+        await task
+    assert bytes((await master.read(0, SIZE)).data) == words
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
-@cocotb.parametrize(stall=[0.0, 0.6])
-async def random_traffic(dut, stall):
-    rng, words = random.Random(cocotb.RANDOM_SEED), bytearray(SIZE)
-    sources = [Source(dut, f"write{n}", idle=stall) for n in range(len(WRITERS))]
-    requests = [Source(dut, f"request{n}", idle=stall) for n in range(len(READERS))]
-    responses = [Sink(dut, f"response{n}", stall=stall) for n in range(len(READERS))]
-    dut.clear.value = 0
-    await reset(dut)
-    fill = pack(write(1), {"count": 1})
-    sources[0].send(pack(write(1), {"address": n}) | fill for n in range(SIZE))
-    await sources[0].drain()
-    for source, size in zip(sources, WRITERS, strict=True):     # one after the other, so that the last wins
-        source.send(writes(rng, words, size, 300))
-        await source.drain()
-    await ClockCycles(dut.clk, 4)
+async def beyond(dut):
+    """Bursts that reach beyond the memory are refused whole, and told of."""
+    rng, seen = random.Random(cocotb.RANDOM_SEED), []
+    master = await begin(dut, rng, 0)
 
-    expected = [list(reads(rng, words, reader, 60)) for reader in READERS]
-    for source, each in zip(requests, expected, strict=True):
-        source.send(payload for payload, _ in each)
-    for sink, each in zip(responses, expected, strict=True):
-        beats = [beat for _, beats in each for beat in beats]
-        assert await sink.recv(len(beats)) == beats
-    if stall:
-        check_stalls(*requests, *responses)
-    assert int(dut.fault.value)             # some of it was beyond the end
-    dut.clear.value = 1
-    await ClockCycles(dut.clk, 2)
-    assert not int(dut.fault.value)
+    async def watch():
+        while True:
+            await RisingEdge(dut.clk)
+            seen.append(int(dut.beyond.value))
+
+    cocotb.start_soon(watch())
+    await master.write(0, bytes(SIZE))
+    assert not any(seen)
+    for address in SIZE, SIZE - BEAT, 1 << 32:
+        assert (await master.write(address, b"\xff" * 2 * BEAT)).resp == AxiResp.DECERR
+        assert (await master.read(address, 2 * BEAT)).resp == AxiResp.DECERR
+    assert sum(seen) == 6
+    assert not any((await master.read(0, SIZE)).data)
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def a_beat_a_cycle(dut):
-    """Nothing is lost between beats, rows or requests, nor between readers."""
-    requests = [Source(dut, f"request{n}") for n in range(len(READERS))]
-    responses = [Sink(dut, f"response{n}") for n in range(len(READERS))]
-    dut.clear.value = 0
-    await reset(dut)
-    total = 0
-    for source, (_, beats, rows) in zip(requests, READERS, strict=True):
-        source.send([pack(request(beats, rows), {"beats": beats, "rows": rows})] * 20)
-        total += 20 * beats * rows
-    cycles = 0
-    while sum(len(sink.items) for sink in responses) < total:
-        await RisingEdge(dut.clk)
-        cycles += 1
-    assert cycles <= total + 12
+    """Bursts are read without a pause between them; one that is written pauses for its response."""
+    master, cycles = await begin(dut, random.Random(0), 0), {"r": [], "w": []}
+
+    async def watch():
+        cycle = 0
+        while True:
+            await RisingEdge(dut.clk)
+            cycle += 1
+            for way, found in cycles.items():
+                if int(getattr(dut, f"axi__{way}valid").value) and int(getattr(dut, f"axi__{way}ready").value):
+                    found.append(cycle)
+
+    cocotb.start_soon(watch())
+    await master.write(0, bytes(SIZE))
+    pieces = [cocotb.start_soon(master.read(at, SIZE // 4)) for at in range(0, SIZE, SIZE // 4)]
+    for piece in pieces:
+        await piece
+    beats = SIZE // BEAT
+    assert len(cycles["r"]) == len(cycles["w"]) == beats
+    assert cycles["r"][-1] - cycles["r"][0] == beats - 1
+    assert cycles["w"][-1] - cycles["w"][0] <= beats + beats // 16

@@ -9,12 +9,13 @@ from amaranth.lib.wiring import In, Out
 
 from golden.config import Sequencer as Config
 from golden.isa import BYTES, FORMS, WAITS, WORDS, Engine
+from golden.registers import State
 from hw.emit import Block
 from hw.ram import Ram
 from hw.sequencer.dispatcher import ENGINES, HEADER, Dispatcher
 from hw.sequencer.program import AHEAD, Program
 from hw.sequencer.queues import PAIR, SETTLED, Queues
-from hw.sequencer.sequencer import Sequencer, State
+from hw.sequencer.sequencer import Sequencer
 from sim.formal.contract import Contract
 from sim.formal.prove import Task
 

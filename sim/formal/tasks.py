@@ -21,6 +21,7 @@ from hw.matmul.walker import Walker
 from hw.stream import Buffer, DeepQueue, Queue
 from sim.formal import (
     attention,
+    board,
     channel,
     chiplink,
     flow,
@@ -77,6 +78,7 @@ QUICK = [
     Task(Tags(STORE, 1), TagsRules),
     Task(Dispatcher(STORE), DispatcherRules),
     *memory.QUICK,
+    *board.QUICK,
     *channel.QUICK,
     *noc.QUICK,
     *interface.QUICK,

@@ -161,7 +161,7 @@ class _Run:
 
     def _begin(self):
         """Whoever can begins."""
-        for engine, unit in self.units.items():
+        for unit in self.units.values():
             while not unit.now and unit.queue:
                 dispatched, offered = unit.queue[0]
                 if max(offered, unit.offered) > self.now or any(

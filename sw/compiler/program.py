@@ -274,8 +274,8 @@ class _Program:
                      y=(self.layout.norms[name], "fp32"), alpha=1 / model.hidden, beta=model.epsilon)
 
     def _of_heads(self, operation, place, heads, y, y_pitch=0, **constants):
-        """An operation on each head of each row, in place: an instruction a row, or a head, whichever are fewer. y is an
-        address and its register, and `y_pitch` from one row's to the next."""
+        """An operation on each head of each row, in place: an instruction a row, or a head, whichever are fewer. y is
+        an address and its register, and `y_pitch` from one row's to the next."""
         pad, dim = self.pad, self.layout.head_dim
         outer, inner = sorted(((heads, 4 * dim, 0), (self.shape.rows, pad.pitch["qkv"], y_pitch)))
         with self._rows(outer[0], {OFFSET: outer[1], SEQUENCE: outer[2]}):

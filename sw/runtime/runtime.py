@@ -104,7 +104,8 @@ class Runtime:
         self.cycles, self.predicted = ({"prefill": [], "decode": []} for _ in range(2))
         self.lengths = {}           # of sequences, in tokens
         self._program = cache(lambda shape: program(layout, shape)[1])
-        device.write(0, layout.image.tobytes())
+        model = layout.at["embedding"]          # before it there are programs, and what goes in and comes out
+        device.write(model, layout.image[model:].tobytes())
 
     def generate(self, prompts, count, *, sampling=None, stop=(), keep_logits=False):
         """Tokens that follow prompts, those of all prompts together.

@@ -15,8 +15,6 @@ import time
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from golden import config
 from golden.config import ConfigError
 from scripts.run import equal
@@ -80,7 +78,8 @@ def write(layout, batches, count):
             logits[number].append(row)
         took = time.monotonic() - began
         equal(((number, *step) for number, each in enumerate(lengths) for _, *step in alone(each)), found, logits)
-        prefill, decode = (np.sum(runtime.cycles[name], dtype=int) for name in ("prefill", "decode"))
+        prefill, decode = (sum(run.cycles for run in runtime.runs if run.kind == kind)
+                           for kind in ("prefill", "decode"))
         yield (f"{','.join(map(str, lengths)):24} {len(lengths) * count:7} {prefill:10,} "
                f"{decode / max(count - 1, 1):10,.0f} {took:8.0f}  equal")
     device.close()

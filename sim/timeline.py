@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from golden.isa import disassemble
+from golden.isa import Engine, disassemble
 from golden.registers import ENGINES, EVENTS
 from golden.sequencer import run
 from sim.tile import events
@@ -19,11 +19,32 @@ WINDOW = 256        # cycles that a point of a Perfetto counter stands for
 
 @dataclass(frozen=True)
 class Program:
-    """A program that ran: its cycles, and its engines' instructions in the order of their ends."""
+    """A program that ran.
+
+    Attributes
+    ----------
+    begin, end : int
+        Its first and last cycle.
+    spans : list of sw.compiler.cycles.Span
+        Instructions of its engines, in the order of their ends.
+    beats : int
+        That it read from memory.
+    """
 
     begin: int
     end: int
     spans: list
+    beats: int
+
+    @property
+    def cycles(self):
+        return self.end - self.begin + 1
+
+    @property
+    def macs(self):
+        """Products of its GEMMs."""
+        return sum(fields["m"] * fields["n"] * fields["k"] for fields in (
+            span.instruction.fields for span in self.spans if span.instruction.engine is Engine.MATMUL))
 
 
 def programs(path, images):
@@ -38,6 +59,8 @@ def programs(path, images):
     """
     cycles, values = events(path)
     cycles = cycles.astype(np.int64)
+    lengths = np.diff(cycles, append=cycles[-1] + 1)
+    reads = [place for place, name in enumerate(EVENTS) if "_beats_read" in name]
     found, runs = [], np.flatnonzero(np.diff(values[:, EVENTS.index("cycles")].astype(np.int8), prepend=0, append=0))
     begins, ends = cycles[runs[::2]], cycles[np.minimum(runs[1::2], len(cycles) - 1)]
     for image, begin, end in zip(images, begins, ends, strict=True):
@@ -51,7 +74,8 @@ def programs(path, images):
             for each, first, last in zip(dispatched, begins, ends, strict=True):
                 spans.append(Span(each.pc, each.instruction, int(min(max(first, free), last)), int(last)))
                 free = last
-        found.append(Program(int(begin), int(end), sorted(spans, key=lambda span: span.end)))
+        found.append(Program(int(begin), int(end), sorted(spans, key=lambda span: span.end),
+                             int((lengths[own] @ values[np.ix_(own, reads)]).sum())))
     return found
 
 

@@ -27,65 +27,61 @@ class Written:
     Attributes
     ----------
     layout : sw.compiler.layout.Layout
-    prompts, tokens : list of lists of int
-        Of each sequence.
     text : list of (str, str)
-        Prompts and what came, where tokens are bytes.
-    programs : dict of str to list of sim.timeline.Program
-        By kind: prefill, decode.
-    cycles, predicted : dict of str to list of int
-        Of these programs, by the tile and by the compiler.
+        Prompts and what came.
+    count : int
+        Tokens that came, in all.
+    runs : list of sw.runtime.runtime.Run
+    programs : list of sim.timeline.Program
+        The same ones.
     counters : dict of str to int
     events : Counter
         What took place, as `scripts.energy` counts it.
-    agreement : list of (str, ...)
+    agreement : list of tuple of str
         A line a sequence: how it compares with float32.
-    macs : dict of str to list of int
-        Products of each program's GEMMs.
-    bytes : dict of str to list of int
-        That each program reads from memory.
-    shapes : dict of str to list of sw.compiler.program.Shape
     """
 
     layout: object
-    prompts: list
-    tokens: list
     text: list
-    programs: dict
-    cycles: dict
-    predicted: dict
+    count: int
+    runs: list
+    programs: list
     counters: dict
     events: Counter
     agreement: list
-    macs: dict
-    bytes: dict
-    shapes: dict
+
+    def of(self, kind):
+        """Runs of a kind, each with its program."""
+        return [(run, program) for run, program in zip(self.runs, self.programs, strict=True) if run.kind == kind]
 
     @property
-    def count(self):
-        """Tokens in all."""
-        return sum(map(len, self.tokens))
+    def kinds(self):
+        """Those that took place."""
+        return [kind for kind in ("prefill", "decode") if self.of(kind)]
 
     @property
     def steps(self):
         """Decoding steps, each a token of all sequences."""
-        return sum(shape.steps for shape in self.shapes["decode"])
+        return sum(run.shape.steps for run, _ in self.of("decode"))
 
-    @property
-    def cycles_a_step(self):
-        return sum(self.cycles["decode"]) / max(self.steps, 1)
+    def cycles(self, kind):
+        return sum(run.cycles for run, _ in self.of(kind))
 
     def beats(self, kind):
         """Share of a kind's cycles that bring a beat."""
-        return sum(self.bytes[kind]) / self.layout.chip.memory.channel / max(sum(self.cycles[kind]), 1)
+        return sum(program.beats for _, program in self.of(kind)) / max(self.cycles(kind), 1)
 
     def use(self, kind):
         """Share of the array's products."""
-        return sum(self.macs[kind]) / self.layout.chip.matmul.macs / max(sum(self.cycles[kind]), 1)
+        return sum(program.macs for _, program in self.of(kind)) / self.layout.chip.matmul.macs / max(
+            self.cycles(kind), 1)
+
+    def predicted(self, kind):
+        return sum(run.predicted for run, _ in self.of(kind))
 
     def error(self, kind):
         """Of what the compiler predicted."""
-        return sum(self.predicted[kind]) / max(sum(self.cycles[kind]), 1) - 1
+        return self.predicted(kind) / max(self.cycles(kind), 1) - 1
 
     @property
     def energy(self):
@@ -109,8 +105,8 @@ def _roofline(found):
     peak, channel = chip.matmul.macs, chip.memory.channel
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 3.6))
-        points = {kind: [(macs / bytes, macs / cycles) for macs, bytes, cycles in zip(
-            found.macs[kind], found.bytes[kind], found.cycles[kind], strict=True)] for kind in found.cycles}
+        points = {kind: [(program.macs / (program.beats * channel), program.macs / program.cycles)
+                         for _, program in found.of(kind)] for kind in found.kinds}
         x = np.geomspace(0.5, max(4 * peak / channel, *(4 * x for each in points.values() for x, _ in each)), 200)
         axes.plot(x, np.minimum(peak, channel * x), color=INK, linewidth=1.4)
         for (kind, own), color, marker in zip(points.items(), COLORS, "so", strict=False):
@@ -127,7 +123,7 @@ def _roofline(found):
 
 def _timeline(found):
     """Engines over the last token, as SVG: an instruction a bar."""
-    program = found.programs["decode"][-1] if found.programs["decode"] else found.programs["prefill"][-1]
+    program = found.programs[-1]
     begin, end = _last_token(program)
     left, width, row, top = 92, 980, 30, 22
     parts, height = [], top + row * len(ENGINES) + 26
@@ -170,23 +166,23 @@ def _label(layout, instruction):
 
 def _breakdown(found):
     """Cycles of a token by what an instruction is for, of those that nothing before it covers."""
-    totals = {"prefill": Counter(), "decode": Counter()}
-    for kind, programs in found.programs.items():
-        for program in programs:
+    totals = {}
+    for kind in found.kinds:
+        totals[kind], whole = Counter(), 0
+        for _, program in found.of(kind):
+            whole += program.cycles
             until = program.begin
             for span in program.spans:
                 if span.instruction.engine in (Engine.WEIGHTS, Engine.LOAD):
                     continue
                 totals[kind][_label(found.layout, span.instruction)] += max(0, span.end - max(until, span.begin) + 1)
                 until = max(until, span.end)
-    for kind, programs in found.programs.items():
-        whole = sum(program.end - program.begin for program in programs)
         totals[kind]["waits between them"] = max(0, whole - sum(totals[kind].values()))
-    names = [name for name, _ in (totals["decode"] or totals["prefill"]).most_common()]
+    names = [name for name, _ in totals[found.kinds[-1]].most_common()]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 0.3 * len(names) + 1.1))
-        for n, (kind, color) in enumerate(zip(("decode", "prefill"), COLORS, strict=False)):
-            whole = max(sum(totals[kind].values()), 1)
+        for n, (kind, color) in enumerate(zip(totals, COLORS, strict=False)):
+            whole = sum(totals[kind].values())
             axes.barh(np.arange(len(names)) + 0.4 * n - 0.2, [100 * totals[kind][name] / whole for name in names], 0.38,
                       color=color, label=kind)
         axes.set_yticks(range(len(names)), names)

@@ -18,9 +18,7 @@ from sw.compiler.program import Shape, program, rows_at_once
 from sw.compiler.schedule import schedule
 from sw.runtime.device import DeviceError
 
-__all__ = ["Runtime", "Sampling", "check"]
-
-STEPS = 8               # tokens of a program, so that a host sees them as they come
+__all__ = ["Run", "Runtime", "Sampling", "check"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,27 @@ class Sequence:
     count: int = 0
 
 
+@dataclass(frozen=True)
+class Run:
+    """A program that ran.
+
+    Attributes
+    ----------
+    kind : str
+        "prefill" or "decode".
+    shape : sw.compiler.program.Shape
+    predicted : int
+        Cycles, by the compiler.
+    cycles : int or None
+        By the device, where it tells.
+    """
+
+    kind: str
+    shape: Shape
+    predicted: int
+    cycles: int | None
+
+
 class Runtime:
     """Runs a model on a `Device`.
 
@@ -92,16 +111,18 @@ class Runtime:
     layout : sw.compiler.layout.Layout
     device : sw.runtime.device.Device
         Its memory is filled with the model.
+    steps : int
+        Tokens of a program at most: so many are told of at a time.
 
     Attributes
     ----------
-    cycles, predicted : dict of str to list of int
-        Of each program, prefill and decode: as the device tells, where it does, and as the compiler thought.
+    runs : list of Run
+        Programs so far, but those of `command`.
     """
 
-    def __init__(self, layout, device):
-        self.layout, self.device = layout, device
-        self.cycles, self.predicted = ({"prefill": [], "decode": []} for _ in range(2))
+    def __init__(self, layout, device, steps=8):
+        self.layout, self.device, self.steps = layout, device, steps
+        self.runs = []
         self.lengths = {}           # of sequences, in tokens
         self._program = cache(lambda shape: program(layout, shape)[1])
         model = layout.at["embedding"]          # before it there are programs, and what goes in and comes out
@@ -158,7 +179,7 @@ class Runtime:
                     self._end(running, place)
             if not running:
                 continue
-            steps = 1 if sampling.temperature else min(STEPS, *(count - each.count for each in running))
+            steps = 1 if sampling.temperature else min(self.steps, *(count - each.count for each in running))
             found = self.decode([each.next for each in running], steps, wants)
             ended = set()
             for step in found:
@@ -252,8 +273,8 @@ class Runtime:
         pairs[:, 1] = tokens
         self.device.write(self.layout.at["tokens"], pairs.tobytes())
         own = range(shape.first, shape.first + shape.sequences)
-        self.predicted[kind].append(predict(self.layout, shape, [self.lengths[sid] for sid in own]).cycles)
-        self.cycles[kind].append(self._start(self._program(shape)))
+        predicted = predict(self.layout, shape, [self.lengths[sid] for sid in own]).cycles
+        self.runs.append(Run(kind, shape, predicted, self._start(self._program(shape))))
         for sid in own:
             self.lengths[sid] += shape.tokens * shape.steps
 

@@ -31,7 +31,8 @@ SHARES = {Engine.LOAD: 0.5, Engine.HEADS: 0.75, Engine.STORE: 1.0}     # of the 
 VECTOR = {Operation.MUL: 29, Operation.ADD: 29, Operation.ROPE: 30, Operation.SILU: 30, Operation.RMS_NORM: 63,
           Operation.SOFTMAX: 63, Operation.TOP_K: 43}
 QUANTIZED = 13          # cycles more
-GAP, LEAST, LAST = 19, 64, 85   # cycles from head to head: beside its beats, at least; to the last result of all
+GAP, LAST = 19, 85      # cycles beside a head's beats; from the last beat to the last result
+LEAST, PASS = 64, 91    # cycles of a head, and of a pass through all of them, at least
 EXTEND = 12
 
 
@@ -237,14 +238,18 @@ class _Run:
             self.lengths[given["sid"]] += given["tokens"]
         return _Cost(EXTEND, 0)
 
-    def _of_gemm(self, m, n, k, a_format, w_format, mx, **_):
+    def _of_gemm(self, m, n, k, a_format, w_format, mx, row_scaled, column_scaled, biased, accumulate, **_):
         config, names = self.chip.matmul, (NAMES[a_format], NAMES[w_format])
         whole = self.gemm(m, n, k, a_format, w_format, mx)
         tiles, each = -(-k // matmul.tile_depth(config, *names)), matmul.slices(config, *names)
         work = sum(tiles * max(rows, -(-columns // each)) for _, _, rows, columns in matmul.blocks(config, (m, n, k)))
         weights = sum(matmul.weight_bytes(config, names[1], columns, k, bool(mx), names[0])
                       for _, _, _, columns in matmul.blocks(config, (m, n, k))) / self.chip.memory.channel
-        return _Cost(work, max(whole - work, 0), weights=weights)
+        latency = max(whole - work, 0)
+        if config.row_bits == 8 * self.chip.word:       # activations take a bank in each cycle: others come in between
+            scalars = m * row_scaled + config.cols * (column_scaled + biased + m * accumulate)
+            work += -(-n // config.cols) * 4 * scalars / self.chip.word / self.chip.memory.banks
+        return _Cost(work, latency, weights=weights)
 
     def _of_vector(self, operation, rows, length, quantize, k, **_):
         beats = -(-length // self.chip.vector.lanes)
@@ -265,7 +270,7 @@ class _Run:
             seen = min(seen, window + together - 1) if window else seen
             own = 2 * (seen * kv.head_dim * width / beat + (-(-seen * 2 // beat) if kv.format == "fp8" else 0))
             beats += kv.kv_heads * own
-            work += kv.kv_heads * max(own + GAP, LEAST)
+            work += max(kv.kv_heads * max(own + GAP, LEAST), PASS)
         return _Cost(work, LAST, beats)
 
 

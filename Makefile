@@ -4,14 +4,18 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN     = .venv/bin
 JOBS   ?= 2
+export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test verify bench lint formal mutate faults tokens clean
+.PHONY: help run digits test verify bench lint formal mutate faults tokens clean
 
 help:     ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
 
-run: .venv/stamp        ## digits on the simulated engine, compared bit for bit, with a report
+run: .venv/stamp        ## a language model completes PROMPT="..." on the simulated tile, every bit compared, with a report
+	$(BIN)/python scripts/run.py --backend rtl --tokens 24 $(if $(PROMPT),--prompt "$$PROMPT")
+
+digits: .venv/stamp     ## handwritten digits on the simulated matmul engine, with a report
 	$(BIN)/python scripts/digits.py
 
 test: lint              ## lint, import layers and all tests

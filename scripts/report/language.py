@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from matplotlib import pyplot as plt
 
-from golden.isa import Engine, Gemm
+from golden.isa import Engine, Gemm, Operation
 from golden.registers import ENGINES
 from scripts import report
 from scripts.energy import EVENTS, joules
@@ -115,7 +115,8 @@ def _roofline(found):
         axes.annotate(f"{peak:,} products a cycle", (x[-1], peak), (0, 5), textcoords="offset points", ha="right")
         axes.annotate(f"{channel} bytes a cycle", (x[8], channel * x[8]), (8, -4), textcoords="offset points")
         axes.set(xscale="log", yscale="log", xlabel="products of a program for a byte that it reads",
-                 ylabel="products a cycle")
+                 ylabel="products a cycle", xlim=(x[0], x[-1]),
+                 ylim=(min(channel * x[0], *(y / 2 for each in points.values() for _, y in each)), 2 * peak))
         axes.grid(which="major")
         axes.legend(loc="lower right")
         return inline(figure)
@@ -123,8 +124,7 @@ def _roofline(found):
 
 def _timeline(found):
     """Engines over the last token, as SVG: an instruction a bar."""
-    program = found.programs[-1]
-    begin, end = _last_token(program)
+    program, begin, end = _last_token(found.programs)
     left, width, row, top = 92, 980, 30, 22
     parts, height = [], top + row * len(ENGINES) + 26
     for n, name in enumerate(ENGINES):
@@ -147,10 +147,14 @@ def _timeline(found):
     return f'<svg viewBox="0 0 {left + width + 20} {height}" role="img">{"".join(parts)}</svg>'
 
 
-def _last_token(program):
-    """From the choice of a token to the next one's."""
-    ends = [span.end for span in program.spans if span.instruction.engine is Engine.STORE]
-    return (ends[-2] if len(ends) > 1 else program.begin), ends[-1] if ends else program.end
+def _last_token(programs):
+    """A program, and from which cycle to which it made its last token: from one choice to the next, if there are two."""
+    for program in reversed(programs):
+        ends = [span.end for span in program.spans if span.instruction.engine is Engine.VECTOR
+                and span.instruction.opcode is Operation.TOP_K]
+        if len(ends) > 1:
+            return program, *ends[-2:]
+    return programs[-1], programs[-1].begin, programs[-1].end
 
 
 def _label(layout, instruction):

@@ -148,7 +148,7 @@ def _timeline(found):
 
 
 def _last_token(programs):
-    """A program, and from which cycle to which it made its last token: from one choice to the next, if there are two."""
+    """A program, and from which cycle to which it made a last token: from one choice to the next, if it has two."""
     for program in reversed(programs):
         ends = [span.end for span in program.spans if span.instruction.engine is Engine.VECTOR
                 and span.instruction.opcode is Operation.TOP_K]

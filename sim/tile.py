@@ -112,10 +112,10 @@ class Rtl(Hardware):
     def read(self, address, count):
         return np.frombuffer(self._order(b"R" + struct.pack("<QQ", address, count), count), np.uint8)
 
-    def run(self, address, count, patience=PATIENCE):
+    def run(self, address, count, patience=PATIENCE, how="stop"):
         if self.traces:
             self.programs.append(self.read(address, count * BYTES).tobytes())
-        return super().run(address, count, patience)
+        return super().run(address, count, patience, how)
 
     def put(self, address, value):
         self._order(b"S" + struct.pack("<II", address, value))

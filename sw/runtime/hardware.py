@@ -38,14 +38,14 @@ class Hardware(Device):
     def wait(self, cycles):
         """Until the interrupt, or for so many cycles; how many have passed, if it is known, and whether it has come."""
 
-    def run(self, address, count, patience=PATIENCE):
-        """As of `Device`; a program that has not ended after `patience` cycles is stopped."""
+    def run(self, address, count, patience=PATIENCE, how="stop"):
+        """As of `Device`; a program that has not ended after `patience` cycles is given up, by `stop` or `reset`."""
         self.set("address", value=address)
         self.set("count", value=count)
         self.set("control", start=1, interrupt=1)
         cycles, ended = self.wait(patience)
         if not ended:
-            self.set("control", stop=1, interrupt=1)
+            self.set("control", interrupt=1, **{how: 1})
             _, ended = self.wait(STOPPING * self.chip.sequencer.patience)
         status, error, detail = self.get("status"), self.get("error"), self.get("detail")["value"]
         if not ended:

@@ -18,7 +18,7 @@ from golden.sequencer import run
 from sw.compiler.layout import Layout
 from sw.compiler.program import Shape, program
 
-__all__ = ["Prediction", "Span", "predict"]
+__all__ = ["Prediction", "Span", "busy", "predict"]
 
 NAMES = {code: name for name, code in FORMAT_CODES.items()}
 QUEUE = 6               # cycles, beside its words, from an instruction that leaves a queue to the next one's offer
@@ -53,13 +53,14 @@ class Prediction:
     cycles: int
     spans: list
 
-    def busy(self, engine):
-        """Cycles in which an engine has an instruction."""
-        total, until = 0, 0
-        for span in sorted((each for each in self.spans if each.instruction.engine is engine), key=lambda s: s.begin):
-            total += max(0, span.end - max(span.begin, until))
-            until = max(until, span.end)
-        return total
+
+def busy(spans, engine):
+    """Cycles in which an engine has an instruction, by its `Span`."""
+    total, until = 0, -1
+    for span in sorted((each for each in spans if each.instruction.engine is engine), key=lambda span: span.begin):
+        total += max(0, span.end - max(span.begin - 1, until))
+        until = max(until, span.end)
+    return total
 
 
 @dataclass

@@ -266,7 +266,7 @@ class Port(Block):
     """An AXI4 port for a master in the foreground, 0, and one in the background, 1; these are their ids.
 
     While the foreground reads, the background gets one beat in `SHARE`. They write in turn, a burst each.
-    Nothing is delayed by a cycle.
+    Nothing is delayed by a cycle, and data do not wait until their address is taken.
 
     A memory that is owed an answer and gives none for `patience` cycles is given up: `dead` stays up until
     reset, and whatever is asked from then on, and whatever was, is answered at once by errors.

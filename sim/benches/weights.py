@@ -66,7 +66,7 @@ async def replay(dut):
         dut.clear.value = 1
         await until(lambda: len(done.items) == len(job.instructions) and answered() == len(job.requests))
         dut.clear.value = 0
-        await ClockCycles(dut.clk, 500)         # until what is under way has come
+        await RisingEdge(dut.clk)               # what is under way comes later
         assert len(done.items) == len(job.instructions) and answered() == len(job.requests)
         done.items.clear()
         beats.items.clear()

@@ -47,7 +47,8 @@ def block_from(arguments):
         if arguments.block == "kvcache":
             return _named("hw.kvcache.controller:Controller")(chip.kvcache)
         if arguments.block in TILE:
-            tile = _named("hw.tile.tile:Tile")(chip)
+            own = chip.kvcache.model_copy(update={"beat": chip.memory.channel})     # its way to memory is the tile's
+            tile = _named("hw.tile.tile:Tile")(chip.model_copy(update={"kvcache": own}))
             return tile if arguments.block == "tile" else tile.parts[arguments.block]
         if arguments.block in NOC:
             return _named(NOC[arguments.block])(chip.noc)

@@ -101,7 +101,7 @@ class Product(Block):
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += self.o.eq(add(m, compress(m, _booth(m, self.a, self.b), width=48), width=48, name="exact"))
+        m.d.comb += self.o.eq(add(m, compress(m, _booth(m, self.a, self.b), width=48), width=48, name="total"))
         return m
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from golden import matmul
-from golden.config import words
+from golden.config import check_tile, words
 from golden.formats import BF16, encode
 from golden.isa import BYTES, K_MAX
 from sw.compiler.weights import FORMATS_OF_WEIGHTS, layer, rope_table
@@ -121,6 +121,8 @@ class Layout:
     Raises
     ------
     ModelError
+    ConfigError
+        The chip is no tile.
     """
 
     def __init__(self, checkpoint, chip, weights="fp8", context=None):
@@ -169,6 +171,7 @@ class Layout:
         ):
             if wrong:
                 raise ModelError(f"{name}: {sentence}")
+        check_tile(chip)
 
     def _build(self):
         """Give everything its place, in bytes."""

@@ -24,7 +24,7 @@ from sw.runtime.runtime import Runtime
 __all__ = ["measure", "useful"]
 
 CHIP, MODEL = ROOT / "configs" / "small.toml", ROOT / "configs" / "models" / "base-1m"
-CONTEXT = 128           # tokens
+CONTEXT, SHORT = 128, 16    # tokens
 STEPS = 4               # of which the last two are looked at
 PROMPT = 256            # tokens
 TRACE = ROOT / "build" / "decode.events"
@@ -37,9 +37,10 @@ def measure(quick, library):
         return
     yield from _decode("dram", "fp8", 1, dram=True)
     four, _ = yield from _decode("ideal", "mxfp4", 1)
-    yield figure("decode.mxfp4", ideal / four, "x", f"tokens a cycle of MXFP4 weights over FP8, {_how()}", 1.6, ">=")
-    many, _ = yield from _decode("ideal", "fp8", 8, context=16)
-    yield figure("decode.batch8", 8 * ideal / many, "x", f"tokens a cycle of 8 sequences over 1, {_how()}", 6, ">=")
+    yield figure("decode.mxfp4", ideal / four, "x", f"tokens a cycle of MXFP4 weights over FP8; {_how()}", 1.6, ">=")
+    one, _ = yield from _decode("ideal", "fp8", 1, context=SHORT)
+    many, _ = yield from _decode("ideal", "fp8", 8, context=SHORT)
+    yield figure("decode.batch8", 8 * one / many, "x", f"tokens a cycle of 8 sequences over 1; {_how(SHORT)}", 6, ">=")
     yield from _prefill()
 
 
@@ -62,8 +63,8 @@ def useful(layout, context):
     return total + 2 * model.layers * model.kv_heads * row * (context + 1)
 
 
-def _how():
-    return "steady token at context 128, 1M model on configs/small.toml, RTL"
+def _how(context=CONTEXT):
+    return f"steady token at context {context}, 1M model on configs/small.toml, RTL"
 
 
 def _decode(memory, weights, batch, dram=False, context=CONTEXT):
@@ -85,12 +86,13 @@ def _decode(memory, weights, batch, dram=False, context=CONTEXT):
         device.close()
     ran = runtime.runs[-1]
     cycles, case = after.cycle - before.cycle, f"{memory}.{'' if weights == 'fp8' else weights + '.'}b{batch}"
-    yield figure(f"decode.cycles.{case}", cycles, "cycles", f"a {_how()}")
+    case += "" if context == CONTEXT else f".context{context}"
+    yield figure(f"decode.cycles.{case}", cycles, "cycles", f"a {_how(context)}")
     beats = sum(after.read) - sum(before.read)
-    yield figure(f"decode.beats.{case}", 100 * beats / cycles, "%", f"of cycles bring a beat; a {_how()}")
+    yield figure(f"decode.beats.{case}", 100 * beats / cycles, "%", f"of cycles bring a beat; a {_how(context)}")
     if not dram:
         yield _predicted(f"decode.{case}", [ran])
-        yield from _bubbles(programs(TRACE, device.programs)[-1], case)
+        yield from _bubbles(programs(TRACE, device.programs)[-1], case, _how(context))
     if batch == 1:
         channel, needed = layout.chip.memory.channel, useful(layout, context)
         share = 100 * needed / (cycles * channel)
@@ -98,10 +100,10 @@ def _decode(memory, weights, batch, dram=False, context=CONTEXT):
             count = needed // channel
             linear = sequential(layout.chip.dram, channel, count, layout.chip.memory.burst, 64)
             share, goal = 100 * linear / cycles, 97
-            how = f"of what a plain linear read of the bytes needed takes; a {_how()}"
+            how = f"of what a plain linear read of the bytes needed takes; a {_how(context)}"
         else:
-            goal, how = 95, f"of cycles x channel bytes are bytes that the model needs, once; a {_how()}"
-        yield figure(f"decode.bytes.{case}", share, "%", how, goal if weights == "fp8" else None, ">=")
+            goal, how = 95, f"of cycles x channel bytes are bytes that the model needs, once; a {_how(context)}"
+        yield figure(f"decode.bytes.{case}", share, "%", how, goal if weights == "fp8" and context == CONTEXT else None, ">=")
     return cycles, device
 
 
@@ -137,8 +139,8 @@ def _predicted(case, runs):
                   "that the manifest's cycles differ from the RTL's, programs as a whole", 2, "<=")
 
 
-def _bubbles(program, case):
+def _bubbles(program, case, how):
     """Share of a program in which an engine has nothing to do."""
     for engine in Engine.MATMUL, Engine.VECTOR, Engine.HEADS:
         share = 100 * (1 - busy(program.spans, engine) / program.cycles)
-        yield figure(f"decode.idle.{engine.name.lower()}.{case}", share, "%", f"of cycles; a {_how()}")
+        yield figure(f"decode.idle.{engine.name.lower()}.{case}", share, "%", f"of cycles; a {how}")

@@ -69,6 +69,7 @@ def _how(context=CONTEXT):
 
 def _decode(memory, weights, batch, dram=False, context=CONTEXT):
     """Cycles of a token, and its figures."""
+    steady = _how(context)
     with contextlib.redirect_stdout(sys.stderr):
         checkpoint = read(MODEL)
         layout = Layout(checkpoint, fit(load(CHIP), checkpoint.model, weights), weights)
@@ -87,12 +88,12 @@ def _decode(memory, weights, batch, dram=False, context=CONTEXT):
     ran = runtime.runs[-1]
     cycles, case = after.cycle - before.cycle, f"{memory}.{'' if weights == 'fp8' else weights + '.'}b{batch}"
     case += "" if context == CONTEXT else f".context{context}"
-    yield figure(f"decode.cycles.{case}", cycles, "cycles", f"a {_how(context)}")
+    yield figure(f"decode.cycles.{case}", cycles, "cycles", f"a {steady}")
     beats = sum(after.read) - sum(before.read)
-    yield figure(f"decode.beats.{case}", 100 * beats / cycles, "%", f"of cycles bring a beat; a {_how(context)}")
+    yield figure(f"decode.beats.{case}", 100 * beats / cycles, "%", f"of cycles bring a beat; a {steady}")
     if not dram:
         yield _predicted(f"decode.{case}", [ran])
-        yield from _bubbles(programs(TRACE, device.programs)[-1], case, _how(context))
+        yield from _bubbles(programs(TRACE, device.programs)[-1], case, steady)
     if batch == 1:
         channel, needed = layout.chip.memory.channel, useful(layout, context)
         share = 100 * needed / (cycles * channel)
@@ -100,10 +101,11 @@ def _decode(memory, weights, batch, dram=False, context=CONTEXT):
             count = needed // channel
             linear = sequential(layout.chip.dram, channel, count, layout.chip.memory.burst, 64)
             share, goal = 100 * linear / cycles, 97
-            how = f"of what a plain linear read of the bytes needed takes; a {_how(context)}"
+            how = f"of what a plain linear read of the bytes needed takes; a {steady}"
         else:
-            goal, how = 95, f"of cycles x channel bytes are bytes that the model needs, once; a {_how(context)}"
-        yield figure(f"decode.bytes.{case}", share, "%", how, goal if weights == "fp8" and context == CONTEXT else None, ">=")
+            goal, how = 95, f"of cycles x channel bytes are bytes that the model needs, once; a {steady}"
+        asked = weights == "fp8" and context == CONTEXT
+        yield figure(f"decode.bytes.{case}", share, "%", how, goal if asked else None, ">=")
     return cycles, device
 
 

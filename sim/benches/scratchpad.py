@@ -274,7 +274,7 @@ async def faults(dut):
                                                  "count": count})])
                 await is_told(len(READERS) + n)
     for n, (source, sink, reader) in enumerate(zip(requests, responses, READERS, strict=True)):
-        size, beats, rows = reader
+        size, unit, beats, rows = reader
         wrong = [(SIZE, 0, 1, 1), (1 << 31, 0, beats, rows)]
         wrong += [(SIZE - size, 0, 2, 1)] * (beats > 1) + [(0, SIZE, 1, 2)] * (rows > 1)
         wrong += [(unit // 2, 0, 1, 1)] * (unit > 1)

@@ -4,14 +4,18 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN     = .venv/bin
 JOBS   ?= 2
+export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help run test verify bench lint formal mutate clean
+.PHONY: help run digits test verify bench lint formal mutate faults tokens clean
 
 help:     ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
 
-run: .venv/stamp        ## digits on the simulated engine, compared bit for bit, with a report
+run: .venv/stamp        ## a language model completes PROMPT="..." on the simulated tile, every bit compared, with a report
+	$(BIN)/python scripts/run.py --backend rtl --tokens 24 $(if $(PROMPT),--prompt "$$PROMPT")
+
+digits: .venv/stamp     ## handwritten digits on the simulated matmul engine, with a report
 	$(BIN)/python scripts/digits.py
 
 test: lint              ## lint, import layers and all tests
@@ -32,6 +36,12 @@ formal: .venv/stamp     ## prove the control logic
 
 mutate: .venv/stamp     ## five thousand mutants of the control logic, found or explained
 	$(BIN)/python scripts/mutate.py
+
+faults: .venv/stamp     ## five hundred broken programs on a simulated tile: each ends, and the next one runs
+	DEEP=1 $(BIN)/python -m pytest -q tests/test_faults.py
+
+tokens: .venv/stamp     ## write many tokens on the simulated tile, in all formats, every logit compared: an hour
+	$(BIN)/python scripts/tokens.py
 
 clean:                  ## remove build/ and .venv
 	rm -rf build .venv

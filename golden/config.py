@@ -19,7 +19,7 @@ from golden.packet import LENGTH
 from golden.paging import LENGTH as TOKENS
 
 __all__ = ["KV_FORMATS", "KV_POLICIES", "Attention", "Chip", "ConfigError", "Dram", "KvCache", "Matmul", "Memory",
-           "Noc", "NocClass", "Sequencer", "Vector", "load", "words"]
+           "Noc", "NocClass", "Sequencer", "Vector", "check_tile", "load", "words"]
 
 
 KV_FORMATS = {"bf16": (2, 0), "fp8": (1, 2)}
@@ -27,6 +27,8 @@ KV_FORMATS = {"bf16": (2, 0), "fp8": (1, 2)}
 KV_POLICIES = ("unhashed_head", "lru_tail")
 NOC_ORDERS = ("xy", "yx", "auto")
 NOC_MEMORIES = ("none", "north", "east", "south", "west")
+AHEAD = 65536           # words of weights that are read ahead, at most
+CALM = 4                # times the patience of the memory's ports is the sequencer's, so that they are heard
 
 
 class ConfigError(ValueError):
@@ -215,7 +217,7 @@ class KvCache(Section):
     host_blocks : int
         Slots of host memory, each for a block.
     patience : int
-        Cycles after which a memory that owes an answer is given up.
+        Cycles after which a memory that owes an answer is given up, in a tile by all who wait for it.
     address_bits : int
         Of a byte in memory.
     """
@@ -237,7 +239,7 @@ class KvCache(Section):
     buffer: int = Field(256, ge=16, le=4096)
     transfers: int = Field(16, ge=4, le=32)
     host_blocks: int = Field(1024, ge=2, le=1 << 24)
-    patience: int = Field(10000, ge=100, le=1 << 24)
+    patience: int = Field(4096, ge=100, le=1 << 22)
     address_bits: int = Field(40, ge=32, le=64)
 
     _powers_of_two = field_validator("block_tokens", "beat", "lanes", "buffer")(_power_of_two)
@@ -388,7 +390,7 @@ class Sequencer(Section):
 
     instructions: int = Field(128, ge=8, le=1024)
     queue: int = Field(4, ge=2, le=8)
-    patience: int = Field(10000, ge=100, le=1 << 24)
+    patience: int = Field(16384, ge=100, le=1 << 24)
 
     _powers_of_two = field_validator("instructions", "queue")(_power_of_two)
 
@@ -650,6 +652,33 @@ class Chip(Section):
         widest = max(self.memory.channel, self.matmul.row_bits // 8,
                      4 * max(self.matmul.drain, self.vector.lanes, self.kvcache.lanes))
         return 1 << (widest - 1).bit_length()
+
+
+def check_tile(chip):
+    """Refuse a chip whose blocks can be built, each by itself, but are no tile together.
+
+    Raises
+    ------
+    ConfigError
+        A line for each problem.
+    """
+    matmul, kv, memory, patience = chip.matmul, chip.kvcache, chip.memory, chip.sequencer.patience
+    beat, least = max(memory.channel, matmul.depth), 2 * chip.word * memory.banks
+    ahead = max(2 * memory.burst * memory.channel, 2 * beat)
+    problems = [f"{chip.name}: {name} = {value}: must be {what}" for name, value, wrong, what in (
+        ("matmul.rows", matmul.rows, matmul.depth & matmul.depth - 1,
+         f"such that lanes x rows is a power of two, with lanes = {matmul.lanes}"),
+        ("kvcache.beat", kv.beat, kv.beat != memory.channel, f"memory.channel = {memory.channel}"),
+        ("kvcache.patience", kv.patience, CALM * kv.patience > patience,
+         f"{patience // CALM} or less, a quarter of sequencer.patience = {patience}"),
+        ("memory.prefetch", memory.prefetch, memory.prefetch < ahead,
+         f"{ahead} or more: two bursts, and two beats of weights"),
+        ("memory.prefetch", memory.prefetch, memory.prefetch > AHEAD * beat, f"{AHEAD * beat} or less"),
+        ("memory.scratchpad", memory.scratchpad, memory.scratchpad < least,
+         f"{least} or more: two words of {chip.word} bytes in each of {memory.banks} banks"),
+    ) if wrong]
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def load(path):

@@ -1,29 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engines `LOAD` and `STORE`: which bytes they move, and what they refuse.
 
-Memory and scratchpad are arrays of bytes; what is beyond them is nobody's. Addresses wrap round at 32 bits.
+Memory and scratchpad are arrays of bytes. Nobody answers for what is beyond memory; what is beyond the scratchpad ends
+a program. Addresses wrap round at 32 bits.
 """
-
-from enum import IntEnum
 
 import numpy as np
 
 from golden.isa import Load
+from golden.transfer import Error
 
-__all__ = ["Error", "load", "refusal", "store"]
+__all__ = ["AddressError", "load", "part", "refusal", "store"]
 
 REACH = 1 << 32     # of addresses
 INDEX = 4           # bytes
 
 
-class Error(IntEnum):
-    """Why an instruction was refused or what it moved is not to be trusted."""
-
-    NONE = 0
-    ALIGNMENT = 1       # an address, pitch or step that is not a multiple of a beat, or of an index: nothing is moved
-    DIMENSION = 2       # no bytes, rows or indices, or rows longer than the scratchpad: nothing is moved
-    INDEX = 3           # an index whose rows would begin beyond all addresses: only rows before them are moved
-    BUS = 4             # memory answered with an error
+class AddressError(ValueError):
+    """An address that the scratchpad has not, or at which it cannot be used so."""
 
 
 def refusal(instruction, beat, size):
@@ -47,7 +41,12 @@ def refusal(instruction, beat, size):
 
 
 def load(instruction, memory, scratchpad, beat):
-    """Carry out a `LOAD`: rows of whole beats, from `memory` to `scratchpad`. Returns its `Error`."""
+    """Carry out a `LOAD`: rows of whole beats, from `memory` to `scratchpad`. Returns its `Error`, the first.
+
+    Raises
+    ------
+    AddressError
+    """
     error = refusal(instruction, beat, len(scratchpad))
     if error:
         return error
@@ -55,23 +54,51 @@ def load(instruction, memory, scratchpad, beat):
     length, target = -(-given["bytes"] // beat) * beat, given["target"]
     for start in _starts(instruction, scratchpad):
         if start >= REACH:
-            return Error.INDEX
+            return error or Error.INDEX
         for row in range(given["rows"]):
             source = (start + row * given["source_pitch"]) % REACH
-            scratchpad[target:target + length] = memory[source:source + length]
+            to = part(scratchpad, target, length)
+            if source + length > len(memory):
+                error = Error.BUS
+            else:
+                to[:] = memory[source:source + length]
             target = (target + given["target_pitch"]) % REACH
-    return Error.NONE
+    return error
 
 
 def store(instruction, memory, scratchpad, beat):
-    """Carry out a `STORE`: rows of bytes, from `scratchpad` to `memory`. Returns its `Error`."""
+    """Carry out a `STORE`: rows of bytes, from `scratchpad` to `memory`. Returns its `Error`.
+
+    Raises
+    ------
+    AddressError
+    """
     error = refusal(instruction, beat, len(scratchpad))
-    if not error:
-        given = _fields(instruction)
-        for row in range(given["rows"]):
-            source, target = ((given[name] + row * given[f"{name}_pitch"]) % REACH for name in ("source", "target"))
-            memory[target:target + given["bytes"]] = scratchpad[source:source + given["bytes"]]
+    if error:
+        return error
+    given = _fields(instruction)
+    for row in range(given["rows"]):
+        source, target = ((given[name] + row * given[f"{name}_pitch"]) % REACH for name in ("source", "target"))
+        content = part(scratchpad, source, given["bytes"])
+        if target + len(content) > len(memory):
+            error = Error.BUS
+        else:
+            memory[target:target + len(content)] = content
     return error
+
+
+def part(scratchpad, address, count, beat=1):
+    """Bytes of the scratchpad, which some beats begin with.
+
+    Raises
+    ------
+    AddressError
+    """
+    if address % beat:
+        raise AddressError(f"address {address:#x}: must be a multiple of {beat}")
+    if address + count > len(scratchpad):
+        raise AddressError(f"bytes {address:#x} to {address + count:#x}: the scratchpad has {len(scratchpad):#x}")
+    return scratchpad[address:address + count]
 
 
 def _starts(instruction, scratchpad):
@@ -82,7 +109,7 @@ def _starts(instruction, scratchpad):
         return
     for n in range(given["count"]):
         place = (given["index"] + n * given["index_pitch"]) % REACH
-        yield given["source"] + given["step"] * int.from_bytes(np.asarray(scratchpad[place:place + INDEX]), "little")
+        yield given["source"] + given["step"] * int.from_bytes(np.asarray(part(scratchpad, place, INDEX)), "little")
 
 
 def _fields(instruction):

@@ -181,6 +181,7 @@ class Error(IntEnum):
     STOPPED = 6         # the host has asked for it
     BUS = 7             # the image could not be read
     SIZE = 8            # of the image: none or without room; or it begins where none can
+    ADDRESS = 9         # an engine has used an address beyond the scratchpad, or a write crosses a word
 
 
 class IsaError(ValueError):

@@ -2,12 +2,13 @@
 """Registers of a tile's host port: the one description that hardware, C header and page are made from."""
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 
 from golden.isa import FORMS, Engine
 from golden.isa import REGISTERS as PRESETS
 
-__all__ = ["ACCESS", "COUNTERS", "IDENTITY", "REGISTERS", "Access", "Field", "Register", "header", "page"]
+__all__ = ["ACCESS", "COUNTERS", "ENGINES", "EVENTS", "IDENTITY", "REGISTERS", "Access", "Field", "Register", "State",
+           "header", "page"]
 
 IDENTITY = 0x504F4231       # "POB1"
 
@@ -23,6 +24,19 @@ COUNTERS = (
     "weights_empty",        # weights are asked for that are not there yet
 )
 """What is counted, in cycles or beats, in the order of the counters."""
+
+EVENTS = (*COUNTERS, *(f"{engine}_{what}" for what in ("begins", "ends") for engine in ENGINES))
+"""What a tile shows of each cycle: what is counted, and instructions of engines that begin and end."""
+
+
+class State(IntEnum):
+    """What a tile does, as its status says."""
+
+    IDLE = 0
+    LOADING = 1     # reads and checks an image
+    RUNNING = 2
+    DRAINING = 3    # has given up, and waits for what is under way
+    ERROR = 4       # until it is cleared
 
 
 class Access(Enum):
@@ -75,15 +89,15 @@ REGISTERS = (
         Field("stop", 1, 1, PULSE, "end the program: nothing new begins"),
         Field("clear", 2, 1, PULSE, "forget the error and the interrupt"),
         Field("zero", 3, 1, PULSE, "all counters become 0"),
+        Field("reset", 4, 1, PULSE, "give up what runs and reset all engines; the KV cache forgets its sequences"),
         Field("freeze", 8, 1, WRITE, "counters stand still"),
-        Field("interrupt", 9, 1, WRITE, "the interrupt line follows `done` and `error`")),
+        Field("interrupt", 9, 1, WRITE, "the interrupt line is up with `done`, and while the state is error")),
     _register(
         "status", 0x08, "what the tile does",
         Field("state", 0, 3, READ, "0 idle, 1 loading, 2 running, 3 draining, 4 error"),
         Field("done", 3, 1, READ, "a program has ended since `clear`"),
         Field("error", 4, 1, READ, "an error stands"),
         Field("dead", 5, 1, READ, "the memory does not answer; until reset"),
-        Field("fault", 6, 1, READ, "an address was beyond the scratchpad, or split a word; until `clear`"),
         Field("pc", 16, 16, READ, "the instruction that is dispatched next")),
     _register(
         "error", 0x0C, "the first error since `clear`",

@@ -10,9 +10,10 @@ from collections import Counter, deque
 import numpy as np
 
 from golden import attention, dma, matmul, sequencer, vector
-from golden.families import FORMAT_CODES
+from golden.config import check_tile
+from golden.families import FAMILIES, FORMAT_CODES
 from golden.formats import E8M0, FORMATS, MX_BLOCK
-from golden.isa import REGISTERS, Engine, Operation, Quantize, Second, disassemble
+from golden.isa import REGISTERS, Engine, Error, Operation, Quantize, Second, disassemble
 from golden.kvcache import Controller
 from golden.kvstore import Store as KvStore
 from golden.paging import ARGUMENTS, HEADER, STAT, Command, Opcode, Status, Table, unpack
@@ -21,14 +22,21 @@ __all__ = ["Tile", "TileError"]
 
 FORMAT_NAMES = {code: name for name, code in FORMAT_CODES.items()}
 FP32_BYTES = 4
+PAIR = 8, FP32_BYTES    # bytes that `HEADS` writes at a time, and what their addresses are multiples of
 
 
 class TileError(RuntimeError):
-    """An instruction that the tile refuses; `pc` and `engine` say which."""
+    """An instruction that the tile refuses; `pc` and `engine` say which, `error` what the sequencer says of it."""
 
     def __init__(self, pc, engine, reason):
         super().__init__(f"instruction {pc}, {engine.name}: {reason}")
         self.pc, self.engine, self.reason = pc, engine, reason
+        self.error = {dma.AddressError: Error.ADDRESS, StarvedError: Error.WATCHDOG}.get(
+            type(reason), Error.INSTRUCTION)
+
+
+class StarvedError(ValueError):
+    """Weights that nobody reads ahead."""
 
 
 class Tile:
@@ -37,6 +45,7 @@ class Tile:
     Parameters
     ----------
     chip : golden.config.Chip
+        One that `check_tile` lets pass.
     size : int
         Bytes of the memory behind the channel.
     kv_base : int
@@ -55,13 +64,18 @@ class Tile:
     """
 
     def __init__(self, chip, size, kv_base):
-        self.chip, kv = chip, chip.kvcache
+        check_tile(chip)
+        self.chip, self.kv_base = chip, kv_base
         self.memory, self.scratchpad = np.zeros(size, np.uint8), np.zeros(chip.memory.scratchpad, np.uint8)
-        self.controller, self.store = Controller(kv), KvStore(kv)
-        pool = self.memory[kv_base:kv_base + self.store.pool.size]
-        self.store.pool = pool.reshape(self.store.pool.shape)
         self.weights = deque()
         self.events, self.nans = Counter(), Counter()
+        self.reset()
+
+    def reset(self):
+        """What the host may ask for at any time: the KV cache forgets its sequences; memories stay as they are."""
+        self.controller, self.store = Controller(self.chip.kvcache), KvStore(self.chip.kvcache)
+        pool = self.memory[self.kv_base:self.kv_base + self.store.pool.size]
+        self.store.pool = pool.reshape(self.store.pool.shape)
 
     def run(self, image, registers=()):
         """Carry a program out.
@@ -81,11 +95,24 @@ class Tile:
         """
         self.weights.clear()
         for each in sequencer.run(disassemble(image), (0, *registers, *[0] * REGISTERS)[:REGISTERS]):
-            given = {name: each.instruction.fields.get(name, 0) for name in each.instruction.names}
-            try:
-                getattr(self, f"_{each.engine.name.lower()}")(each.instruction, **given)
-            except ValueError as error:
-                raise TileError(each.pc, each.engine, error) from None
+            self.carry_out(each)
+
+    def carry_out(self, each):
+        """One instruction.
+
+        Parameters
+        ----------
+        each : golden.sequencer.Dispatched
+
+        Raises
+        ------
+        TileError
+        """
+        given = {name: each.instruction.fields.get(name, 0) for name in each.instruction.names}
+        try:
+            getattr(self, f"_{each.engine.name.lower()}")(each.instruction, **given)
+        except ValueError as error:
+            raise TileError(each.pc, each.engine, error) from None
 
     # Engines
 
@@ -105,8 +132,9 @@ class Tile:
 
     def _weights(self, _, source, bytes):
         beat = max(self.chip.memory.channel, self.chip.matmul.depth)
-        if source % beat or bytes % beat:
-            raise ValueError(f"address and bytes must be multiples of {beat}")
+        if source % beat or bytes % beat or not bytes:
+            raise ValueError(f"address and bytes must be multiples of {beat}, of which there are some")
+        self._memory(source, bytes)
         self.weights.append([source, bytes])
         self.events["weight_bytes"] += bytes
 
@@ -115,46 +143,49 @@ class Tile:
         config = self.chip.matmul
         if not 1 <= m <= config.m_max or not 1 <= n <= config.n_max or not 1 <= k <= config.k_max:
             raise ValueError(f"m, n, k = {m}, {n}, {k}: must be 1 to {config.m_max}, {config.n_max}, {config.k_max}")
-        a_format, w_format, y_format = (FORMAT_NAMES[each] for each in (a_format, w_format, y_format))
-        at = {"a_format": a_format, "mx": bool(mx)}
+        a_format, w_format, y_format = (FORMAT_NAMES.get(each, "") for each in (a_format, w_format, y_format))
+        family, mx = FAMILIES[config.family], bool(mx and config.mx)
+        if (a_format not in family.activations or w_format not in family.weights or y_format in ("", "e2m1")
+                or mx and family.rate(a_format, w_format) > 1):
+            raise ValueError(f"{a_format} x {w_format} to {y_format}: not in family {config.family}")
+        at, beat, numbers = {"a_format": a_format, "mx": mx}, config.row_bits // 8, FP32_BYTES * config.drain
         block_bytes = matmul.weight_bytes(config, w_format, config.cols, k, **at)
         for _, column, _, columns in matmul.blocks(config, (m, n, k)):
             self._pop(w + column // config.cols * block_bytes, matmul.weight_bytes(config, w_format, columns, k, **at))
         image = self._memory(w, matmul.weight_bytes(config, w_format, n, k, **at))
         codes, w_scales = matmul.weights(config, w_format, image, n, k, **at)
         gemm = matmul.Gemm(
-            self._codes(a_format, a, a_pitch, m, k), codes, a_format, w_format, y_format,
-            self._numbers(scales, m).view(np.float32) if row_scaled else None,
-            self._numbers(column_scales, n).view(np.float32) if column_scaled else None,
-            self._numbers(bias, n).view(np.float32) if biased else None,
-            self._codes("fp32", c, c_pitch, m, n).view(np.float32) if accumulate else None,
-            np.stack([self._read(scales + block * scales_pitch, m) for block in range(-(-k // MX_BLOCK))], 1)
+            self._codes(a_format, a, a_pitch, (m, k), beat), codes, a_format, w_format, y_format,
+            *(self._codes("fp32", start, 0, (1, count), numbers)[0].view(np.float32) if there else None for
+              there, start, count in ((row_scaled, scales, m), (column_scaled, column_scales, n), (biased, bias, n))),
+            self._codes("fp32", c, c_pitch, (m, n), numbers).view(np.float32) if accumulate else None,
+            np.stack([self._read(scales + block * scales_pitch, m, numbers) for block in range(-(-k // MX_BLOCK))], 1)
             if mx else None, w_scales)
         found, nans = matmul.matmul(config.family, gemm, (config.rows, config.lanes))
-        self._put(y_format, y, y_pitch, found)
+        self._put(y_format, y, y_pitch, found, FORMATS[y_format].width // 8 * config.drain, config.drain)
         self.nans[Engine.MATMUL] += nans
         self.events[f"macs_{w_format}"] += m * n * k
 
     def _vector(self, vectors, second, quantize, x_format, y_format, result_format, k, rows, length, alpha, beta,
                 x, x_pitch, y, y_pitch, result, result_pitch, scalars, scalars_pitch):
         operation, second, quantize = vectors.opcode, Second(second), Quantize(quantize)
-        names = {"x_format": FORMAT_NAMES[x_format], "result_format": FORMAT_NAMES[result_format],
-                 "y_format": E8M0.name if second == Second.BLOCK else FORMAT_NAMES[y_format]}
+        names = {"x_format": _name(x_format),
+                 "y_format": E8M0.name if second == Second.BLOCK else _name(y_format if second else x_format),
+                 "result_format": "fp32" if operation == Operation.TOP_K else _name(result_format)}
         alpha, beta = (float(np.uint32(each).view(np.float32)) for each in (alpha, beta))
         instruction = vector.Instruction(operation, **names, alpha=alpha, beta=beta, quantize=quantize, k=k)
         vector.check(instruction, (rows, length), self.chip.vector.row_max)
-        operand = self._codes(names["x_format"], x, x_pitch, rows, length)
+        beat = FP32_BYTES * self.chip.vector.lanes
+        operand = self._codes(names["x_format"], x, x_pitch, (rows, length), beat)
         other, each = None, {Second.ABSENT: 0, Second.ELEMENT: length, Second.ROW: 1,
                              Second.BLOCK: -(-length // MX_BLOCK)}[second]
         if each:
-            other = self._codes(names["y_format"], y, y_pitch, rows if y_pitch else 1, each)
+            other = self._codes(names["y_format"], y, y_pitch, (rows if y_pitch else 1, each), beat)
         found = vector.execute(instruction, operand, other, lanes=self.chip.vector.lanes)
         if found.codes is not None:
-            self._put(names["result_format"], result, result_pitch, found.codes)
-        if quantize in (Quantize.MX, Quantize.MX_CEIL):     # block after block, as GEMMs take them
-            self._put_bytes(scalars, scalars_pitch, found.scalars.T)
-        elif found.scalars is not None:
-            self._put_bytes(scalars, scalars_pitch, found.scalars.reshape(rows, -1))
+            self._put(names["result_format"], result, result_pitch, found.codes, beat)
+        if found.scalars is not None:
+            self._put_bytes(scalars, scalars_pitch, vector.scalar_image(quantize, found.scalars), beat)
         self.nans[Engine.VECTOR] += found.nans
         self.events[f"vector_{operation.name.lower()}"] += rows * length * (k if operation == Operation.TOP_K else 1)
 
@@ -171,10 +202,11 @@ class Tile:
         if rows > length:
             raise ValueError(f"sequence {sid} has {length} tokens, not {rows}")
         self._ask(Opcode.WRITE, sid=sid, layer=layer, first=length - rows, count=rows)
-        keys, values = (self._codes("fp32", each, pitch, rows, heads * dim) for each in (k, v))
+        beat = FP32_BYTES * kv.lanes
+        keys, values = (self._codes("fp32", each, pitch, (rows, heads * dim), beat) for each in (k, v))
         self.store.write(self.controller.ranges, layer, *(each.reshape(rows, heads, dim) for each in (keys, values)))
         self.events["kv_write_bytes"] += 2 * rows * heads * kv.row_beats * kv.beat
-        queries = self._codes("fp32", q, pitch, rows, heads * group * dim).reshape(rows, heads, group, dim)
+        queries = self._codes("fp32", q, pitch, (rows, heads * group * dim), beat).reshape(rows, heads, group, dim)
         for at in range(0, rows, together):
             own = queries[at:at + together]
             ends = length - rows + at + 1 + np.arange(len(own))         # what a token's queries see goes up to there
@@ -190,14 +222,14 @@ class Tile:
                 found.append(attention.attention(
                     kv, own[:, head].reshape(-1, dim), *codes, first=np.repeat(first, group),
                     end=np.repeat(ends - begin, group)).rows.reshape(len(own), group * dim))
-            self._put("fp32", result + at * result_pitch, result_pitch, np.concatenate(found, 1))
+            self._put("fp32", result + at * result_pitch, result_pitch, np.concatenate(found, 1), *PAIR)
             beats = heads * sum(kv.segment_beats(slots) for *_, slots in ranges)
             self.events["kv_read_bytes"] += beats * kv.beat
             self.events["attention_macs"] += 2 * heads * group * count * dim * len(own)
 
     def _extend(self, sid, tokens, result):
         self._ask(Opcode.APPEND, sid=sid, tokens=tokens)
-        self._put("fp32", result, 0, np.array([[self._length(sid) - tokens]], np.uint32))
+        self._put("fp32", result, 0, np.array([[self._length(sid) - tokens]], np.uint32), *PAIR)
 
     def _command(self, word0, word1, word2, word3, result):
         word = word0 | word1 << 32 | word2 << 64 | word3 << 96
@@ -210,7 +242,7 @@ class Tile:
         for move in self.controller.moves:
             self.store.move(*move)
         self.controller.moves.clear()
-        self._put_bytes(result, 0, np.array([[completion.word]], "<u8"))
+        self._put_bytes(result, 0, np.array([[completion.word]], "<u8"), *PAIR)
 
     # The KV cache
 
@@ -233,7 +265,9 @@ class Tile:
     def _pop(self, address, count):
         """The matmul engine takes bytes that must be the next ones."""
         while count:
-            if not self.weights or self.weights[0][0] != address:
+            if not self.weights:
+                raise StarvedError(f"weights at {address:#x} were not read ahead")
+            if self.weights[0][0] != address:
                 raise ValueError(f"weights at {address:#x} are not the next that were read ahead")
             part = min(count, self.weights[0][1])
             self.weights[0][0] += part
@@ -249,32 +283,39 @@ class Tile:
             raise ValueError(f"bytes {address:#x} to {address + count:#x}: the memory has {len(self.memory):#x}")
         return self.memory[address:address + count]
 
-    def _read(self, address, count):
-        if address + count > len(self.scratchpad):
-            raise ValueError(f"bytes {address:#x} to {address + count:#x}: the scratchpad has "
-                             f"{len(self.scratchpad):#x}")
-        return self.scratchpad[address:address + count]
+    def _read(self, address, count, beat):
+        return dma.part(self.scratchpad, address % dma.REACH, count, beat)
 
-    def _write(self, address, data):
-        self._read(address, len(data))[:] = data
+    def _write(self, address, data, piece, unit):
+        """Bytes that are written in pieces, none of which may cross a word."""
+        part = dma.part(self.scratchpad, address % dma.REACH, len(data), unit)
+        if address % piece:
+            begins = address + np.arange(0, len(data), piece)
+            ends = np.minimum(begins + piece, address + len(data)) - 1
+            if (begins // self.chip.word != ends // self.chip.word).any():
+                raise dma.AddressError(f"address {address:#x}: writes cross a word of {self.chip.word} bytes")
+        part[:] = data
 
-    def _numbers(self, address, count):
-        """Consecutive numbers of 32 bits."""
-        return self._read(address, FP32_BYTES * count).view("<u4")
-
-    def _codes(self, name, address, pitch, rows, length):
+    def _codes(self, name, address, pitch, shape, beat):
         """Rows of codes of a format: (rows, length)."""
-        width = FORMATS[name].width
+        (rows, length), width = shape, FORMATS[name].width
         size = -(-length * width // 8)
-        data = np.stack([self._read(address + row * pitch, size) for row in range(rows)])
+        data = np.stack([self._read(address + row * pitch, size, beat) for row in range(rows)])
         if width == 4:
             return np.stack([data & 15, data >> 4], -1).reshape(rows, -1)[:, :length]
         return data.view(FORMATS[name].dtype.newbyteorder("<"))
 
-    def _put(self, name, address, pitch, codes):
+    def _put(self, name, address, pitch, codes, piece, unit=1):
         """Rows of codes to the scratchpad."""
-        self._put_bytes(address, pitch, vector.image(name, codes))
+        self._put_bytes(address, pitch, vector.image(name, codes), piece, unit)
 
-    def _put_bytes(self, address, pitch, rows):
+    def _put_bytes(self, address, pitch, rows, piece, unit=1):
         for n, row in enumerate(np.ascontiguousarray(rows)):
-            self._write(address + n * pitch, row.view(np.uint8))
+            self._write(address + n * pitch, row.view(np.uint8), piece, unit)
+
+
+def _name(code):
+    """Of a format."""
+    if code not in FORMAT_NAMES:
+        raise ValueError(f"format {code}: there is none")
+    return FORMAT_NAMES[code]

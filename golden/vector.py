@@ -23,8 +23,8 @@ from golden.formats import E8M0, FORMATS, FP32, MX_BLOCK
 from golden.isa import K_MAX, PARTIALS, Operation, Quantize, Second
 from golden.tables import LIFT, LOWEST
 
-__all__ = ["LOG2E", "QUANTIZED", "Instruction", "Result", "check", "code", "execute", "image", "pairs",
-           "rms_norm", "rope", "scale_blocks", "scale_rows", "second", "silu", "softmax", "top_k", "total"]
+__all__ = ["LOG2E", "QUANTIZED", "Instruction", "Result", "check", "code", "execute", "image", "pairs", "rms_norm",
+           "rope", "scalar_image", "scale_blocks", "scale_rows", "second", "silu", "softmax", "top_k", "total"]
 
 LOG2E = 1 / log(2)
 MINUS_INF = fp32.INF | fp32.SIGN
@@ -177,6 +177,14 @@ def image(name, codes):
         codes = np.pad(codes, [(0, 0), (0, codes.shape[-1] % 2)])
         return codes[:, ::2] | codes[:, 1::2] << 4
     return np.ascontiguousarray(codes.astype(FORMATS[name].dtype.newbyteorder("<"))).view(np.uint8)
+
+
+def scalar_image(quantize, scalars):
+    """Scalars of a `Result` as they lie in memory, uint8: what is a pitch apart, in rows. Scales of MX lie block by
+    block, a byte for each row of elements, as GEMMs take them; all others row by row."""
+    if quantize in (Quantize.MX, Quantize.MX_CEIL):
+        scalars = scalars.T
+    return np.ascontiguousarray(scalars.reshape(len(scalars), -1)).view(np.uint8)
 
 
 # Fronts

@@ -266,7 +266,7 @@ class Port(Block):
     """An AXI4 port for a master in the foreground, 0, and one in the background, 1; these are their ids.
 
     While the foreground reads, the background gets one beat in `SHARE`. They write in turn, a burst each.
-    Nothing is delayed by a cycle.
+    Nothing is delayed by a cycle, and data do not wait until their address is taken.
 
     A memory that is owed an answer and gives none for `patience` cycles is given up: `dead` stays up until
     reset, and whatever is asked from then on, and whatever was, is answered at once by errors.
@@ -312,25 +312,23 @@ class Port(Block):
         return m
 
     def _choose(self, m, way, requests, second):
-        """Pass one of two requests on; `second` says which, but not while one waits. The one that passes."""
+        """Pass one of two requests on; `second` says which. It is taken at once, and waits here: so data need not wait
+        until their address is taken, which they may not. The one that passes."""
         axi, dead = self.axi, self.dead
         valid, ready = (getattr(axi, f"{way}{name}") for name in ("valid", "ready"))
-        waits, choice, chosen = Signal(name=f"{way}_waits"), Signal(name=f"{way}_choice"), Signal(name=f"{way}_chosen")
-        kept = Signal.like(Cat(valid, requests[0].payload), name=f"{way}_kept", reset_less=True)
-        given = Signal.like(kept, name=f"{way}_given")
-        m.d.sync += chosen.eq(choice), waits.eq(valid & ~ready)
-        payload, asked = (Mux(choice, getattr(requests[1], name), getattr(requests[0], name))
+        shown = Signal(data.StructLayout({"request": requests[0].payload.shape(), "id": 1}), name=f"{way}_shown")
+        kept, waits = Signal.like(shown, name=f"{way}_kept", reset_less=True), Signal(name=f"{way}_waits")
+        payload, asked = (Mux(second, getattr(requests[1], name), getattr(requests[0], name))
                           for name in ("payload", "valid"))
-        m.d.comb += choice.eq(Mux(waits, chosen, second)), given.eq(Mux(dead, kept, Cat(asked, payload)))
-        m.d.sync += kept.eq(Cat(valid & ~ready, given[1:]))
-        shown = data.View(requests[0].payload.shape(), given[1:])
         m.d.comb += [
-            valid.eq(given[0]), getattr(axi, f"{way}id").eq(choice), getattr(axi, f"{way}len").eq(shown.len),
-            getattr(axi, f"{way}addr").eq(Cat(Const(0, ceil_log2(self.beat)), shown.address)),
+            shown.eq(Mux(waits, kept, Cat(payload, second))), valid.eq(waits | asked & ~dead),
+            getattr(axi, f"{way}id").eq(shown.id), getattr(axi, f"{way}len").eq(shown.request.len),
+            getattr(axi, f"{way}addr").eq(Cat(Const(0, ceil_log2(self.beat)), shown.request.address)),
         ]
+        m.d.sync += waits.eq(valid & ~ready), kept.eq(shown)
         passes = []
         for n, one in enumerate(requests):
-            m.d.comb += one.ready.eq(dead | ready & (choice == n))
+            m.d.comb += one.ready.eq(dead | ~waits & (second == n))
             passes.append(one.valid & one.ready)
         return passes
 

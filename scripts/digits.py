@@ -48,7 +48,7 @@ def main(argv=None):
     add("--count", type=int, metavar="N", help="the first N of the held-out digits (default: all)")
     add("--liberty", type=Path, default=os.environ.get("LIBERTY") or None, metavar="FILE",
         help="cell library for areas in GE (default: LIBERTY of the environment, else generic cells)")
-    add("--out", type=Path, default=Path("build/run"), metavar="FOLDER", help="default: build/run")
+    add("--out", type=Path, default=Path("build/digits"), metavar="FOLDER", help="default: build/digits")
     add("--json", action="store_true", help="print figures as JSON, all else to standard error")
     arguments = parser.parse_args(argv)
     console = Console(stderr=arguments.json, highlight=False)

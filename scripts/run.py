@@ -22,15 +22,20 @@ from rich.text import Text
 from golden import config
 from golden.config import ConfigError
 from golden.llama import Llama
+from scripts.energy import activity
+from scripts.report import language
 from sim.tile import Rtl
+from sim.timeline import perfetto, programs
 from sw import text
 from sw.compiler.checkpoint import CheckpointError, read
 from sw.compiler.layout import Layout, ModelError, fit
 from sw.compiler.weights import FORMATS_OF_WEIGHTS
 from sw.runtime.device import DeviceError, Golden
-from sw.runtime.runtime import Runtime, Sampling
+from sw.runtime.runtime import Runtime, Sampling, check
 
 PROMPT = "def read(self, path):\n    "
+STREAMED = 4            # tokens of a program: so many are shown at a time
+HEADER = "prompt", "tokens", "the model in float32 would say the same", "error of logits, rms"
 
 
 def main(argv=None):
@@ -45,6 +50,8 @@ def main(argv=None):
     add("--tokens", type=int, default=32, metavar="N", help="to write, of each prompt (default: 32)")
     add("--backend", default="golden", choices=("golden", "rtl"),
         help="the reference, or the simulated tile, whose every logit is compared with the reference's")
+    add("--out", type=Path, default=Path("build/run"), metavar="FOLDER",
+        help="where report and trace of a simulated run go (default: build/run)")
     add("--dram", action="store_true", help="the simulated memory takes its time as a DRAM does")
     add("--weights", default="fp8", choices=FORMATS_OF_WEIGHTS, help="format of weights (default: fp8)")
     add("--temperature", type=float, default=0.0, help="0: the likeliest token (default)")
@@ -63,46 +70,103 @@ def main(argv=None):
         sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed)
         layout = Layout(checkpoint, fit(config.load(arguments.config), checkpoint.model, arguments.weights),
                         arguments.weights)
-        write(console, layout, prompts, arguments.tokens, sampling, arguments.backend == "rtl", arguments.dram)
+        given = console, layout, prompts, arguments.tokens, sampling
+        if arguments.backend == "rtl":
+            simulate(*given, arguments.dram, arguments.out)
+        else:
+            write(*given)
     except (CheckpointError, ConfigError, ModelError, DeviceError, ValueError, OSError) as error:
         sys.exit(f"run: {error}")
 
 
-def write(console, layout, prompts, count, sampling, simulated, dram):
-    """Write what follows some prompts, and say what it took."""
-    checkpoint, model, device = layout.checkpoint, layout.model, Golden(layout)
-    if simulated:
-        console.print("Verilog and a model of it: minutes, the first time")
-        device = Rtl(layout, dram=dram)
+def write(console, layout, prompts, count, sampling):
+    """Write what follows some prompts on the reference, and say what it took."""
+    check(layout, prompts, count)
+    device = Golden(layout)
+    runtime, began = Runtime(layout, device), time.monotonic()
+    found, logits = stream(console, runtime, prompts, count, sampling)
+    tokens = sum(map(len, found))
+    console.print(f"{tokens} tokens in {time.monotonic() - began:.1f} s; on the tile "
+                  f"{sum(run.predicted for run in runtime.runs) / tokens:,.0f} cycles each, as the compiler predicts")
+    console.print(table(HEADER, agreement(layout.checkpoint, prompts, found, logits)))
+    console.print(table(("what took place", "a token"), per_token(device.tile.events, tokens)))
+
+
+def simulate(console, layout, prompts, count, sampling, dram, folder):
+    """The same on the simulated tile, every logit compared with the reference's, with a report and a trace."""
+    check(layout, prompts, count)
+    console.print("Verilog and a model of it: minutes, the first time")
+    device, trace, began = Rtl(layout, dram=dram), folder / "events", time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    device.trace(trace)
+    runtime = Runtime(layout, device, steps=STREAMED)
+    found, logits = stream(console, runtime, prompts, count, sampling)
+    device.trace()
+    tokens, counters = sum(map(len, found)), device.counters
+    device.close()
+    console.print(f"{tokens} tokens in {time.monotonic() - began:.0f} s")
+
+    reference = Golden(layout)
+    equal(Runtime(layout, reference, steps=STREAMED).generate(
+        prompts, count, sampling=sampling, stop=layout.checkpoint.eos, keep_logits=True), found, logits)
+    console.print("[bold]Every bit of every logit is that of the reference.[/]")
+
+    images = device.programs
+    ran = [program for program in programs(trace, images) if program.macs]
+    compared, shows = [*agreement(layout.checkpoint, prompts, found, logits)], speaks(layout)
+    written = language.Written(
+        layout, [(show(prompt, shows), show(answer, shows)) for prompt, answer in zip(prompts, found, strict=True)],
+        tokens, runtime.runs, ran, counters,
+        activity(layout.chip, counters, reference.tile.events,
+                 (span.instruction for program in ran for span in program.spans)), compared)
+    console.print(table(("", "programs", "cycles", "predicted", "off by", "memory beats", "array's products"), (
+        (kind, str(len(written.of(kind))), f"{written.cycles(kind):,}", f"{written.predicted(kind):,}",
+         f"{written.error(kind):+.2%}", f"{written.beats(kind):.1%}", f"{written.use(kind):.1%}")
+        for kind in written.kinds)))
+    console.print(table(HEADER, compared))
+    console.print(table(("cycles and beats", "a token"), per_token(counters, tokens)))
+    console.print(table(("energy, an estimate", "µJ a token"), (
+        (engine, f"{pj / tokens / 1e6:,.3f}") for engine, pj in written.energy.most_common())))
+    perfetto(folder / "trace.json", trace, ran)
+    console.print(f"Report: {language.write(folder / 'report.html', written)}; "
+                  f"trace for ui.perfetto.dev: {folder / 'trace.json'}")
+
+
+def stream(console, runtime, prompts, count, sampling):
+    """Write, and show a single prompt's tokens as they come, several prompts' at the end.
+
+    Returns
+    -------
+    tokens : list of list of int
+    logits : list of list of array
+    """
+    layout = runtime.layout
+    model, shows, single = layout.model, speaks(layout), len(prompts) == 1
     console.print(f"[bold]{model.parameters:,} weights[/], {model.layers} layers, in {layout.scheme.title}; "
                   f"{layout.image.nbytes:,} bytes of memory")
-    shows = model.vocabulary == text.VOCABULARY
-    runtime, began = Runtime(layout, device), time.monotonic()
     found, logits = [[] for _ in prompts], [[] for _ in prompts]
-    for number, token, row in runtime.generate(prompts, count, sampling=sampling, stop=checkpoint.eos,
+    if single:
+        console.print(Text(show(prompts[0], shows), style="dim"), end="")
+    for number, token, row in runtime.generate(prompts, count, sampling=sampling, stop=layout.checkpoint.eos,
                                                keep_logits=True):
         found[number].append(token)
         logits[number].append(row)
-        if len(prompts) == 1:
-            if len(found[0]) == 1 and shows:
-                console.print(Text(text.decode(prompts[0]), style="dim"), end="")
-            console.print(text.decode([token]) if shows else f"{token} ", end="", markup=False)
+        if single:
+            console.print(show([token], shows), end="", markup=False)
     console.print()
-    if len(prompts) > 1:
-        for prompt, tokens in zip(prompts, found, strict=True):
-            console.print(Text(text.decode(prompt) if shows else str(prompt), style="dim"), end="")
-            console.print(text.decode(tokens) if shows else tokens, markup=False)
-    console.print(f"{sum(map(len, found))} tokens in {time.monotonic() - began:.1f} s")
-    console.print(agreement(checkpoint, prompts, found, logits))
-    if not simulated:
-        console.print(events(device.tile.events, sum(map(len, found)), "what took place"))
-        return
-    console.print(events(device.counters, sum(map(len, found)), "cycles and beats"))
-    device.close()
-    wanted = Runtime(layout, Golden(layout)).generate(prompts, count, sampling=sampling, stop=checkpoint.eos,
-                                                      keep_logits=True)
-    equal(wanted, found, logits)
-    console.print("Every bit of every logit is that of the reference.")
+    for prompt, tokens in () if single else zip(prompts, found, strict=True):
+        console.print(Text(show(prompt, shows), style="dim"), end="")
+        console.print(show(tokens, shows), markup=False)
+    return found, logits
+
+
+def speaks(layout):
+    """Whether tokens are bytes."""
+    return layout.model.vocabulary == text.VOCABULARY
+
+
+def show(tokens, shows):
+    return text.decode(tokens) if shows else " ".join(map(str, tokens)) + " "
 
 
 def equal(wanted, found, logits):
@@ -121,27 +185,28 @@ def equal(wanted, found, logits):
 
 
 def agreement(checkpoint, prompts, found, logits):
-    """How far the tile's logits are from those of the model in float32, given the same tokens."""
-    llama, table = Llama(checkpoint.model, checkpoint.values(np.float32), np.float32), Table(box=None)
-    for name in "prompt", "tokens", "the model in float32 would say the same", "error of logits, rms":
-        table.add_column(name, justify="right")
+    """How far the logits are from those of the model in float32, given the same tokens: a line each, as `HEADER`."""
+    llama = Llama(checkpoint.model, checkpoint.values(np.float32), np.float32)
     for number, (prompt, tokens, rows) in enumerate(zip(prompts, found, logits, strict=True)):
         wanted = llama(np.append(prompt, tokens[:-1]).astype(int))[len(prompt) - 1:]
         same, rows = wanted.argmax(-1) == tokens, np.stack(rows)
         error = np.sqrt(((rows - wanted) ** 2).mean() / (wanted ** 2).mean())
-        table.add_row(str(number), str(len(tokens)), f"{same.mean():.0%}", f"{error:.2%}")
-    return table
+        yield str(number), str(len(tokens)), f"{same.mean():.0%}", f"{error:.2%}"
 
 
-def events(counted, tokens, title):
+def per_token(counted, tokens):
     """What was counted, for each token."""
-    table = Table(box=None)
-    table.add_column(title)
-    table.add_column("a token", justify="right")
-    for name, count in sorted(counted.items()):
-        if count:
-            table.add_row(name.replace("_", " "), f"{count / tokens:,.0f}")
-    return table
+    return ((name.replace("_", " "), f"{count / tokens:,.0f}") for name, count in sorted(counted.items()) if count)
+
+
+def table(header, lines):
+    """A table of words."""
+    found = Table(box=None)
+    for name, side in zip(header, ("left", *["right"] * len(header)), strict=False):
+        found.add_column(name, justify=side)
+    for line in lines:
+        found.add_row(*line)
+    return found
 
 
 if __name__ == "__main__":

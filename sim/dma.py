@@ -5,12 +5,12 @@ from amaranth.hdl import Module
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from golden.transfer import Error
 from hw.axi import Axi4, Port
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response, write
 from hw.instructions import completion, instruction
 from hw.memory.load import Load
-from hw.memory.ports import Error
 from hw.memory.rows import COPY, GATHER
 from hw.memory.scratchpad import Scratchpad
 from hw.memory.store import Store
@@ -54,7 +54,7 @@ class Dma(Block):
         m.submodules.load_engine = load = Load(beat, size, self.longest, self.depth)
         m.submodules.store_engine = store = Store(beat, size, self.longest)
         m.submodules.scratchpad = scratchpad = Scratchpad(
-            size, self.banks, word, ((4, 1, 1), (beat, size // beat, 1), (word, size // word, 1)),
+            size, self.banks, word, ((4, 4, 1, 1), (beat, beat, size // beat, 1), (word, word, size // word, 1)),
             ((beat, beat), (word, 1)))
         m.submodules.port = port = Port(ADDRESS, beat, self.depth + 1, 10_000)
         for outer, inner in (
@@ -68,5 +68,5 @@ class Dma(Block):
                 (store.request, scratchpad.request1), (scratchpad.response1, store.response),
                 (load.write, scratchpad.write0), (load.memory, port.read0), (store.memory, port.write1)):
             connect(m, one, other)
-        m.d.comb += self.fault.eq(scratchpad.fault), self.dead.eq(port.dead)
+        m.d.comb += self.fault.eq(scratchpad.fault.any()), self.dead.eq(port.dead)
         return m

@@ -170,7 +170,8 @@ class Surroundings:
                 self.pins[engine, port] = getattr(dut, f"{name}__{port}")
             for port in ("payload", "valid"):
                 self.pins[engine, f"done_{port}"] = getattr(dut, f"{name}_done__{port}")
-        for name in ("start__valid", "stop", "clear", "activity", "resumed", "memory__ar__ready", "memory__r__valid"):
+        for name in ("start__valid", "stop", "clear", "restart", "activity", "astray", "resumed", "memory__ar__ready",
+                     "memory__r__valid"):
             getattr(dut, name).value = 0
         self.ready, self.done = dict.fromkeys(ENGINES, False), dict.fromkeys(ENGINES)
         for engine in ENGINES:
@@ -227,7 +228,7 @@ class Surroundings:
 
         number, done = len(unit.ends), None
         stuck = unit.stuck is not None and number >= unit.stuck
-        if unit.flight and (unit.flight[0] <= self.cycle and not stuck or abort):
+        if unit.flight and not stuck and (unit.flight[0] <= self.cycle or abort):
             unit.flight.popleft()
             done = unit.fails.get(number, 0)
             self.pins[engine, "done_payload"].value = done

@@ -29,6 +29,7 @@
 #define HOST(name) top.host___05F##name
 
 static const int IDS = 8;
+static const int OKAY = 0, DECERR = 3;
 static const uint64_t PAGE = 4096;
 
 template <typename T> static const uint8_t* bytes(const T& signal) { return reinterpret_cast<const uint8_t*>(&signal); }
@@ -48,6 +49,7 @@ template <typename T> static T take() {
 template <typename T> static void give(T value) { fwrite(&value, sizeof value, 1, stdout); }
 
 struct Read { uint64_t address; int beats, id; };
+struct Answer { uint64_t cycle; int id, response; };
 struct Written { uint64_t cycle, address; std::array<uint64_t, IDS> read; };
 
 class Board {
@@ -115,7 +117,7 @@ private:
     std::deque<Read> reads;
     std::deque<uint64_t> due;           // of an ideal memory: when a beat may leave
     std::deque<std::pair<uint64_t, int>> writes;    // bursts: address, id
-    std::deque<std::pair<uint64_t, int>> answers;   // when, id
+    std::deque<Answer> answers;
     std::array<uint64_t, IDS> counted{};
     int beat = 0, may = 0;              // beats of the first read that have left; that may leave, all reads
     uint64_t written = 0;               // bytes of the first write
@@ -131,11 +133,12 @@ private:
         AXI(rvalid) = may > 0 && !reads.empty();
         if (AXI(rvalid)) {
             Read& own = reads.front();
-            memcpy(bytes(AXI(rdata)), &memory[own.address + uint64_t(beat) * BEAT], BEAT);
-            AXI(rid) = own.id, AXI(rlast) = beat + 1 == own.beats, AXI(rresp) = 0;
+            uint64_t address = own.address + uint64_t(beat) * BEAT;
+            AXI(rid) = own.id, AXI(rlast) = beat + 1 == own.beats, AXI(rresp) = there(address) ? OKAY : DECERR;
+            if (there(address)) memcpy(bytes(AXI(rdata)), &memory[address], BEAT);
         }
-        AXI(bvalid) = !answers.empty() && answers.front().first <= cycle;
-        if (AXI(bvalid)) AXI(bid) = answers.front().second, AXI(bresp) = 0;
+        AXI(bvalid) = !answers.empty() && answers.front().cycle <= cycle;
+        if (AXI(bvalid)) AXI(bid) = answers.front().id, AXI(bresp) = answers.front().response;
     }
 
     // What passes in this cycle
@@ -160,13 +163,13 @@ private:
         if (AXI(wvalid)) {
             if (writes.empty()) fail("data without an address");
             auto [address, id] = writes.front();
-            for (int n = 0; n < BEAT; n++)
+            for (int n = 0; n < BEAT && there(address + written); n++)
                 if (bytes(AXI(wstrb))[n / 8] >> n % 8 & 1) memory[address + written + n] = bytes(AXI(wdata))[n];
             written += BEAT;
             if (AXI(wlast)) {
                 if (dram) dram->write(address, written / BEAT);
                 log.push_back({cycle, address, counted});
-                answers.push_back({cycle + LATENCY, id});
+                answers.push_back({cycle + LATENCY, id, there(address + written - BEAT) ? OKAY : DECERR});
                 writes.pop_front(), written = 0;
             }
         }
@@ -177,9 +180,12 @@ private:
         }
     }
 
+    // Nobody answers for what is beyond memory.
+    bool there(uint64_t address) const { return address < memory.size(); }
+
     void check(uint64_t address, int beats) {
         uint64_t end = address + uint64_t(beats) * BEAT;
-        if (end > memory.size() || address % BEAT || address / PAGE != (end - 1) / PAGE) {
+        if (address % BEAT || address / PAGE != (end - 1) / PAGE) {
             fprintf(stderr, "board: a burst of %d beats at %#llx\n", beats, (unsigned long long)address);
             exit(3);
         }

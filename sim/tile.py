@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from golden.isa import BYTES
+from golden.registers import EVENTS
 from hw.emit import Verilog
 from hw.tile.tile import Tile
 from sim.run import ROOT, make
 from sw.runtime.device import DeviceError
-from sw.runtime.hardware import Hardware
+from sw.runtime.hardware import PATIENCE, Hardware
 
-__all__ = ["Rtl", "Written", "build", "model", "part"]
+__all__ = ["Rtl", "Written", "build", "events", "model", "part"]
 
 # Modules that there are many of are compiled once; to the rest they are boxes all of whose outputs may depend on all
 # inputs, hence the waiver.
@@ -25,7 +27,6 @@ BOXES = ("pe_", "lane", "finish", "dot_pair", "weight_", "scores_", "controller_
 OPTIONS = ["--hierarchical", "-Wno-UNOPTFLAT", "-O3", "--x-assign", "fast", "--x-initial", "fast",
            "-CFLAGS", "-std=c++20"]
 SIMPLE = ["OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1", "CFG_CXXFLAGS_PCH_I=-include"]
-PATIENCE = 1 << 40      # cycles: the tile's own watchdog comes long before
 IDS = 8
 
 
@@ -51,6 +52,20 @@ def part(dram):
     return f"namespace part {{\n{numbers}\n}}\n"
 
 
+def events(path):
+    """What a trace notes: changes of events.
+
+    Returns
+    -------
+    cycles : array (changes,) of uint64
+    values : array (changes, events) of bool
+        From that cycle on, by place in `golden.registers.EVENTS`.
+    """
+    size = -(-len(EVENTS) // 32) * 4
+    found = np.fromfile(path, np.dtype([("cycle", "<u8"), ("events", "u1", size)]))
+    return found["cycle"], np.unpackbits(found["events"], axis=1, bitorder="little")[:, :len(EVENTS)].astype(bool)
+
+
 @dataclass(frozen=True)
 class Written:
     """A burst that was written to memory: when, where, and beats read until then, by id."""
@@ -70,11 +85,17 @@ class Rtl(Hardware):
         Cycles, of an ideal memory.
     dram : bool
         The memory takes its time as `layout.chip.dram` says.
+
+    Attributes
+    ----------
+    programs : list of bytes
+        Images that ran during the last trace.
     """
 
     def __init__(self, layout, latency=1, dram=False):
         self.process = subprocess.Popen([build(layout.chip, latency), str(layout.size)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE)
+        self.programs, self.traces = [], False
         if dram:
             self._order(b"D")
         super().__init__(layout)
@@ -91,6 +112,11 @@ class Rtl(Hardware):
     def read(self, address, count):
         return np.frombuffer(self._order(b"R" + struct.pack("<QQ", address, count), count), np.uint8)
 
+    def run(self, address, count, patience=PATIENCE, how="stop"):
+        if self.traces:
+            self.programs.append(self.read(address, count * BYTES).tobytes())
+        return super().run(address, count, patience, how)
+
     def put(self, address, value):
         self._order(b"S" + struct.pack("<II", address, value))
 
@@ -99,13 +125,8 @@ class Rtl(Hardware):
         assert not response, address
         return value
 
-    def wait(self):
-        cycles, ended = struct.unpack("<QB", self._order(b"U" + struct.pack("<Q", PATIENCE), 9))
-        assert ended
-        return cycles
-
-    def rest(self, cycles):
-        self._order(b"U" + struct.pack("<Q", cycles), 9)
+    def wait(self, cycles):
+        return struct.unpack("<QB", self._order(b"U" + struct.pack("<Q", cycles), 9))
 
     def written(self):
         """What was written to memory since it was asked last: list of `Written`."""
@@ -117,7 +138,11 @@ class Rtl(Hardware):
     def trace(self, path=""):
         """Note in a file which events take place, from now on; without one, no more."""
         name = str(path).encode()
+        self.traces = bool(name)
+        if self.traces:
+            self.programs = []
         self._order(b"T" + struct.pack("<Q", len(name)) + name)
+        self.get("status")          # whose answer says that the file is there, or whole
 
     def _order(self, order, answer=0):
         try:

@@ -172,7 +172,7 @@ class Board:
         for name, found in (("result", due.codes), ("scalars", due.scalars)):
             if found is not None:
                 areas[name] = (golden.image(given.result_format, found) if name == "result" else
-                               np.ascontiguousarray(found.reshape(len(found), -1)).view(np.uint8))
+                               golden.scalar_image(given.quantize, found))
                 blank = self.rng.randbytes(areas[name].size)
                 self.memory.place(self.rng.randbytes(GUARD))
                 place = self._rows(fields, name, np.frombuffer(blank, np.uint8).reshape(areas[name].shape))

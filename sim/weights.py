@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from golden.transfer import Error
 from hw.emit import Block
 from hw.memory.channel import Channel
-from hw.memory.ports import Error
 from hw.memory.weights import Weights
 from sim.job import submit
 

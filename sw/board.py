@@ -11,12 +11,14 @@ import time
 import numpy as np
 
 from golden.link import ANSWERS, OPERANDS, VERSION, Answer, Opcode, fingerprint, size
+from golden.registers import State
 from sw.runtime.device import DeviceError
 from sw.runtime.hardware import Hardware
 
 __all__ = ["Board", "Link", "LinkError", "Serial"]
 
 _PIECE = 0x8000     # bytes of memory in one frame
+SLOWEST = 1_000_000     # cycles a second that any board has
 
 
 class LinkError(DeviceError):
@@ -125,12 +127,13 @@ class Board(Hardware):
     def take(self, address):
         return self.link.ask(Opcode.GET, register=address)["value"]
 
-    def wait(self):
-        while not ((status := self.get("status"))["done"] or status["error"]):
-            pass
-
-    def rest(self, cycles):
-        """The line takes longer than that."""
+    def wait(self, cycles):
+        """As of `Hardware`; the line takes longer than a few cycles."""
+        end = time.monotonic() + cycles / SLOWEST
+        while not ((status := self.get("status"))["done"] or status["state"] == State.ERROR):
+            if time.monotonic() > end:
+                return None, False
+        return None, True
 
 
 class Serial:

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import os
+import random
 import re
 from pathlib import Path
 
 import pytest
 
-from golden.config import Chip, ConfigError, KvCache, Matmul, Noc, NocClass, Vector, load
+from golden.config import Chip, ConfigError, KvCache, Matmul, Noc, NocClass, Vector, check_tile, load
 from golden.families import FAMILIES
+from hw.emit import Verilog
+from hw.tile.tile import Tile
 
+DEEP = "DEEP" in os.environ
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 
 
@@ -161,3 +166,63 @@ def test_broken_toml_names_the_file(tmp_path):
 def test_chip_needs_nothing_but_a_name():
     assert Chip(name="plain").matmul == Matmul()
     assert Chip(name="plain").vector == Vector(lanes=8)
+
+
+TILE = {"kvcache": {"beat": 16}}
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"matmul": {"lanes": 12}}, "matmul.rows = 2: must be such that lanes x rows is a power of two, with lanes = 12"),
+    ({"kvcache": {"beat": 32}}, "kvcache.beat = 32: must be memory.channel = 16"),
+    ({"sequencer": {"patience": 16383}},
+     "kvcache.patience = 4096: must be 4095 or less, a quarter of sequencer.patience = 16383"),
+    ({"memory": {"prefetch": 512}},
+     "memory.prefetch = 512: must be 1024 or more: two bursts, and two beats of weights"),
+    ({"memory": {"prefetch": 1 << 20, "burst": 1, "channel": 8}, "kvcache": {"beat": 8},
+      "matmul": {"lanes": 2, "drain": 2}},
+     "memory.prefetch = 1048576: must be 524288 or less"),
+    ({"memory": {"scratchpad": 4096, "banks": 16}, "matmul": {"cols": 256, "drain": 64}},
+     "memory.scratchpad = 4096: must be 8192 or more: two words of 256 bytes in each of 16 banks"),
+])
+def test_tiles_that_cannot_be(changes, sentence):
+    with pytest.raises(ConfigError) as error:
+        check_tile(Chip(name="odd", **TILE | changes))
+    assert f"odd: {sentence}" in str(error.value).splitlines()
+
+
+def odd(rng):
+    """Sections of a chip, each value such that there is a block with it."""
+    memory = {"channel": rng.choice([8, 16, 32, 64, 128]), "prefetch": rng.choice([512, 1024, 1 << 14, 1 << 20]),
+              "burst": rng.choice([1, 4, 32]), "scratchpad": rng.choice([4096, 1 << 14]),
+              "banks": rng.choice([1, 2, 16])}
+    return {
+        "matmul": {"family": rng.choice([*FAMILIES]), "lanes": rng.choice([1, 2, 3, 4, 8, 16, 32]), "mx": False,
+                   "rows": rng.choice([1, 2, 4, 6]), "cols": rng.choice([2, 6, 8, 12, 32]), "m_max": rng.choice([1, 7]),
+                   "n_max": rng.choice([1, 9]), "k_max": rng.choice([1, 33, 512]), "acc_rows": rng.choice([2, 8, 64])},
+        "vector": {"lanes": rng.choice([2, 8, 32]), "row_max": rng.choice([32, 256])},
+        "kvcache": {"blocks": rng.choice([2, 3, 17]), "sequences": rng.choice([1, 2, 5]), "table": rng.choice([1, 3]),
+                    "block_tokens": rng.choice([1, 2, 16]), "layers": rng.choice([1, 3]),
+                    "kv_heads": rng.choice([1, 3]), "head_dim": rng.choice([8, 40, 64]),
+                    "format": rng.choice(["fp8", "bf16"]), "lanes": rng.choice([1, 2, 8]),
+                    "buffer": rng.choice([16, 64]), "transfers": rng.choice([4, 5]),
+                    "beat": rng.choice([memory["channel"]] * 4 + [64])},
+        "attention": {"group": rng.randrange(1, 9)}, "memory": memory,
+        "sequencer": {"instructions": rng.choice([8, 64]), "queue": rng.choice([2, 4, 8])}}
+
+
+def test_odd_tiles():
+    """Each is refused, or its blocks can be built; with `DEEP` all of its Verilog is."""
+    rng, built = random.Random(0), 0
+    for _ in range(150):
+        sections = odd(rng)
+        try:
+            chip = Chip(name="odd", **sections)
+            check_tile(chip)
+        except ValueError:
+            continue
+        tile = Tile(chip)
+        assert len(tile.parts) == 11, sections
+        built += 1
+        if DEEP and built <= 10:
+            assert Verilog(tile).text
+    assert built > 15

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network that reads digits, and `make run` on few of them."""
+"""The network that reads digits, and `make digits` on few of them."""
 
 import json
 import re

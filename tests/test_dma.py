@@ -9,8 +9,8 @@ import pytest
 
 from golden import dma
 from golden.isa import Instruction, Load, Store
+from golden.transfer import Error
 from hw.memory import load as load_engine
-from hw.memory import ports
 from hw.memory import store as store_engine
 from sim.dma import Dma
 from sim.formal.cones import waits
@@ -26,10 +26,6 @@ def test_dma(shape, x_initial):
     assert simulate(Dma(*shape), "sim.benches.dma", env={"DMA": repr(shape)}, x_initial=x_initial) == 9
 
 
-def test_errors_have_one_code():
-    assert {each.name: each.value for each in ports.Error} == {each.name: each.value for each in dma.Error}
-
-
 def test_nothing_waits_within_the_cycle():
     assert waits(load_engine.Load(8, 1024, 4, 16)) == []
     assert waits(store_engine.Store(8, 1024, 4)) == []
@@ -40,11 +36,11 @@ def test_golden_by_hand():
     scratchpad[28] = 2
     gather = Instruction(Load.GATHER, {"source": 8, "source_pitch": 4, "target": 4, "target_pitch": 8, "bytes": 3,
                                        "rows": 2, "step": 16, "index": 28, "count": 1})
-    assert dma.load(gather, memory, scratchpad, 4) is dma.Error.NONE
+    assert dma.load(gather, memory, scratchpad, 4) is Error.NONE
     assert scratchpad.tolist() == [0] * 4 + [40, 41, 42, 43] + [0] * 4 + [44, 45, 46, 47] + [0] * 12 + [2, 0, 0, 0]
     copy = Instruction(Store.COPY, {"source": 4, "source_pitch": 8, "target": 16, "target_pitch": 4, "bytes": 3,
                                     "rows": 2})
-    assert dma.store(copy, memory, scratchpad, 4) is dma.Error.NONE
+    assert dma.store(copy, memory, scratchpad, 4) is Error.NONE
     assert memory[15:25].tolist() == [15, 40, 41, 42, 19, 44, 45, 46, 23, 24]
 
 

@@ -72,6 +72,17 @@ def test_reading_and_writing_a_text(name):
     assert not any(error for error, _ in found.answers)
 
 
+def test_rows_that_are_late():
+    """The rest of an instruction, its only pass and its end, is told before all of its rows are asked for: these are
+    its own nevertheless, whatever comes next."""
+    script = Script(KvCache(**SMALL, format="fp8", kv_heads=1, block_tokens=16), 8)
+    script.ask(Opcode.ALLOC_SEQ, sid=0)
+    script.extend(0, 8)
+    script.attend(0, 0, 8)
+    script.extend(0, 1)
+    run(script.done(size=16))
+
+
 def test_streams_follow_each_other():
     """A token at a time: attention is given a beat whenever it takes one, from the first on; little comes besides."""
     script, size = opened("fp8", 60, 50)

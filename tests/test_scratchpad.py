@@ -12,9 +12,9 @@ from sim.run import simulate
 
 DEEP = "DEEP" in os.environ
 SHAPES = [
-    (1024, 4, 16, ((16, 4, 1), (8, 6, 3), (4, 1, 9), (4, 8, 2)), ((16, 16), (8, 1), (5, 2))),
-    (256, 1, 8, ((8, 3, 2),), ((8, 4),)),
-    *[(512, 2, 16, ((16, 5, 2), (2, 9, 1), (1, 1, 5)), ((16, 8), (16, 1), (4, 8)))] * DEEP,
+    (1024, 4, 16, ((16, 16, 4, 1), (8, 2, 6, 3), (4, 4, 1, 9), (4, 4, 8, 2)), ((16, 16), (8, 1), (5, 2))),
+    (256, 1, 8, ((8, 4, 3, 2),), ((8, 4),)),
+    *[(512, 2, 16, ((16, 1, 5, 2), (2, 2, 9, 1), (1, 1, 1, 5)), ((16, 8), (16, 1), (4, 8)))] * DEEP,
 ]
 
 
@@ -29,7 +29,7 @@ def test_nothing_waits_within_the_cycle():
     assert waits(Scratchpad(*SHAPES[0])) == []
 
 
-READER, WRITER = ((4, 1, 1),), ((4, 4),)
+READER, WRITER = ((4, 4, 1, 1),), ((4, 4),)
 
 
 @pytest.mark.parametrize("arguments, sentence", [
@@ -38,9 +38,10 @@ READER, WRITER = ((4, 1, 1),), ((4, 4),)
     ((1024, 2, 0, READER, WRITER), "word must be a power of two, not 0"),
     ((64, 4, 16, READER, WRITER), "size must be 128 or more, two words of each bank, not 64"),
     ((1024, 2, 16, (), WRITER), "there must be a reader and a writer"),
-    ((1024, 2, 16, (*READER, (3, 1, 1)), WRITER), "beat of reader 1 must be a power of two up to 16, not 3"),
-    ((1024, 2, 16, ((32, 1, 1),), WRITER), "beat of reader 0 must be a power of two up to 16, not 32"),
-    ((1024, 2, 16, ((4, 0, 1),), WRITER), "reader 0 must have 1 beat and row or more, not 0, 1"),
+    ((1024, 2, 16, (*READER, (3, 1, 1, 1)), WRITER), "beat of reader 1 must be a power of two up to 16, not 3"),
+    ((1024, 2, 16, ((32, 1, 1, 1),), WRITER), "beat of reader 0 must be a power of two up to 16, not 32"),
+    ((1024, 2, 16, ((4, 8, 1, 1),), WRITER), "unit of reader 0 must be a power of two up to 4, not 8"),
+    ((1024, 2, 16, ((4, 4, 0, 1),), WRITER), "reader 0 must have 1 beat and row or more, not 0, 1"),
     ((1024, 2, 16, READER, ((17, 1),)), "writer 0 must have 1 to 16 bytes, not 17"),
     ((1024, 2, 16, READER, ((4, 3),)), "unit of writer 0 must be a power of two up to 16, not 3"),
 ])

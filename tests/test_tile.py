@@ -28,9 +28,14 @@ def chip(form="bf16", kv="bf16", **changes):
     """One of few multipliers, for models of few elements."""
     scheme = FORMATS_OF_WEIGHTS[form]
     return Chip(name="test", **{
-        "matmul": Matmul(family=scheme.family, lanes=16, rows=2, cols=8, acc_rows=8, mx=scheme.scales == "block"),
+        "matmul": matmul(scheme.family, scheme.scales == "block"),
         "vector": Vector(lanes=4, row_max=256), "memory": Memory(scratchpad=1 << 15),
         "kvcache": KvCache(blocks=64, sequences=4, table=16, block_tokens=4, format=kv, lanes=4)} | changes)
+
+
+def matmul(family, mx=False):
+    """An engine of few multipliers."""
+    return Matmul(family=family, lanes=16, rows=2, cols=8, acc_rows=8, mx=mx)
 
 
 def checkpoint(folder, family, name, sizes=None):
@@ -138,6 +143,8 @@ def test_prompts_that_cannot_be(tmp_path, prompts, count, sentence):
 
 @pytest.mark.parametrize(("form", "change", "sentence"), [
     ("int8", {}, "test: weights in INT8: need matmul.family = int8, not uni"),
+    ("mxfp4", {"matmul": {"mx": True, "acc_rows": 16}},
+     "MXFP4 weights, MXFP8 activations: need matmul.cols and acc_rows in multiples of 32, not 8 and 16"),
     ("bf16", {"kvcache": {"kv_heads": 3}}, "test: kvcache.kv_heads = 3: must be that of the model, 2"),
     ("bf16", {"kvcache": {"head_dim": 16}}, "test: kvcache.head_dim = 16: must be 8, that of the model in whole words"),
     ("bf16", {"kvcache": {"layers": 1}}, "test: kvcache.layers = 1: must be 2 or more"),
@@ -176,17 +183,20 @@ def test_run_refuses(tmp_path, options, sentence):
         run.main(["--checkpoint", str(folder), "--config", "configs/nano.toml", *options])
 
 
-def test_the_hardware_does_the_same(tmp_path):
-    """Prompts of several lengths, decoded together, on the RTL: the same tokens, and every byte of memory, the KV cache
-    and all logits in it."""
-    reference, _ = runtime(tmp_path, "Qwen3ForCausalLM", "norms", "fp8", kv="fp8")
-    device = Rtl(reference.layout)
-    found, wanted = (list(each.generate(PROMPTS, 9, keep_logits=True))
-                     for each in (Runtime(reference.layout, device), reference))
-    assert [token for _, token, _ in found] == [token for _, token, _ in wanted]
-    np.testing.assert_array_equal(device.read(0, reference.layout.size),
-                                  reference.device.read(0, reference.layout.size))
-    device.close()
+@pytest.mark.parametrize(("engine", "forms"), [(matmul("uni", mx=True), ("fp8", "mxfp4", "bf16")),
+                                               (matmul("int8"), ("int8",))], ids=("uni", "int8"))
+def test_the_hardware_does_the_same(tmp_path, engine, forms):
+    """Prompts of several lengths, read in pieces and decoded together, on the RTL: the same tokens, and every byte of
+    memory, the KV cache and all logits in it."""
+    for form in forms:
+        reference, _ = runtime(tmp_path, "Qwen3ForCausalLM", "norms", form, kv="fp8", matmul=engine)
+        device = Rtl(reference.layout)
+        found, wanted = (list(each.generate(PROMPTS, 9, keep_logits=True))
+                         for each in (Runtime(reference.layout, device), reference))
+        assert [token for _, token, _ in found] == [token for _, token, _ in wanted], form
+        np.testing.assert_array_equal(device.read(0, reference.layout.size),
+                                      reference.device.read(0, reference.layout.size), form)
+        device.close()
 
 
 def test_a_tile_says_what_it_refuses(tmp_path):

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from golden.config import Dram
+from golden.transfer import Error
 from hw.emit import Verilog
-from hw.memory.ports import Error
 from hw.memory.weights import Weights
 from sim.axi import SLVERR
 from sim.dram import sequential

@@ -5,6 +5,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from golden.families import FAMILIES
 from hw.arith.aligned import TAG
 from hw.fetch import Fetch, request, response
 from hw.matmul.accumulator import Accumulator
@@ -16,7 +17,7 @@ from hw.matmul.sequencer import Loader, Sequencer
 from hw.matmul.walker import Walker, aligned, scale_beats
 from hw.stream import Queue
 
-__all__ = ["Engine", "reads"]
+__all__ = ["Engine", "reads", "unit"]
 
 
 def reads(config):
@@ -26,6 +27,12 @@ def reads(config):
         "activations": (config.row_bits, 1, config.acc_rows),
         "parameters": (config.drain * 32, longest_read(config), config.acc_rows),
     }
+
+
+def unit(config):
+    """Bytes of which slices of activations begin at multiples, if their rows do: where sums are aligned they may be as
+    short as a quarter of a beat."""
+    return config.row_bits // 8 // (4 if FAMILIES[config.family].aligned else 1)
 
 
 class Engine(Part):

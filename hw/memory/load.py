@@ -6,11 +6,11 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
+from golden.transfer import Error
 from hw.axi import Reads, reading
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response, write
 from hw.instructions import completion, instruction
-from hw.memory.ports import Error
 from hw.memory.rows import GATHER, Rows, check, row
 from hw.stream import DeepQueue
 

@@ -7,11 +7,11 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from golden.isa import FORMS, Engine, Load
+from golden.transfer import Error
 from hw.axi import PAGE
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response
 from hw.instructions import instruction
-from hw.memory.ports import Error
 
 __all__ = ["COPY", "GATHER", "Rows", "check", "row"]
 

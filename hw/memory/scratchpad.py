@@ -4,7 +4,7 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
@@ -131,8 +131,11 @@ class Reader(Block):
     ----------
     word, banks, depth : int
         As of `Bank`.
-    size, beats, rows : int
-        Bytes of a beat; most beats and rows of a request.
+    size, unit : int
+        Bytes of a beat; what addresses are multiples of, at most as many. Behind the end of its word a beat may hold
+        anything.
+    beats, rows : int
+        Most of a request.
 
     Members
     -------
@@ -142,11 +145,12 @@ class Reader(Block):
     words : In(ArrayLayout(8 * word, banks))
         What the banks read.
     fault : Out(1)
-        A beat beyond the banks, or not at a multiple of its size, is asked for in this cycle.
+        A beat beyond the banks, or not at a multiple of `unit`, is asked for in this cycle.
     """
 
-    def __init__(self, word, banks, depth, size, beats, rows):
-        self.word, self.banks, self.depth, self.size, self.beats, self.rows = word, banks, depth, size, beats, rows
+    def __init__(self, word, banks, depth, size, unit, beats, rows):
+        self.word, self.banks, self.depth, self.size, self.unit = word, banks, depth, size, unit
+        self.beats, self.rows = beats, rows
         super().__init__({
             "i": In(stream.Signature(request(beats, rows))), "o": Out(stream.Signature(response(8 * size))),
             "read": Out(read(banks, depth)), "reading": In(1),
@@ -166,15 +170,15 @@ class Reader(Block):
         # A beat is asked for when there is room to keep it.
         step = steps.o.payload
         at = data.View(place(self.word, self.banks, self.depth), step.address)
-        part = at.byte[ceil_log2(self.size):]       # of the word
+        part = at.byte[ceil_log2(self.unit):]       # of the word
         room, may, fresh, passes = Signal(range(ROOM + 1), init=ROOM), Signal(), Signal(), Signal()
         m.d.comb += [
             may.eq(steps.o.valid & (room != 0)),
-            fresh.eq(step.first | ~part.any()),
+            fresh.eq(step.first | ~at.byte[ceil_log2(self.size):].any()),
             self.read.valid.eq(may & fresh), self.read.bank.eq(at.bank), self.read.row.eq(at.row),
             passes.eq(may & (self.reading | ~fresh)),
             steps.o.ready.eq(passes),
-            self.fault.eq(passes & (at.beyond.any() | step.address[:ceil_log2(self.size)].any())),
+            self.fault.eq(passes & (at.beyond.any() | step.address[:ceil_log2(self.unit)].any())),
         ]
         m.d.sync += room.eq(room - passes + (queue.o.valid & queue.o.ready))
 
@@ -183,12 +187,13 @@ class Reader(Block):
         valid, found = Signal(), Signal(data.StructLayout(parts), reset_less=True)
         m.d.sync += valid.eq(passes), Value.cast(found).eq(Cat(at.bank, fresh, part, step.last))
         beat, last = self.words[found.bank], found.last
-        if self.size < self.word:
+        if self.unit < self.word:
             word, kept, came, ends = Signal(8 * self.word, reset_less=True), Signal.like(part), Signal(), Signal()
             m.d.sync += came.eq(valid), ends.eq(last), kept.eq(found.part)
             with m.If(found.fresh):
                 m.d.sync += word.eq(beat)
-            valid, beat, last = came, word.word_select(kept, 8 * self.size), ends
+            parts = Array(word[8 * begin:][:8 * self.size] for begin in range(0, self.word, self.unit))
+            valid, beat, last = came, parts[kept], ends
         m.d.comb += queue.i.valid.eq(valid), queue.i.payload.data.eq(beat), queue.i.payload.last.eq(last)
         return m
 
@@ -260,7 +265,7 @@ class Scratchpad(Block):
     Words are spread over the banks in turn, and each bank reads one and writes one in a cycle, whatever the others do.
     So a reader gets a beat a cycle while nobody else wants its banks, and a writer gives one; of those who want the
     same bank, who has waited longest comes first. A reader whose beats are narrower than a word takes a bank once for
-    all beats of a row that are in it. The first beat is there 5 cycles after its request, 4 if it is a word.
+    all beats of a row that are in it. The first beat is there 5 cycles after its request, 4 if it is always a word.
 
     A read sees what was written if its request comes as many cycles later as there are writers, or more: a write may
     have to wait for one of each of the others, and a request takes two cycles to the banks.
@@ -269,9 +274,10 @@ class Scratchpad(Block):
     ----------
     size, banks, word : int
         Bytes, banks, and bytes of a word: powers of two.
-    readers : tuple of (int, int, int)
-        Of each reader: bytes of a beat, a power of two and at most a word; most beats and rows of a request.
-        Addresses and strides are multiples of a beat.
+    readers : tuple of (int, int, int, int)
+        Of each reader: bytes of a beat, a power of two and at most a word; what its addresses and strides are
+        multiples of, a power of two and at most a beat; most beats and rows of a request. What a beat has behind the
+        end of the word in which it begins may be anything.
     writers : tuple of (int, int)
         Of each writer: most bytes of a write, and what its addresses are multiples of, a power of two; the greater
         it is, the fewer gates turn bytes into their places. A write does not cross a word.
@@ -282,9 +288,9 @@ class Scratchpad(Block):
         Of one beat and one row at least.
     response0 ... : Out(stream.Signature(response(8 * bytes)))
     write0 ... : In(stream.Signature(write(bytes)))
-    fault : Out(1)
-        An address was beyond the scratchpad or not such a multiple, or a write crossed a word. A write like that is
-        dropped, a read gives some other bytes. Stays until `clear`.
+    fault : Out(len(readers) + len(writers))
+        Of each reader, then of each writer: an address was beyond the scratchpad or not such a multiple, or a write
+        crossed a word. A write like that is dropped, a read gives some other bytes. Stays until `clear`.
     clear : In(1)
     """
 
@@ -297,9 +303,11 @@ class Scratchpad(Block):
             raise ValueError(f"Scratchpad: size must be {least} or more, two words of each bank, not {size!r}")
         if not readers or not writers:
             raise ValueError("Scratchpad: there must be a reader and a writer")
-        for n, (width, beats, rows) in enumerate(readers):
+        for n, (width, unit, beats, rows) in enumerate(readers):
             if not 1 <= width <= word or width & width - 1:
                 raise ValueError(f"Scratchpad: beat of reader {n} must be a power of two up to {word}, not {width!r}")
+            if not 1 <= unit <= width or unit & unit - 1:
+                raise ValueError(f"Scratchpad: unit of reader {n} must be a power of two up to {width}, not {unit!r}")
             if beats < 1 or rows < 1:
                 raise ValueError(f"Scratchpad: reader {n} must have 1 beat and row or more, not {beats!r}, {rows!r}")
         for n, (width, unit) in enumerate(writers):
@@ -309,11 +317,11 @@ class Scratchpad(Block):
                 raise ValueError(f"Scratchpad: unit of writer {n} must be a power of two up to {word}, not {unit!r}")
         self.size, self.banks, self.word, self.readers, self.writers = size, banks, word, readers, writers
         members = {}
-        for n, (width, beats, rows) in enumerate(readers):
+        for n, (width, _, beats, rows) in enumerate(readers):
             members |= {f"request{n}": In(stream.Signature(request(beats, rows))),
                         f"response{n}": Out(stream.Signature(response(8 * width)))}
         members |= {f"write{n}": In(stream.Signature(write(width))) for n, (width, _) in enumerate(writers)}
-        super().__init__(members | {"fault": Out(1), "clear": In(1)})
+        super().__init__(members | {"fault": Out(len(readers) + len(writers)), "clear": In(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -336,10 +344,7 @@ class Scratchpad(Block):
         self._order(m, "writing", [(each.change, each.writing) for each in writers],
                     [(bank.changes, bank.writing) for bank in banks])
 
-        with m.If(Cat(each.fault for each in (*readers, *writers)).any()):
-            m.d.sync += self.fault.eq(1)
-        with m.Elif(self.clear):
-            m.d.sync += self.fault.eq(0)
+        m.d.sync += self.fault.eq(Mux(self.clear, 0, self.fault) | Cat(each.fault for each in (*readers, *writers)))
         return m
 
     def _order(self, m, name, parties, banks):

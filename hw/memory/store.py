@@ -6,11 +6,11 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
+from golden.transfer import Error
 from hw.axi import Writes, writing
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response
 from hw.instructions import completion, instruction
-from hw.memory.ports import Error
 from hw.memory.rows import COPY, Rows, check
 from hw.stream import Queue
 

@@ -7,11 +7,11 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from golden import isa
+from golden.transfer import Error
 from hw.axi import PAGE, reading
 from hw.emit import Block
 from hw.fetch import ADDRESS, request, response
 from hw.instructions import completion, instruction
-from hw.memory.ports import Error
 from hw.stream import Buffer, DeepQueue, Queue
 
 __all__ = ["STREAM", "Weights"]
@@ -51,8 +51,8 @@ class Weights(Block):
     request : In(stream.Signature(request(beats, 1)))
     o : Out(stream.Signature(response(8 * port)))
     clear : In(1)
-        What is here and what is still to come is dropped, also of instructions that come meanwhile; they are done
-        nevertheless. Requests get zeros and are told so. Afterwards all is empty.
+        What is here and what is still to come is dropped, also of instructions that come while it is up; they are done
+        nevertheless. Requests get zeros and are told so. Nothing else is taken until all is empty.
     full : Out(1), empty : Out(1)
         In this cycle there is no room for what is to be read, because of what has come; what is asked for is not there.
     """
@@ -97,13 +97,13 @@ class Weights(Block):
 
         # An instruction becomes a run. One that is refused waits until those before it are done.
         begun = Signal(range(INSTRUCTIONS + 1))     # taken and not done
-        error, refused, taken, free = Signal(Error), Signal(), Signal(), Signal()
+        error, open, refused, taken, free = Signal(Error), Signal(), Signal(), Signal(), Signal()
         source, size = self.i.payload.words
         m.d.comb += [
             error.eq(Mux((source | size)[:ceil_log2(self.word)].any(), Error.ALIGNMENT,
                          Mux(size == 0, Error.DIMENSION, Error.NONE))),
-            refused.eq(dropping | (error != Error.NONE)),
-            self.i.ready.eq(Mux(refused, begun == 0, free & (begun != INSTRUCTIONS) & runs.i.ready)),
+            open.eq(~dropping | self.clear), refused.eq(dropping | (error != Error.NONE)),
+            self.i.ready.eq(open & Mux(refused, begun == 0, free & (begun != INSTRUCTIONS) & runs.i.ready)),
             taken.eq(self.i.valid & self.i.ready),
             coming.i.valid.eq(taken & ~refused), coming.i.payload.eq(size >> ceil_log2(self.channel)),
             runs.i.valid.eq(coming.i.valid),
@@ -132,7 +132,7 @@ class Weights(Block):
         m.d.comb += leaves.eq(words.o.valid & words.o.ready)
         due = self._ask(m, coming.i, source >> ceil_log2(self.channel), free, leaves, dropping)
         self._keep(m, words.i, dropping)
-        waits = self._serve(m, words.o, runs.o, dropping)
+        waits = self._serve(m, words.o, runs.o, dropping, open)
         with m.If(self.clear):
             m.d.sync += dropping.eq(1)
         with m.Elif(~(due.any() | coming.o.valid | runs.o.valid | words.o.valid | waits)):
@@ -183,14 +183,14 @@ class Weights(Block):
         with m.If(dropping):
             m.d.sync += part.eq(0)
 
-    def _serve(self, m, word, runs, dropping):
+    def _serve(self, m, word, runs, dropping, open):
         """Answer requests with words. Whether any is under way."""
         asked = data.StructLayout({"address": ADDRESS, "beats": range(self.most + 1)})
         m.submodules.requests = requests = Queue(asked, REQUESTS)
         m.submodules.beats = beats = Buffer(self.o.payload.shape())
         connect(m, beats.o, flipped(self.o))
         m.d.comb += [
-            requests.i.valid.eq(self.request.valid), self.request.ready.eq(requests.i.ready),
+            requests.i.valid.eq(self.request.valid & open), self.request.ready.eq(requests.i.ready & open),
             *(requests.i.payload[name].eq(self.request.payload[name]) for name in ("address", "beats")),
         ]
 

@@ -57,10 +57,12 @@ class Queues(Block):
         Forget what no engine has been offered.
     clear : In(1)
         Forget all, counts included.
+    astray : In(engines)
+        By engine: it uses an address that there is not.
     expired : In(1)
         Name an engine that is late.
     fault : Out(struct(valid, late, engine, detail, pc))
-        An instruction has failed, or is late: the oldest of its engine.
+        An instruction has failed, or is late: the oldest of its engine. Without a `detail` that went astray.
     offered, pending : Out
         By engine: instructions are offered to it or under way, or are dispatched and have not completed.
     moves : Out(1)
@@ -95,7 +97,7 @@ class Queues(Block):
             "write": In(data.StructLayout({"en": 1, "index": 4, "data": 32})),
             **{f"o{n}": Out(stream.Signature(instruction(words))) for n, words in enumerate(self.words)},
             **{f"done{n}": In(stream.Signature(completion(), always_ready=True)) for n in range(engines)},
-            "drop": In(1), "clear": In(1), "expired": In(1),
+            "drop": In(1), "clear": In(1), "astray": In(engines), "expired": In(1),
             "fault": Out(data.StructLayout({"valid": 1, "late": 1, "engine": 3, "detail": 8, "pc": pc})),
             "offered": Out(engines), "pending": Out(engines), "moves": Out(1),
             "busy": Out(engines), "waits_for": Out(data.ArrayLayout(engines, engines)),
@@ -282,7 +284,7 @@ class Queues(Block):
         which, failed, numbers = Signal(3), Signal(len(engines)), Array(each[:bits] for each in self.completed)
         given = [getattr(self, f"done{e}") for e in engines]
         m.d.comb += [
-            failed.eq(Cat(each.valid & (each.payload.error != 0) for each in given)),
+            failed.eq(self.astray | Cat(each.valid & (each.payload.error != 0) for each in given)),
             which.eq(7),
             pcs.write_en.eq(self.counted), pcs.write_data.eq(self.pc),
             pcs.write_address.eq(Cat((numbers[self.engine] + Array(self.issued)[self.engine])[:bits], self.engine)),
@@ -296,5 +298,5 @@ class Queues(Block):
         m.d.sync += [
             self.fault.valid.eq(self.expired | failed.any()), self.fault.late.eq(~failed.any()),
             self.fault.engine.eq(which),
-            self.fault.detail.eq(Mux(failed.any(), Array(each.payload.error for each in given)[which], 0)),
+            self.fault.detail.eq(Array(Mux(each.valid, each.payload.error, 0) for each in given)[which]),
         ]

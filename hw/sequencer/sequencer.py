@@ -2,11 +2,12 @@
 """What runs a tile's programs: `golden.isa` in gates."""
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal
-from amaranth.lib import data, enum, stream
+from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import ceil_log2
 
 from golden.isa import FORMS, REGISTERS, Engine, Error
+from golden.registers import State
 from hw.axi import reading
 from hw.emit import Block
 from hw.fetch import ADDRESS
@@ -15,20 +16,10 @@ from hw.sequencer.dispatcher import ENGINES, Dispatcher
 from hw.sequencer.program import Program
 from hw.sequencer.queues import Queues
 
-__all__ = ["Sequencer", "State", "names"]
+__all__ = ["Sequencer", "names"]
 
 SIZES = tuple(tuple(tuple(sum(word.values()) for word in form) for form in FORMS[engine].values())
               for engine in ENGINES)
-
-
-class State(enum.Enum, shape=3):
-    """What the host sees of a sequencer."""
-
-    IDLE = 0
-    LOADING = 1     # reads and checks an image
-    RUNNING = 2
-    DRAINING = 3    # has given up, and waits for what is under way
-    ERROR = 4       # until it is cleared
 
 
 def names():
@@ -60,8 +51,12 @@ class Sequencer(Block):
     <engine>_done : In(stream.Signature(completion(), always_ready=True))
     stop, clear : In(1)
         Give up what runs; forget the error.
+    restart : In(1)
+        Give up what runs, at once, and reset all engines.
     activity : In(1)
         Something moves in an engine.
+    astray : In(len(ENGINES))
+        By engine: it uses an address that there is not.
     status : Out(struct(state, pc))
         `pc` is of the instruction that is dispatched.
     error : Out(struct(code, engine, pc, detail))
@@ -70,7 +65,7 @@ class Sequencer(Block):
     finished : Out(1)
         In the last cycle of a program that ends well.
     cancel : Out(1)
-        Those that prefetch are to end what they are at, and forget what they have.
+        Those that prefetch are to end what they are at, and forget what they have: nobody will want it any more.
     reset : Out(1)
         Engines are to be reset, until `resumed`.
     resumed : In(1)
@@ -92,7 +87,7 @@ class Sequencer(Block):
             **{name: Out(stream.Signature(instruction(words)))
                for name, words in zip(names(), self.queues.words, strict=True)},
             **{f"{name}_done": In(stream.Signature(completion(), always_ready=True)) for name in names()},
-            "stop": In(1), "clear": In(1), "activity": In(1),
+            "stop": In(1), "clear": In(1), "restart": In(1), "activity": In(1), "astray": In(len(ENGINES)),
             "status": Out(data.StructLayout({"state": State, "pc": pc})),
             "error": Out(data.StructLayout({"code": 4, "engine": 3, "pc": pc, "detail": 8})),
             "finished": Out(1), "cancel": Out(1), "reset": Out(1), "resumed": In(1),
@@ -113,7 +108,7 @@ class Sequencer(Block):
             dispatcher.word.eq(program.word), dispatcher.room.eq(queues.room),
             queues.begin.eq(dispatcher.begin), queues.engine.eq(dispatcher.header.engine),
             queues.opcode.eq(dispatcher.header.opcode), queues.waits.eq(dispatcher.header.waits),
-            queues.pc.eq(dispatcher.source), queues.write.eq(dispatcher.write),
+            queues.pc.eq(dispatcher.source), queues.write.eq(dispatcher.write), queues.astray.eq(self.astray),
             self.busy.eq(queues.busy), self.waits.eq(queues.waits_for),
             self.status.pc.eq(dispatcher.pc),
         ]
@@ -148,12 +143,15 @@ class Sequencer(Block):
             m.next = to
 
         weights = ENGINES.index(Engine.WEIGHTS)
-        others = Cat(queues.offered[n] for n in range(len(ENGINES)) if n != weights)
+        others, rest = (Cat(each[n] for n in range(len(ENGINES)) if n != weights)
+                        for each in (queues.offered, queues.pending))
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += start.ready.eq(1)
+                m.d.comb += start.ready.eq(~self.restart)
                 m.d.sync += forced.eq(0)
-                with m.If(start.valid & beyond):
+                with m.If(self.restart):
+                    m.next = "RESET"
+                with m.Elif(start.valid & beyond):
                     fails(Error.SIZE)
                 with m.Elif(start.valid):
                     m.d.comb += program.start.valid.eq(1)
@@ -161,7 +159,9 @@ class Sequencer(Block):
 
             with m.State("LOAD"):
                 m.d.comb += watches.eq(1), self.status.state.eq(State.LOADING)
-                with m.If(self.stop):
+                with m.If(self.restart):
+                    fails(Error.STOPPED, to="RESET")
+                with m.Elif(self.stop):
                     m.d.sync += forced.eq(1)
                     fails(Error.STOPPED)
                 with m.Elif(late):
@@ -173,15 +173,18 @@ class Sequencer(Block):
                     m.next = "RUN"
 
             with m.State("RUN"):
-                m.d.comb += watches.eq(1), queues.expired.eq(late)
+                m.d.comb += watches.eq(1), queues.expired.eq(late), self.cancel.eq(dispatcher.ended & ~rest.any())
                 m.d.comb += self.status.state.eq(Mux(dispatcher.running, State.RUNNING, State.LOADING))
                 fault = queues.fault
-                with m.If(dispatcher.fault.valid):
+                with m.If(self.restart):
+                    fails(Error.STOPPED, pc=dispatcher.pc, to="RESET")
+                with m.Elif(dispatcher.fault.valid):
                     fails(dispatcher.fault.error, pc=dispatcher.fault.pc)
                 with m.Elif(fault.valid & fault.late):
                     fails(Error.WATCHDOG, fault.engine, fault.pc, to="RESET")
                 with m.Elif(fault.valid):
-                    fails(Error.INSTRUCTION, fault.engine, fault.pc, fault.detail)
+                    fails(Mux(fault.detail == 0, Error.ADDRESS, Error.INSTRUCTION), fault.engine, fault.pc,
+                          fault.detail)
                 with m.Elif(self.stop):
                     m.d.sync += forced.eq(1)
                     fails(Error.STOPPED, pc=dispatcher.pc)
@@ -194,7 +197,7 @@ class Sequencer(Block):
                 with m.State(state):
                     m.d.comb += watches.eq(1), self.status.state.eq(State.DRAINING), self.cancel.eq(state == "CANCEL")
                     m.d.sync += forced.eq(forced | self.stop)
-                    with m.If(late):
+                    with m.If(late | self.restart):
                         m.next = "RESET"
                     with m.Elif(done):
                         m.next = then
@@ -203,11 +206,15 @@ class Sequencer(Block):
                 m.d.comb += self.status.state.eq(State.DRAINING), self.reset.eq(1)
                 with m.If(self.resumed):
                     m.d.comb += queues.clear.eq(1), program.clear.eq(1)
-                    m.next = "ERROR"
+                    m.next = "IDLE"
+                    with m.If(self.error.code != 0):
+                        m.next = "ERROR"
 
             with m.State("ERROR"):
                 m.d.comb += self.status.state.eq(State.ERROR)
-                with m.If(self.clear):
+                with m.If(self.restart):
+                    m.next = "RESET"
+                with m.Elif(self.clear):
                     m.d.sync += self.error.eq(0)
                     m.next = "IDLE"
         return m

@@ -6,8 +6,9 @@ from functools import cached_property
 from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, Mux, ResetSignal, Signal
 from amaranth.lib.wiring import Out, connect, flipped
 
+from golden.config import check_tile
 from golden.isa import Engine
-from golden.registers import COUNTERS, ENGINES, IDENTITY
+from golden.registers import COUNTERS, ENGINES, EVENTS, IDENTITY, State
 from hw.axi import Axi4
 from hw.emit import Block
 from hw.matmul import engine as matmul
@@ -16,7 +17,7 @@ from hw.memory.load import Load
 from hw.memory.scratchpad import Scratchpad
 from hw.memory.store import Store
 from hw.memory.weights import Weights
-from hw.sequencer.sequencer import Sequencer, State
+from hw.sequencer.sequencer import Sequencer
 from hw.tile.counters import Counters
 from hw.tile.engines import GemmUnit, VectorUnit
 from hw.tile.heads.heads import Heads
@@ -38,6 +39,7 @@ class Tile(Block):
     Parameters
     ----------
     chip : golden.config.Chip
+        One that `check_tile` lets pass.
 
     Members
     -------
@@ -46,15 +48,16 @@ class Tile(Block):
     host : In(AxiLite())
         Registers, as `golden.registers` has them.
     irq : Out(1)
-    events : Out(len(COUNTERS))
-        What is counted in this cycle.
+    events : Out(len(EVENTS))
+        What takes place in this cycle: for simulations.
     """
 
     def __init__(self, chip):
+        check_tile(chip)
         self.chip = chip
         super().__init__({
             "axi": Out(Axi4(address_bits=chip.kvcache.address_bits, beat=chip.memory.channel, id_bits=3)),
-            "host": Out(AxiLite()), "irq": Out(1), "events": Out(len(COUNTERS)),
+            "host": Out(AxiLite()), "irq": Out(1), "events": Out(len(EVENTS)),
         })
 
     @property
@@ -65,25 +68,28 @@ class Tile(Block):
     def parts(self):
         """All of its blocks by name."""
         chip = self.chip
-        memory, kv, patience = chip.memory, chip.kvcache, chip.sequencer.patience
+        memory, kv = chip.memory, chip.kvcache
         beat, size, burst = memory.channel, memory.scratchpad, min(256, 4096 // memory.channel)
         reads = matmul.reads(chip.matmul)
         width, requests, _ = reads["weights"]
         group, own = chip.attention.group, kv.head_dim // kv.lanes          # words of a head
+        row, sums, lanes, heads = (chip.matmul.row_bits // 8, 4 * chip.matmul.drain, 4 * chip.vector.lanes,
+                                   4 * kv.lanes)                            # bytes of a beat
+        results = max(8, 1 << (4 * group - 1).bit_length())                 # bytes: as fast as attention has them
         return {
             "host_port": Host(), "counters": Counters(len(COUNTERS)),
             "sequencer": Sequencer(chip.sequencer, beat),
-            "channel": Channel(kv.address_bits, beat, memory.burst, patience),
+            "channel": Channel(kv.address_bits, beat, memory.burst, kv.patience),
             "load": Load(beat, size, min(burst, AHEAD), AHEAD),
             "weights": Weights(beat, width // 8, memory.prefetch, memory.burst, requests),
-            "gemm": GemmUnit(chip.matmul), "vector": VectorUnit(chip.vector), "heads": Heads(kv, group),
+            "gemm": GemmUnit(chip.matmul), "vector": VectorUnit(chip.vector), "heads": Heads(kv, group, results),
             "store": Store(beat, size, burst),
             "scratchpad": Scratchpad(size, memory.banks, chip.word, (
-                *((reads[name][0] // 8, *reads[name][1:]) for name in ("activations", "parameters")),
-                *[(4 * chip.vector.lanes, *vector.reads(chip.vector))] * 2,
-                (4 * kv.lanes, group * own, group), (4 * kv.lanes, kv.kv_heads * own, 2),
-                (beat, size // beat, 1), (4, 1, 1),
-            ), ((4 * chip.matmul.drain, chip.matmul.drain), (4 * chip.vector.lanes, 1), (8, 4), (beat, beat))),
+                (row, matmul.unit(chip.matmul), *reads["activations"][1:]), (sums, sums, *reads["parameters"][1:]),
+                *[(lanes, lanes, *vector.reads(chip.vector))] * 2,
+                (heads, heads, group * own, group), (heads, heads, kv.kv_heads * own, 2),
+                (beat, beat, size // beat, 1), (4, 4, 1, 1),
+            ), ((sums, chip.matmul.drain), (lanes, 1), (results, 4), (beat, beat))),
         }
 
     def elaborate(self, platform):
@@ -117,15 +123,19 @@ class Tile(Block):
         connect(m, weights.o, gemm.weights)
 
         # The scratchpad
-        readers = [(getattr(part, f"{name}_request"), getattr(part, name)) for part, name in (
+        readers = [(part, getattr(part, f"{name}_request"), getattr(part, name)) for part, name in (
             (gemm, "activations"), (gemm, "parameters"), (vectors, "x"), (vectors, "y"), (heads, "queries"),
             (heads, "rows"))]
-        readers += [(store.request, store.response), (load.index_request, load.index)]
-        writers = [part.write for part in (gemm, vectors, heads, load)]
-        for n, (request, response) in enumerate(readers):
+        readers += [(store, store.request, store.response), (load, load.index_request, load.index)]
+        writers = [(part, part.write) for part in (gemm, vectors, heads, load)]
+        parties = [part for part, *_ in (*readers, *writers)]
+        m.d.comb += sequencer.astray.eq(Cat(
+            Cat(scratchpad.fault[n] for n, part in enumerate(parties) if part is unit).any()
+            for unit in units.values()))
+        for n, (_, request, response) in enumerate(readers):
             connect(m, request, getattr(scratchpad, f"request{n}"))
             connect(m, getattr(scratchpad, f"response{n}"), response)
-        for n, write in enumerate(writers):
+        for n, (_, write) in enumerate(writers):
             connect(m, write, getattr(scratchpad, f"write{n}"))
 
         # The host
@@ -139,6 +149,7 @@ class Tile(Block):
             sequencer.start.payload.count.eq(given.count.value),
             *(sequencer.registers[n].eq(given[f"register{n}"].value) for n in range(1, len(sequencer.registers))),
             sequencer.stop.eq(given.control.stop), sequencer.clear.eq(given.control.clear),
+            sequencer.restart.eq(given.control.reset),
             stands.eq(sequencer.error.code != 0),
             told.identity.value.eq(IDENTITY),
             told.status.state.eq(sequencer.status.state), told.status.done.eq(done), told.status.error.eq(stands),
@@ -148,8 +159,8 @@ class Tile(Block):
             counters.freeze.eq(given.control.freeze), counters.zero.eq(given.control.zero),
             counters.index.eq(given.counter.index),
             told.counter_low.value.eq(counters.value[:32]), told.counter_high.value.eq(counters.value[32:]),
-            self.irq.eq(given.control.interrupt & (done | stands)),
-            told.status.fault.eq(scratchpad.fault), scratchpad.clear.eq(given.control.clear),
+            self.irq.eq(given.control.interrupt & (done | (sequencer.status.state == State.ERROR))),
+            scratchpad.clear.eq(given.control.clear),
             heads.clear.eq(given.control.clear), heads.base.eq(given.kv_base.value), heads.pool.eq(chip.kvcache.blocks),
         ]
         with m.If(given.control.clear | given.control.start):
@@ -163,7 +174,7 @@ class Tile(Block):
             sequencer.resumed.eq(sequencer.reset & channel.idle),
             weights.clear.eq(sequencer.cancel),
             sequencer.activity.eq(Cat(channel.beats).any() | Cat(
-                stream.valid & stream.ready for stream in (*writers, *(request for request, _ in readers))).any()),
+                asked.valid & asked.ready for _, asked, *_ in (*writers, *readers)).any()),
         ]
 
         # What is counted
@@ -177,5 +188,10 @@ class Tile(Block):
             **{f"{name}_beats_read": channel.beats.read[name] for name in ("instructions", "kv", "load", "weights")},
             **{f"{name}_beats_written": channel.beats.written[name] for name in ("kv", "store")},
         }
-        m.d.comb += self.events.eq(Cat(events[name] for name in COUNTERS)), counters.events.eq(self.events)
+        for engine, unit in units.items():
+            name = engine.name.lower()
+            events[f"{name}_begins"], events[f"{name}_ends"] = unit.i.valid & unit.i.ready, unit.done.valid
+        m.d.comb += [
+            self.events.eq(Cat(events[name] for name in EVENTS)), counters.events.eq(self.events[:len(COUNTERS)]),
+        ]
         return m

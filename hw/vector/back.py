@@ -72,8 +72,8 @@ class Finish(Block):
 
 
 class Back(Block):
-    """Finishes beats, one a cycle. The codes beside them follow, in words of their own, when they fill one or the
-    row ends.
+    """Finishes beats, one a cycle. The codes beside them follow, in words of their own: when they fill one or the row
+    ends; scales of blocks one by one. Such a word goes along with a beat that completes none.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Back(Block):
     o : Out(stream.Signature(word(lanes)))
     """
 
-    depth = 16      # words that wait, or beats under way that may become one
+    depth = 16      # words that wait or are under way
 
     def __init__(self, lanes):
         self.lanes = lanes
@@ -102,30 +102,35 @@ class Back(Block):
         connect(m, queue.o, flipped(self.o))
 
         # A beat goes when its factor is there and there is room for a word; so does a word of codes that is due.
-        beat, scaling, go, due = self.beats.payload, self.scalings.payload, Signal(), Signal()
-        room = Signal(range(self.depth + 1), init=self.depth)
-        ends, filled, full = Signal(), Signal(range(4 * self.lanes + 1)), Signal()
-        waiting = Signal(tail(self.lanes))              # the beat that the codes are due to
+        beat, scaling, may, go, ends = self.beats.payload, self.scalings.payload, Signal(), Signal(), Signal()
+        room, index, completes = Signal(range(self.depth + 1), init=self.depth), Signal(range(8)), Signal()
+        due, goes, filled, full = Signal(), Signal(), Signal(range(self.lanes)), Signal()   # of words of codes
+        some = beat.tail.count != 0
         m.d.comb += [
-            go.eq((room != 0) & ~due & self.beats.valid & (self.scalings.valid | ~beat.tail.scaled)),
+            may.eq(room != 0), goes.eq(may & due),
+            completes.eq(some & (beat.tail.row | (index == _per_word(m, beat.tail.format)))),
+            go.eq(may & ~(due & completes) & self.beats.valid & (self.scalings.valid | ~beat.tail.scaled)),
             ends.eq(go & beat.tail.unit & beat.tail.scaled),
             self.beats.ready.eq(go), self.scalings.ready.eq(ends),
             full.eq(((filled + 1) << _code_size(beat.tail)) == 4 * self.lanes),
         ]
-        with m.If(go):
-            m.d.sync += waiting.eq(beat.tail)
+        m.d.sync += room.eq(room - (goes | go & completes) + (queue.o.valid & queue.o.ready))
+        with m.If(go & some):
+            m.d.sync += index.eq(Mux(completes, 0, index + 1))
         with m.If(ends & beat.tail.coded):
-            m.d.sync += filled.eq(Mux(full | beat.tail.row, 0, filled + 1)), due.eq(full | beat.tail.row)
-        with m.Elif(room != 0):
+            word_ends = full | beat.tail.row | beat.tail.quantize[1]
+            m.d.sync += filled.eq(Mux(word_ends, 0, filled + 1)), due.eq(word_ends)
+        with m.Elif(goes):
             m.d.sync += due.eq(0)
 
         # The factor counts 2**most as the elements do.
-        stage = Signal(data.StructLayout({"valid": 1, "codes": 1, "tail": tail(self.lanes), "code": 64}))
+        stage = Signal(data.StructLayout({"codes": 1, "beat": 1, "completes": 1, "index": 3, "tail": tail(self.lanes),
+                                          "code": 64}))
         factor = Signal(32)
         scaled = lessened(m, scaling.factor, scaling.most - beat.most, "factor")
         m.d.sync += [
-            stage.valid.eq(go | due & (room != 0)), stage.codes.eq(due), stage.tail.eq(Mux(due, waiting, beat.tail)),
-            stage.code.eq(Cat(scaling.code, scaling.factor)),
+            stage.codes.eq(goes), stage.beat.eq(go), stage.completes.eq(go & completes), stage.index.eq(index),
+            stage.tail.eq(beat.tail), stage.code.eq(Cat(scaling.code, scaling.factor)),
         ]
         m.d.comb += factor.eq(Mux(beat.tail.scaled, scaled, ONE))
         stage = delayed(m, stage, Multiply.latency - 1, "multiplied")
@@ -137,57 +142,64 @@ class Back(Block):
             m.d.comb += finish.i.eq(beat.data[n]), finish.factor.eq(factor), finish.format.eq(format)
             codes.append(finish.o & present.replicate(32))
             nans.append(finish.nan & present)
-
-        passes = self._pack(m, stage, codes, nans, queue.i)
-        free, spared = Signal(), Signal()
-        m.d.comb += free.eq(queue.o.valid & queue.o.ready), spared.eq(stage.valid & ~passes)
-        m.d.sync += room.eq(room - (go | due & (room != 0)) + free + spared)
+        self._pack(m, stage, codes, nans, queue.i)
         return m
 
     def _pack(self, m, stage, codes, nans, o):
         """Collect beats, and codes of units, until they fill a word or their row ends."""
-        tail, per_word = stage.tail, Signal(range(8))
-        held, counted, index = Signal(32 * self.lanes), Signal(range(8 * self.lanes + 1)), Signal(range(8))
-        packed, total, elements, passes = Signal(32 * self.lanes), Signal.like(counted), Signal(11), Signal()
+        tail, index = stage.tail, stage.index
+        held, counted = Signal(32 * self.lanes), Signal(range(8 * self.lanes + 1))
+        packed, total, elements = Signal(32 * self.lanes), Signal.like(counted), Signal(11)
         size, here = Signal(range(4 * self.lanes + 1)), Signal(32 * self.lanes)
-        some = stage.valid & ~stage.codes & (tail.count != 0)
         m.d.comb += elements.eq(index * self.lanes + tail.count)
         with m.Switch(tail.format):
             for name, number in FORMAT_CODES.items():
                 width = FORMATS[name].width
                 with m.Case(number):
-                    beats = FP32.width // width
-                    place = index[:ceil_log2(beats)]
+                    place = index[:ceil_log2(FP32.width // width)]
                     m.d.comb += [
-                        per_word.eq(beats - 1),
                         here.word_select(place, width * self.lanes).eq(Cat(code[:width] for code in codes)),
                         size.eq(elements * width + 7 >> 3),
                     ]
         m.d.comb += [
             packed.eq(Mux(index == 0, 0, held) | here),
             total.eq(Mux(index == 0, 0, counted) + sum(nans)),
-            passes.eq(stage.valid & (stage.codes | (some & ((index == per_word) | tail.row)))),
         ]
-        with m.If(some):
-            m.d.sync += held.eq(packed), counted.eq(total), index.eq(Mux(passes, 0, index + 1))
+        with m.If(stage.beat):
+            m.d.sync += held.eq(packed), counted.eq(total)
 
-        beside, number = Signal(32 * self.lanes), Signal(range(4 * self.lanes + 1))
-        with m.If(stage.valid & stage.codes):
-            m.d.sync += number.eq(0), beside.eq(0)
-        with m.Elif(stage.valid & tail.coded & tail.unit):
-            m.d.sync += number.eq(number + 1)
-            for log in (3, 2, 0):
+        # A word of codes is that of the last beat that had one.
+        beside, last = Signal(32 * self.lanes), Signal(tail.shape())
+        number, before = Signal(range(self.lanes + 1)), Signal(range(self.lanes))
+        m.d.comb += before.eq(Mux(stage.codes, 0, number))
+        with m.If(stage.beat & tail.coded & tail.unit):
+            m.d.sync += number.eq(before + 1), last.eq(tail)
+            for log in (3, 2):
                 with m.If(_code_size(tail) == log):
-                    slots = number[:ceil_log2(4 * self.lanes >> log)]
+                    slots = before[:ceil_log2(4 * self.lanes >> log)]
                     m.d.sync += beside.word_select(slots, 8 << log).eq(stage.code[:8 << log])
+            with m.If(_code_size(tail) == 0):
+                m.d.sync += beside[:8].eq(stage.code[:8])
+        with m.Elif(stage.codes):
+            m.d.sync += number.eq(0)
         m.d.comb += [
-            o.valid.eq(passes), o.payload.codes.eq(stage.codes), o.payload.row.eq(tail.row),
-            o.payload.end.eq(tail.end & (stage.codes | ~tail.coded)), o.payload.bad.eq(tail.bad),
+            o.valid.eq(stage.codes | stage.completes), o.payload.codes.eq(stage.codes),
+            *(o.payload[name].eq(Mux(stage.codes, last[name], tail[name])) for name in ("row", "bad")),
+            o.payload.end.eq(Mux(stage.codes, last.end, tail.end & ~tail.coded)),
             o.payload.data.eq(Mux(stage.codes, beside, packed)),
-            o.payload.bytes.eq(Mux(stage.codes, number << _code_size(tail), size)),
+            o.payload.bytes.eq(Mux(stage.codes, number << _code_size(last), size)),
             o.payload.nans.eq(Mux(stage.codes, 0, total)),
         ]
-        return passes
+
+
+def _per_word(m, format):
+    """Beats of a format that fill a word, less one."""
+    found = Signal(range(8))
+    with m.Switch(format):
+        for name, number in FORMAT_CODES.items():
+            with m.Case(number):
+                m.d.comb += found.eq(FP32.width // FORMATS[name].width - 1)
+    return found
 
 
 def _code_size(tail):

@@ -113,7 +113,7 @@ class Walker(Part):
             self.constants.payload.softmax.eq(given.operation == Operation.SOFTMAX),
             *(self.places.payload[name].eq(given[name]) for name in (
                 "tag", "result", "result_pitch", "scalars", "scalars_pitch")),
-            self.places.payload.error.eq(fault),
+            self.places.payload.error.eq(fault), self.places.payload.blocks.eq(given.quantize[1]),
         ]
         return m
 

@@ -16,6 +16,7 @@ from cocotb.triggers import ClockCycles, RisingEdge
 
 from golden import dma
 from golden.isa import HEAD, Instruction, Load, Store
+from golden.transfer import Error
 from hw.fetch import request, write
 from hw.memory.rows import COPY, GATHER
 from sim.axi import DECERR, SLVERR, Ideal, Memory
@@ -38,7 +39,8 @@ class Bench:
         self.memory = np.frombuffer(content, np.uint8).copy()       # as it should be
         self.scratchpad = np.frombuffer(self.rng.randbytes(SIZE), np.uint8).copy()
         self.data = bytearray(content)
-        self.axi = Memory(dut, "axi", self.data, timing=Ideal(latency), stall=stall, errors=errors)
+        self.axi = Memory(dut, "axi", self.data, timing=Ideal(latency), stall=stall, errors=errors,
+                          hesitant=bool(stall))
         self.sources = {name: Source(dut, name, idle=stall) for name in ("load", "store", "request", "write")}
         self.sinks = {name: Sink(dut, name, stall=stall) for name in ("loaded", "stored", "response")}
         await reset(dut)
@@ -169,11 +171,11 @@ async def done_means_done(dut):
     """What a completion tells of can be read at once: from memory to the scratchpad and back."""
     bench = await Bench.start(dut)
     for _ in range(20):
-        one = bench.copy(Load.COPY, (0, HALF), (0, SIZE))
+        back = bench.copy(Store.COPY, (0, SIZE), (HALF, MEMORY))
+        fields = back.fields
+        one = Instruction(Load.COPY, {**fields, "source": fields["target"] - HALF, "target": fields["source"],
+                                      "source_pitch": fields["target_pitch"], "target_pitch": fields["source_pitch"]})
         await bench.done("loaded", [bench.give(one)])
-        fields = one.fields
-        back = Instruction(Store.COPY, {**fields, "source": fields["target"], "source_pitch": fields["target_pitch"],
-                                        "target": HALF + fields["source"], "target_pitch": fields["source_pitch"]})
         await bench.done("stored", [bench.give(back)])
         assert bytes(bench.data) == bench.memory.tobytes()
     await bench.compare()
@@ -237,7 +239,7 @@ async def indices_too_large(dut):
             "source": source, "source_pitch": BEAT, "target": 0, "target_pitch": BEAT, "bytes": BEAT, "rows": 2,
             "step": step, "index": SIZE // 2, "index_pitch": 4, "count": 3})
         error = bench.give(one)
-        assert error == (dma.Error.INDEX if step else dma.Error.NONE)
+        assert error == (Error.INDEX if step else Error.NONE)
         await bench.done("loaded", [error])
         await bench.compare()
 
@@ -253,9 +255,9 @@ async def bus_errors(dut, code):
         for n in (2, 4, 6, 0):
             where = {"source" if name == "loaded" else "target": n * BEAT + (HALF if name == "stored" else 0)}
             bench.give(Instruction(opcode, {**base, **where, "bytes": 2 * BEAT, "rows": 1}))
-            errors.append(dma.Error.BUS if n == 4 else dma.Error.NONE)
+            errors.append(Error.BUS if n == 4 else Error.NONE)
             bench.give(Instruction(opcode, {**base, **where, "bytes": 2 * BEAT, "rows": 0}))
-            errors.append(dma.Error.DIMENSION)
+            errors.append(Error.DIMENSION)
         await bench.done(name, errors)
     await bench.compare()
 

@@ -66,7 +66,7 @@ async def replay(dut):
     else:
         timing = Dram(job.dram, config.beat) if job.dram else Ideal(job.latency)
         memory = Memory(dut, "axi", image, timing=timing, stall=job.stall, shuffled=bool(job.stall),
-                        errors=job.errors, deaf=job.deaf)
+                        errors=job.errors, deaf=job.deaf, hesitant=bool(job.stall))
     await reset(dut)
 
     async def until(what, progress):

@@ -24,22 +24,23 @@ def change(content, rng, word, width, unit):
 
 
 def fetch(content, reader, address, stride, beats, rows):
-    """(payload, beats that answer it) of a request; addresses wrap round."""
-    size, most_beats, most_rows = reader
+    """(payload, beats that answer it) of a request; addresses wrap round. Behind the end of a word there is nothing."""
+    size, _, most_beats, most_rows = reader
     asked = {"address": address, "stride": stride, "beats": beats, "rows": rows}
     starts = [(address + row * stride + beat * size) % SIZE for row in range(rows) for beat in range(beats)]
-    answer = [int.from_bytes(content[start:start + size], "little") for start in starts]
+    answer = [int.from_bytes(content[start:min(start + size, start // WORD * WORD + WORD)], "little")
+              for start in starts]
     answer[-1] |= 1 << 8 * size
     return pack(request(most_beats, most_rows), asked), answer
 
 
 def some(content, rng, reader, end=SIZE):
     """The same of a random request to addresses below `end`."""
-    size, most_beats, most_rows = reader
+    size, unit, most_beats, most_rows = reader
     beats, rows = rng.randint(1, most_beats), rng.randint(1, most_rows)
     length = beats * size
-    stride = rng.randrange(0, (end - length) // max(rows - 1, 1) + 1, size)
-    return fetch(content, reader, rng.randrange(0, end - length - (rows - 1) * stride + 1, size), stride, beats, rows)
+    stride = rng.randrange(0, (end - length) // max(rows - 1, 1) + 1, unit)
+    return fetch(content, reader, rng.randrange(0, end - length - (rows - 1) * stride + 1, unit), stride, beats, rows)
 
 
 def ports(dut, kind, of, stall=0.0):
@@ -133,7 +134,7 @@ async def reads_see_writes(dut):
 
 def linear(reader, at, total):
     """Requests of consecutive bytes."""
-    size, beats, rows = reader
+    size, _, beats, rows = reader
     for n in range(-(-total // (beats * rows))):
         yield fetch(bytearray(SIZE), reader, (at + n * beats * rows * size) % SIZE, beats * size, beats, rows)[0]
 
@@ -164,7 +165,7 @@ async def banks_in_parallel(dut):
     dut.clear.value = 0
     await reset(dut)
     for n, (source, reader) in enumerate(zip(requests[:BANKS], READERS, strict=False)):
-        size, beats, rows = reader
+        size, _, beats, rows = reader
         source.send([fetch(bytearray(SIZE), reader, n * WORD, 0, min(beats, WORD // size), rows)[0]] * 120)
     for n, (source, (width, _)) in enumerate(zip(writes[:BANKS], WRITERS, strict=False)):
         source.send([pack(write(width), {"address": n * WORD, "count": width})] * 120)
@@ -180,7 +181,7 @@ async def words_are_read_once(dut):
     await reset(dut)
     shared, sinks = 0, []
     for source, sink, reader in zip(requests, responses, READERS, strict=True):
-        size, beats, rows = reader
+        size, _, beats, rows = reader
         parts = min(beats, WORD // size)
         if parts > 1 and shared + 1 / parts < 1:
             source.send([fetch(bytearray(SIZE), reader, 0, 0, parts, rows)[0]] * 120)
@@ -219,7 +220,7 @@ async def first_beats(dut):
         while not sink.items:
             await RisingEdge(dut.clk)
             cycles += 1
-        assert cycles == 5 - (reader[0] == WORD), f"reader {n}: {cycles} cycles"
+        assert cycles == 5 - (reader[1] == WORD), f"reader {n}: {cycles} cycles"
 
 
 @cocotb.test(timeout_time=100, timeout_unit="us")
@@ -230,7 +231,7 @@ async def nobody_starves(dut):
     dut.clear.value = 0
     await reset(dut)
     for source, reader in zip(requests, READERS, strict=True):
-        source.send([fetch(bytearray(SIZE), reader, 0, 0, 1, reader[2])[0]] * 200)
+        source.send([fetch(bytearray(SIZE), reader, 0, 0, 1, reader[3])[0]] * 200)
     for source, (width, _) in zip(writes, WRITERS, strict=True):
         source.send([pack(write(width), {"count": width})] * 200)
     await ClockCycles(dut.clk, 10)
@@ -246,7 +247,8 @@ async def nobody_starves(dut):
 
 @cocotb.test(timeout_time=100, timeout_unit="us")
 async def faults(dut):
-    """Addresses there are not: writes are dropped, reads answered, and it is told until somebody clears it."""
+    """Addresses there are not: writes are dropped, reads answered, and it is told whose they were until
+    somebody clears it."""
     rng, content = random.Random(cocotb.RANDOM_SEED), bytearray(SIZE)
     requests, responses = ports(dut, "request", READERS), ports(dut, "response", READERS)
     writes = ports(dut, "write", WRITERS)
@@ -255,33 +257,33 @@ async def faults(dut):
     await clean(dut, writes)
     await fill(dut, writes, content, rng, range(SIZE // WORD), 100)
 
-    async def is_told():
+    async def is_told(party):
         await ClockCycles(dut.clk, 10)
-        assert int(dut.fault.value)
+        assert int(dut.fault.value) == 1 << party
         dut.clear.value = 1
         await RisingEdge(dut.clk)
         dut.clear.value = 0
         await ClockCycles(dut.clk, 2)
         assert not int(dut.fault.value)
 
-    for source, (width, unit) in zip(writes, WRITERS, strict=True):
+    for n, (source, (width, unit)) in enumerate(zip(writes, WRITERS, strict=True)):
         wrong = [(SIZE, 1), (1 << 31, width), (WORD - unit, unit + 1)]
         for address, count in wrong + [(unit // 2, 1)] * (unit > 1):
             if count <= width:
                 source.send([pack(write(width), {"address": address, "data": rng.getrandbits(8 * width),
                                                  "count": count})])
-                await is_told()
-    for source, sink, reader in zip(requests, responses, READERS, strict=True):
+                await is_told(len(READERS) + n)
+    for n, (source, sink, reader) in enumerate(zip(requests, responses, READERS, strict=True)):
         size, beats, rows = reader
         wrong = [(SIZE, 0, 1, 1), (1 << 31, 0, beats, rows)]
         wrong += [(SIZE - size, 0, 2, 1)] * (beats > 1) + [(0, SIZE, 1, 2)] * (rows > 1)
-        wrong += [(size // 2, 0, 1, 1)] * (size > 1)
+        wrong += [(unit // 2, 0, 1, 1)] * (unit > 1)
         for asked in wrong:
             payload, answer = fetch(content, reader, *asked)
             source.send([payload])
             got = await sink.recv(len(answer))
             assert [beat >> 8 * size for beat in got] == [beat >> 8 * size for beat in answer]
-            await is_told()
+            await is_told(n)
     for source, sink, reader in zip(requests, responses, READERS, strict=True):
         for _ in range(20):
             payload, beats = some(content, rng, reader)

@@ -272,6 +272,34 @@ async def failures(dut):
 
 
 @cocotb.test(timeout_time=3, timeout_unit="ms")
+async def astray(dut):
+    """An engine that uses an address that there is not is named, and the oldest instruction that it is at."""
+    bench, found = await begin(dut), set()
+    while len(found) < len(ENGINES):
+        program, registers = bench.random(waits=0.2), bench.registers()
+        image, engine = assemble(program, CONFIG.instructions), bench.rng.choice(ENGINES)
+        dispatched, end = expected(disassemble(image), registers)
+        theirs = [each for each in dispatched if each.engine == engine]
+        if end or not theirs:
+            continue
+        await bench.start(bench.place(image), len(image) // BYTES, registers)
+        unit, after = bench.units[engine], bench.rng.randrange(len(theirs))
+        unit.depth, unit.shortest, unit.longest = 3, 10, 30
+        while len(unit.ends) < after or not int(dut.busy.value) >> engine & 1:
+            await bench.cycles()
+        dut.astray.value = 1 << engine
+        await bench.cycles()
+        dut.astray.value = 0
+        oldest = theirs[len(unit.ends)].pc      # in the cycle in which the sequencer hears of it
+        await bench.give_up(Error.ADDRESS, engine=engine, pc=oldest)
+        assert bench.around.cancels and not bench.around.resets
+        bench.check(dispatched, whole=False)
+        unit.shortest = 1
+        await bench.good()
+        found.add(engine)
+
+
+@cocotb.test(timeout_time=3, timeout_unit="ms")
 async def silence(dut):
     """An engine that never ends is named, then all are reset; so is a memory."""
     bench = await begin(dut)
@@ -317,6 +345,19 @@ async def activity(dut):
 
 
 @cocotb.test(timeout_time=3, timeout_unit="ms")
+async def weights_nobody_wants(dut):
+    """A program does not wait for what is read ahead of its end, but for all else."""
+    bench = await begin(dut)
+    weights, store = bench.units[Engine.WEIGHTS], bench.units[Engine.STORE]
+    weights.depth, weights.shortest, weights.longest = 1, 1 << 20, 1 << 20
+    store.shortest = store.longest = 100
+    await bench.run([Instruction(Weights.STREAM)] * 4 + [Instruction(Store.COPY)])
+    assert bench.around.cancels and weights.ends[0] > store.ends[0]
+    weights.shortest = store.shortest = 1
+    await bench.good()
+
+
+@cocotb.test(timeout_time=3, timeout_unit="ms")
 async def stops(dut):
     """At any time: what is under way ends, and the next program runs."""
     bench = await begin(dut)
@@ -329,6 +370,40 @@ async def stops(dut):
             await bench.give_up(Error.STOPPED)
             assert all(len(unit.log) == len(unit.ends) for unit in bench.units.values()), "under way"
         assert not bench.around.resets
+        await bench.good()
+
+
+@cocotb.test(timeout_time=3, timeout_unit="ms")
+async def restarts(dut):
+    """At any time: all engines are reset, at once; a program that runs has been stopped, an error stays."""
+    bench, states = await begin(dut), set()
+
+    async def restart():
+        state, error = bench.state, bench.error
+        dut.restart.value = 1
+        await bench.cycles()
+        dut.restart.value = 0
+        await bench.cycles(bench.around.resume + 4)
+        assert bench.around.resets and bench.state == (IDLE if state == IDLE else ERROR)
+        states.add(state)
+        return state, error
+
+    while states < {IDLE, LOADING, RUNNING, DRAINING, ERROR}:
+        image = assemble(bench.random(waits=0.2), CONFIG.instructions)
+        await bench.start(bench.place(image), len(image) // BYTES, bench.registers())
+        await bench.cycles(bench.rng.randrange(60 + 25 * len(image) // BYTES))
+        if bench.rng.random() < 0.4:
+            for unit in bench.units.values():
+                unit.shortest = unit.longest = 100
+            await bench.stop()
+            await bench.cycles(bench.rng.choice([0, 300]))
+        state, error = await restart()
+        if state != IDLE:
+            assert bench.error == error if error[0] else bench.error[0] == Error.STOPPED
+            await restart()
+            await bench.clear()
+        for unit in bench.units.values():
+            unit.shortest = 1
         await bench.good()
 
 

@@ -4,9 +4,9 @@
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
+from golden.transfer import Error
 from hw.fetch import request
 from hw.instructions import instruction
-from hw.memory.ports import Error
 from hw.memory.weights import STREAM
 from sim.axi import Ideal, Memory
 from sim.dram import Dram
@@ -66,7 +66,7 @@ async def replay(dut):
         dut.clear.value = 1
         await until(lambda: len(done.items) == len(job.instructions) and answered() == len(job.requests))
         dut.clear.value = 0
-        await ClockCycles(dut.clk, 500)         # until what is under way has come
+        await RisingEdge(dut.clk)               # what is under way comes later
         assert len(done.items) == len(job.instructions) and answered() == len(job.requests)
         done.items.clear()
         beats.items.clear()

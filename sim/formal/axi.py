@@ -170,13 +170,15 @@ class PortRules(Axi):
             self.reach(f"a beat for master {n} after death", dead & r.valid)
 
         left, owner = Signal(range(block.depth + 1)), Signal()      # of the burst whose data the port is sending
-        begins, passes = axi.awvalid & axi.awready, axi.wvalid & axi.wready
+        waits, passes = Signal(), axi.wvalid & axi.wready
+        begins = axi.awvalid & ~waits                               # whether or not the memory takes its address
+        m.d.sync += waits.eq(axi.awvalid & ~axi.awready)
         with m.If(begins):
             m.d.sync += left.eq(axi.awlen + 1), owner.eq(axi.awid)
         with m.Elif(passes):
             m.d.sync += left.eq(left - 1)
         self.promise("w follows its aw", dead | ~axi.wvalid | (left != 0))
-        self.promise("one burst's data before the next burst", dead | ~axi.awvalid | (left == 0))
+        self.promise("one burst's data before the next burst", dead | ~begins | (left == 0))
         self.promise("the last beat says so", dead | ~axi.wvalid | (axi.wlast == (left == 1)))
         for n, (aw, w, b) in enumerate((each.aw, each.w, each.b) for each in writes):
             own = Signal(range(block.depth + 1), name=f"left{n}")
@@ -197,6 +199,7 @@ class PortRules(Axi):
             self.promise(f"master {n} gets its responses and no more", ~b.valid | (owed != 0))
             self.promise(f"master {n} sends while it is its turn", dead | ~(axi.wvalid & (owner == n)) | w.valid & (
                 (w.payload.data == axi.wdata) & (w.payload.strobe == axi.wstrb)))
+            self.promise(f"master {n} waits for nobody to give its data", dead | ~w.valid | axi.wvalid & (owner == n))
             self.promise(f"a dead memory's responses to master {n} come at once, as errors",
                          ~dead | (owed == 0) | b.valid & b.payload.error)
             self.reach(f"a response to master {n}", ~dead & b.valid)

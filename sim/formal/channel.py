@@ -6,9 +6,9 @@ The memory answers in any order, but only what it was asked for, until it is giv
 
 from amaranth.hdl import Array, Cat, Const, Mux, Signal, Value
 
+from golden.transfer import Error
 from hw.axi import SLVERR
 from hw.memory.channel import IDS, READS, WRITES, Channel, Turns
-from hw.memory.ports import Error
 from hw.memory.weights import INSTRUCTIONS, Weights
 from hw.stream import DeepQueue
 from sim.formal.axi import Axi

@@ -6,8 +6,8 @@ from amaranth.lib import data
 from amaranth.utils import ceil_log2
 
 from golden.isa import Load as Opcode
+from golden.transfer import Error
 from hw.memory.load import Load
-from hw.memory.ports import Error
 from hw.memory.rows import COPY, Rows
 from hw.memory.scratchpad import REQUESTS, Order, Reader, Scratchpad, Writer, place
 from hw.memory.store import Store
@@ -44,7 +44,7 @@ class OrderRules(Contract):
 class Requests(Contract):
     """What a scratchpad owes to a reader."""
 
-    def follow(self, m, port, i, o, size, beats, rows, reach):
+    def follow(self, m, port, i, o, size, unit, beats, rows, reach):
         """Follow any one request until its last beat has left.
 
         Returns whether it is taken now, whether its next beat is on offer, and the address of that within `reach`.
@@ -73,8 +73,8 @@ class Requests(Contract):
         self.require(f"request {port} holds", self.steady(i))
         self.require(f"request {port} is for something that there is", ~i.valid | (
             (asked.beats != 0) & (asked.beats <= beats) & (asked.rows != 0) & (asked.rows <= rows)
-            & (asked.address < reach) & (asked.address % size == 0)
-            & (asked.stride < reach) & (asked.stride % size == 0)))
+            & (asked.address < reach) & (asked.address % unit == 0)
+            & (asked.stride < reach) & (asked.stride % unit == 0)))
         self.promise(f"response {port} holds", self.steady(o))
         self.promise(f"no beat {port} that was not asked for", ~o.valid | (owed != 0))
         self.promise(f"the last beat {port} says so", ~(turn & o.valid) | (o.payload.last == (left == 1)))
@@ -82,10 +82,10 @@ class Requests(Contract):
         return begins, turn & o.valid, at
 
     @staticmethod
-    def byte(address, at, data, size):
-        """Whether a byte is in the beat from `at` on, and the beat's byte there."""
-        bits = ceil_log2(size)
-        return address[bits:] == at[bits:], data.word_select(address[:bits], 8)
+    def byte(address, at, data, word):
+        """Whether a byte is in the beat from `at` on and in the same word, and the beat's byte there."""
+        bits, place = ceil_log2(word), (address - at)[:len(address)]
+        return (address[bits:] == at[bits:]) & (place < len(data) // 8), data.word_select(place[:bits], 8)
 
 
 class ReaderRules(Requests):
@@ -105,8 +105,8 @@ class ReaderRules(Requests):
         self.require("a bank gives what is in it", ~comes | (
             Array(block.words[n] for n in range(block.banks))[where.bank].word_select(where.byte, 8) == value))
 
-        _, mine, at = self.follow(m, "", i, o, block.size, block.beats, block.rows, total)
-        inside, byte = self.byte(address, at, o.payload.data, block.size)
+        _, mine, at = self.follow(m, "", i, o, block.size, block.unit, block.beats, block.rows, total)
+        inside, byte = self.byte(address, at, o.payload.data, block.word)
         self.promise("beats are the bytes of their addresses", ~(mine & inside) | (byte == value))
 
         quiet = Signal(range(8))        # cycles in which nothing is on offer and nobody to blame
@@ -169,15 +169,15 @@ class ScratchpadRules(Requests):
                 m.d.comb += wrote.eq(1)
                 byte = (address - given.address)[:ceil_log2(width)]
                 m.d.sync += known.eq(1), value.eq(given.data.word_select(byte, 8))
-        for n, (size, beats, rows) in enumerate(block.readers):
+        for n, reader in enumerate(block.readers):
             i, o = getattr(block, f"request{n}"), getattr(block, f"response{n}")
-            begins, mine, at = self.follow(m, n, i, o, size, beats, rows, block.size)
+            begins, mine, at = self.follow(m, n, i, o, *reader, block.size)
             settled = Signal(name=f"settled{n}")
             with m.If(begins):
                 m.d.sync += settled.eq(known & (age >= writers) & ~wrote)
             with m.Elif(wrote):
                 m.d.sync += settled.eq(0)
-            inside, byte = self.byte(address, at, o.payload.data, size)
+            inside, byte = self.byte(address, at, o.payload.data, block.word)
             self.promise(f"reader {n} sees what was written", ~(mine & inside & settled) | (byte == value))
             self.reach(f"reader {n} reads it", mine & inside & settled & (value != 0))
 
@@ -415,9 +415,10 @@ QUICK = [
 ]
 
 TASKS = [
-    Task(Reader(2, 2, 2, 1, 2, 2), ReaderRules, depth=12),
-    Task(Reader(2, 2, 2, 2, 2, 2), ReaderRules, depth=12),
-    Task(Scratchpad(16, 2, 2, ((1, 2, 1), (2, 1, 2)), ((2, 1), (1, 1))), ScratchpadRules, depth=11),
+    Task(Reader(2, 2, 2, 1, 1, 2, 2), ReaderRules, depth=12),
+    Task(Reader(2, 2, 2, 2, 2, 2, 2), ReaderRules, depth=12),
+    Task(Reader(2, 2, 2, 2, 1, 2, 2), ReaderRules, depth=12),
+    Task(Scratchpad(16, 2, 2, ((1, 1, 2, 1), (2, 2, 1, 2)), ((2, 1), (1, 1))), ScratchpadRules, depth=11),
     Task(Rows(2, 4, False), RowsRules, depth=16),
     Task(Rows(2, 4, True), RowsRules, depth=16),
     Task(Load(2, 16, 2, 4), LoadRules, depth=16),

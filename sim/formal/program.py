@@ -9,12 +9,13 @@ from amaranth.lib.wiring import In, Out
 
 from golden.config import Sequencer as Config
 from golden.isa import BYTES, FORMS, WAITS, WORDS, Engine
+from golden.registers import State
 from hw.emit import Block
 from hw.ram import Ram
 from hw.sequencer.dispatcher import ENGINES, HEADER, Dispatcher
 from hw.sequencer.program import AHEAD, Program
 from hw.sequencer.queues import PAIR, SETTLED, Queues
-from hw.sequencer.sequencer import Sequencer, State
+from hw.sequencer.sequencer import Sequencer
 from sim.formal.contract import Contract
 from sim.formal.prove import Task
 
@@ -297,11 +298,14 @@ class SequencerRules(Contract):
             m.d.sync += stopped.eq(0), late.eq(0)
         with m.Else():
             m.d.sync += stopped.eq(stopped | block.stop), late.eq(Mux(stopped | block.stop, late + 1, 0))
+        restarts = Signal()
+        m.d.sync += restarts.eq(block.restart & ~block.reset)
         self.require("start holds", self.steady(block.start))
+        self.promise("a restart resets all engines", ~restarts | block.reset)
         self.promise("an error stays until it is cleared", (known.code == 0) | cleared | (error == known))
         self.promise("an idle sequencer has no error", ~idle | (error.code == 0))
         self.promise("a program that ends well has no error", ~block.finished | (error.code == 0) & ~idle)
-        self.promise("it starts from rest", block.start.ready == idle)
+        self.promise("it starts from rest", block.start.ready == idle & ~block.restart)
         self.promise("engines are reset until all have resumed", ~waits | resumed | block.reset)
         self.promise("a stop ends what drains", late <= patience + 2)
         self.reach("a reset", block.reset)

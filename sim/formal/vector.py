@@ -89,7 +89,8 @@ class WalkerRules(Contract):
             block.constants, "alpha", "beta", "rows") & (
             block.constants.payload.softmax == is_[Operation.SOFTMAX]))
         self.promise("places are of its instruction", ~block.places.valid | passes_on(
-            block.places, "tag", "result", "result_pitch", "scalars", "scalars_pitch"))
+            block.places, "tag", "result", "result_pitch", "scalars", "scalars_pitch") & (
+            block.places.payload.blocks == given.quantize[1]))
         whole = is_[Operation.RMS_NORM] | is_[Operation.SOFTMAX] | (given.quantize == Quantize.ROW)
         self.promise("no row is too long, empty or none", ~(i.valid & sound) | (given.rows != 0) & (
             given.length != 0) & (~whole | (given.length <= block.config.row_max)))
@@ -154,6 +155,9 @@ class BackRules(Contract):
         end_in, end_out = taken & tail.end, given & word.end
         m.d.sync += rows.eq(rows + row_in - row_out), codes.eq(codes + codes_in - codes_out)
         m.d.sync += ends.eq(ends + end_in - end_out)
+        only, scales = self.some(1, "only"), Signal(range(64), name="open_scales")     # only scales of blocks
+        scale_in, scale_out = taken & tail.unit & tail.coded, given & word.codes
+        m.d.sync += scales.eq(scales + scale_in - scale_out)
 
         # Any one end: what is to leave before it.
         follow, followed = self.any(1, "follow"), Signal()
@@ -176,6 +180,7 @@ class BackRules(Contract):
             tail.coded == ((tail.quantize != Quantize.NONE) | (tail.count == 0))))
         self.require("formats exist", ~beats.valid | (tail.format <= max(FORMAT_CODES.values())) & (
             tail.count <= block.lanes))
+        self.require("only scales of blocks, then", ~beats.valid | ~only | ~tail.coded | tail.quantize[1])
         before, amid = Signal(tail.shape()), Signal(2)      # in the midst of an instruction, of a row
         with m.If(taken):
             m.d.sync += before.eq(tail), amid.eq(Cat(~tail.end, ~tail.row))
@@ -192,6 +197,9 @@ class BackRules(Contract):
             left_codes == codes_out))
         self.promise("words have bytes, as many as fit", ~o.valid | (word.bytes != 0) & (
             word.bytes <= 4 * block.lanes))
+        self.promise("scales of blocks leave one by one", ~(only & o.valid & word.codes) | (word.bytes == 1) & (
+            scales != 0))
+        self.promise("none of them stays", ~only | (idle != 11) | (scales == 0))
         self.promise("scales are used with the last of their beats",
                      self.moves(scalings) == (taken & tail.scaled & tail.unit))
         self.promise("a beat does not wait for nothing", ~(beats.valid & (idle == 11) & (
@@ -215,12 +223,13 @@ class WriterRules(Contract):
         m.d.sync += begun.eq((begun | begins) & ~self.moves(places))
         for n, name in enumerate(("result", "scalars")):
             row, at = (Signal(32, name=f"{name}_{part}") for part in ("row", "at"))
+            blocks, pitch = given.blocks if n else 0, given[f"{name}_pitch"]
             with m.If(begins):
                 m.d.sync += row.eq(given[name]), at.eq(given[name]), rows[n].eq(0)
             with m.Elif(sent & (word.codes == n)):
-                m.d.sync += at.eq(at + 4 * block.lanes)
+                m.d.sync += at.eq(at + Mux(blocks, pitch, 4 * block.lanes))
                 with m.If(word.row):
-                    following = row + given[f"{name}_pitch"]
+                    following = row + Mux(blocks, 1, pitch)
                     m.d.sync += row.eq(following), at.eq(following), rows[n].eq(1)
             for bits, which in ((32, ""), (LOW, f", by the lowest {LOW} bits")):
                 self.promise(f"words of {name} go where they belong{which}", ~results.valid | (word.codes != n) | (

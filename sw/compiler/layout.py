@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from golden import matmul
-from golden.config import words
+from golden.config import check_tile, words
 from golden.formats import BF16, encode
 from golden.isa import BYTES, K_MAX
 from sw.compiler.weights import FORMATS_OF_WEIGHTS, layer, rope_table
@@ -121,6 +121,8 @@ class Layout:
     Raises
     ------
     ModelError
+    ConfigError
+        The chip is no tile.
     """
 
     def __init__(self, checkpoint, chip, weights="fp8", context=None):
@@ -139,12 +141,17 @@ class Layout:
     def _check(self):
         """Refuse what the chip cannot do."""
         model, chip, scheme = self.model, self.chip, self.scheme
-        kv, name = chip.kvcache, chip.name
+        kv, name, beat = chip.kvcache, chip.name, chip.matmul.row_bits // 8
+        begins = {row for rows in range(1, max(kv.sequences, chip.matmul.acc_rows) + 1)
+                  for row, *_ in matmul.blocks(chip.matmul, (rows, 1, 1))}
         for wrong, sentence in (
             (not scheme.runs_on(chip.matmul.family),
              f"weights in {scheme.title}: need matmul.family = {scheme.family}, not {chip.matmul.family}"),
             (scheme.scales == "block" and not chip.matmul.mx,
              f"weights in {scheme.title}: need matmul.mx = true"),
+            (scheme.scales == "block" and any(row % beat for row in begins),        # where scales of rows are read
+             f"weights in {scheme.title}: need matmul.cols and acc_rows in multiples of {beat}, not "
+             f"{chip.matmul.cols} and {chip.matmul.acc_rows}"),
             (chip.memory.channel > chip.matmul.depth,
              f"memory.channel = {chip.memory.channel}: must be matmul.lanes x rows = {chip.matmul.depth} or less"),
             (kv.beat != chip.memory.channel,
@@ -164,6 +171,7 @@ class Layout:
         ):
             if wrong:
                 raise ModelError(f"{name}: {sentence}")
+        check_tile(chip)
 
     def _build(self):
         """Give everything its place, in bytes."""

@@ -228,16 +228,11 @@ class _Program:
         self._load_record()
         self._norm("input", "x", rows)
         self._gemm("qkv", "qkv", rows, "fp32")
-        with self._rows(rows, {SEQUENCE: pad.pitch["rope"], OFFSET: pad.pitch["qkv"]}):
-            turning = (at["qkv"], 4 * dim)
-            if model.head_norms:
-                for name, place, count in ("q", at["qkv"], heads), ("k", at["k"], model.kv_heads):
-                    self._emit_vector(
-                        Operation.RMS_NORM, count, dim, (place, 4 * dim), (place, 4 * dim),
-                        {"x": OFFSET, "result": OFFSET, "y": RECORD}, y=(self.layout.norms[name], 0),
-                        alpha=1 / model.head_dim, beta=model.epsilon)
-            self._emit_vector(Operation.ROPE, heads + model.kv_heads, dim, turning, turning,
-                              {"x": OFFSET, "result": OFFSET, "y": SEQUENCE}, y=(at["rope"], 0))
+        if model.head_norms:
+            for name, place, count in ("q", at["qkv"], heads), ("k", at["k"], model.kv_heads):
+                self._of_heads(Operation.RMS_NORM, place, count, (self.layout.norms[name], RECORD),
+                               alpha=1 / model.head_dim, beta=model.epsilon)
+        self._of_heads(Operation.ROPE, at["qkv"], heads + model.kv_heads, (at["rope"], SEQUENCE), pad.pitch["rope"])
         with self._rows(self.shape.sequences, {SEQUENCE: 1, OFFSET: pad.pitch["qkv"]}):
             self._emit(Heads.ATTEND, {"sid": SEQUENCE, "layer": LAYER, "q": OFFSET, "k": OFFSET, "v": OFFSET,
                                       "result": OFFSET},
@@ -277,6 +272,16 @@ class _Program:
         model = self.layout.model
         self._vector(Operation.RMS_NORM, rows, model.hidden, x, "a", quantized=True, skip=skip,
                      y=(self.layout.norms[name], "fp32"), alpha=1 / model.hidden, beta=model.epsilon)
+
+    def _of_heads(self, operation, place, heads, y, y_pitch=0, **constants):
+        """An operation on each head of each row, in place: an instruction a row, or a head, whichever are fewer. y is
+        an address and its register, and `y_pitch` from one row's to the next."""
+        pad, dim = self.pad, self.layout.head_dim
+        outer, inner = sorted(((heads, 4 * dim, 0), (self.shape.rows, pad.pitch["qkv"], y_pitch)))
+        with self._rows(outer[0], {OFFSET: outer[1], SEQUENCE: outer[2]}):
+            here = place, inner[1]
+            self._emit_vector(operation, inner[0], dim, here, here, {"x": OFFSET, "result": OFFSET, "y": y[1]},
+                              y=(y[0], inner[2]), **constants)
 
     def _gemm(self, name, y, rows, y_format, accumulate=False):
         """What is in "a" times a layer's weights."""

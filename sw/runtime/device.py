@@ -5,14 +5,26 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from golden.isa import BYTES
+from golden.isa import BYTES, Engine, IsaError
 from golden.tile import Tile, TileError
 
 __all__ = ["Device", "DeviceError", "Golden"]
 
 
 class DeviceError(RuntimeError):
-    """A program that the tile refused or gave up, and what the tile says of it."""
+    """A program that the tile refused or gave up, and what the tile says of it.
+
+    Attributes
+    ----------
+    error : golden.isa.Error or None
+        None when it is not the tile that says so.
+    engine : golden.isa.Engine or None
+    pc : int or None
+    """
+
+    def __init__(self, message, error=None, engine=None, pc=None):
+        super().__init__(message)
+        self.error, self.engine, self.pc = error, engine, pc
 
 
 class Device(ABC):
@@ -40,6 +52,10 @@ class Device(ABC):
         DeviceError
         """
 
+    @abstractmethod
+    def reset(self):
+        """Whatever has been before: all engines at rest, and a KV cache without sequences."""
+
 
 class Golden(Device):
     """The reference.
@@ -62,4 +78,9 @@ class Golden(Device):
         try:
             self.tile.run(self.read(address, count * BYTES).tobytes())
         except TileError as error:
-            raise DeviceError(str(error)) from None
+            raise DeviceError(str(error), error.error, error.engine, error.pc) from None
+        except IsaError as error:
+            raise DeviceError(str(error), error.error, Engine.CONTROL, error.pc) from None
+
+    def reset(self):
+        self.tile.reset()

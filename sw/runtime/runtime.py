@@ -12,14 +12,13 @@ import numpy as np
 
 from golden.isa import BYTES, Heads, Instruction, Store, assemble
 from golden.paging import Command, Opcode, Status
+from sw.compiler.cycles import predict
 from sw.compiler.layout import ModelError
 from sw.compiler.program import Shape, program, rows_at_once
 from sw.compiler.schedule import schedule
 from sw.runtime.device import DeviceError
 
-__all__ = ["Runtime", "Sampling"]
-
-STEPS = 8               # tokens of a program, so that a host sees them as they come
+__all__ = ["Run", "Runtime", "Sampling", "check"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,27 @@ class Sequence:
     count: int = 0
 
 
+@dataclass(frozen=True)
+class Run:
+    """A program that ran.
+
+    Attributes
+    ----------
+    kind : str
+        "prefill" or "decode".
+    shape : sw.compiler.program.Shape
+    predicted : int
+        Cycles, by the compiler.
+    cycles : int or None
+        By the device, where it tells.
+    """
+
+    kind: str
+    shape: Shape
+    predicted: int
+    cycles: int | None
+
+
 class Runtime:
     """Runs a model on a `Device`.
 
@@ -91,16 +111,19 @@ class Runtime:
     layout : sw.compiler.layout.Layout
     device : sw.runtime.device.Device
         Its memory is filled with the model.
+    steps : int
+        Tokens of a program at most: so many are told of at a time.
 
     Attributes
     ----------
-    cycles : dict of str to list of int
-        Of each program, prefill and decode, where the device tells.
+    runs : list of Run
+        Programs so far, but those of `command`.
     """
 
-    def __init__(self, layout, device):
-        self.layout, self.device = layout, device
-        self.cycles = {"prefill": [], "decode": []}
+    def __init__(self, layout, device, steps=8):
+        self.layout, self.device, self.steps = layout, device, steps
+        self.runs = []
+        self.lengths = {}           # of sequences, in tokens
         self._program = cache(lambda shape: program(layout, shape)[1])
         model = layout.at["embedding"]          # before it there are programs, and what goes in and comes out
         device.write(model, layout.image[model:].tobytes())
@@ -132,7 +155,7 @@ class Runtime:
             A prompt of nothing, too long, or of tokens that there are not.
         DeviceError
         """
-        self._check(prompts, count)
+        check(self.layout, prompts, count)
         sampling = sampling or Sampling()
         wants = keep_logits or sampling.temperature > 0
         randoms = [np.random.default_rng((sampling.seed, number)) for number in range(len(prompts))]
@@ -156,7 +179,7 @@ class Runtime:
                     self._end(running, place)
             if not running:
                 continue
-            steps = 1 if sampling.temperature else min(STEPS, *(count - each.count for each in running))
+            steps = 1 if sampling.temperature else min(self.steps, *(count - each.count for each in running))
             found = self.decode([each.next for each in running], steps, wants)
             ended = set()
             for step in found:
@@ -171,7 +194,7 @@ class Runtime:
                     self._end(running, place)
 
     def prefill(self, sid, tokens, logits=False):
-        """Open a sequence with a prompt, in pieces that the scratchpad has room for.
+        """Open a sequence with a prompt, in pieces of one size that the scratchpad has room for.
 
         Returns
         -------
@@ -180,9 +203,10 @@ class Runtime:
         logits : array of float32 or None
         """
         self.command(Opcode.ALLOC_SEQ, sid=sid)
-        most = rows_at_once(self.layout)
-        for at in range(0, len(tokens), most):
-            piece, last = tokens[at:at + most], at + most >= len(tokens)
+        self.lengths[sid] = 0
+        pieces = np.array_split(tokens, -(-len(tokens) // rows_at_once(self.layout)))
+        for number, piece in enumerate(pieces, 1):
+            last = number == len(pieces)
             shape = Shape(tokens=len(piece), first=sid, head="last" if last else "none", logits=logits and last)
             self._run(shape, piece, "prefill")
         return self._results(1, logits)[0]
@@ -208,6 +232,7 @@ class Runtime:
         """What follows each token of a new sequence, which is closed again: float32, (tokens, vocabulary)."""
         most, found = rows_at_once(self.layout, "all"), []
         self.command(Opcode.ALLOC_SEQ, sid=0)
+        self.lengths[0] = 0
         for at in range(0, len(tokens), most):
             piece = tokens[at:at + most]
             self._run(Shape(tokens=len(piece), head="all", logits=True), piece, "prefill")
@@ -239,6 +264,7 @@ class Runtime:
         last = running.pop()
         if place < len(running):
             self.command(Opcode.FORK, sid=len(running), target=place)
+            self.lengths[place] = self.lengths[len(running)]
             self.command(Opcode.FREE, sid=len(running))
             running[place] = last
 
@@ -246,7 +272,11 @@ class Runtime:
         pairs = np.zeros((len(tokens), self.layout.pick // 4), "<u4")
         pairs[:, 1] = tokens
         self.device.write(self.layout.at["tokens"], pairs.tobytes())
-        self.cycles[kind].append(self._start(self._program(shape)))
+        own = range(shape.first, shape.first + shape.sequences)
+        predicted = predict(self.layout, shape, [self.lengths[sid] for sid in own]).cycles
+        self.runs.append(Run(kind, shape, predicted, self._start(self._program(shape))))
+        for sid in own:
+            self.lengths[sid] += shape.tokens * shape.steps
 
     def _start(self, image):
         self.device.write(self.layout.at["programs"], image)
@@ -258,15 +288,22 @@ class Runtime:
         return [(int(row[4:8].view("<u4")[0]),
                  row[layout.picks:layout.picks + size].view("<f4") if logits else None) for row in rows]
 
-    def _check(self, prompts, count):
-        """Refuse what cannot be."""
-        layout = self.layout
-        if not 1 <= count <= layout.context:
-            raise ModelError(f"{count} tokens to come: must be 1 to {layout.context}, as context says")
-        for number, prompt in enumerate(prompts):
-            wrong = [token for token in prompt if not 0 <= token < layout.model.vocabulary]
-            if wrong:
-                raise ModelError(f"prompt {number}: token {wrong[0]} must be 0 to {layout.model.vocabulary - 1}")
-            if not 1 <= len(prompt) <= layout.context - count + 1:
-                raise ModelError(f"prompt {number} has {len(prompt)} tokens: must be 1 to {layout.context - count + 1} "
-                                 f"with {count} to come, as context = {layout.context}")
+
+def check(layout, prompts, count):
+    """Refuse what cannot be: so many tokens after some prompts.
+
+    Raises
+    ------
+    ModelError
+        Prompts of nothing, too long, or of tokens that there are not; no room in the scratchpad for a token.
+    """
+    if not 1 <= count <= layout.context:
+        raise ModelError(f"{count} tokens to come: must be 1 to {layout.context}, as context says")
+    for number, prompt in enumerate(prompts):
+        wrong = [token for token in prompt if not 0 <= token < layout.model.vocabulary]
+        if wrong:
+            raise ModelError(f"prompt {number}: token {wrong[0]} must be 0 to {layout.model.vocabulary - 1}")
+        if not 1 <= len(prompt) <= layout.context - count + 1:
+            raise ModelError(f"prompt {number} has {len(prompt)} tokens: must be 1 to {layout.context - count + 1} "
+                             f"with {count} to come, as context = {layout.context}")
+    rows_at_once(layout)

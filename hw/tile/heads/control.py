@@ -132,9 +132,9 @@ class Control(Block):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.i.ready.eq((due == 0) & (steps == 0))
-                m.d.sync += [opcode.eq(self.i.payload.opcode), words.eq(self.i.payload.words),
-                             error.eq(Error.NONE), detail.eq(0)]
                 with m.If(self.i.valid & self.i.ready):
+                    m.d.sync += [opcode.eq(self.i.payload.opcode), words.eq(self.i.payload.words),
+                                 error.eq(Error.NONE), detail.eq(0)]
                     with m.Switch(self.i.payload.opcode):
                         for each in Heads:
                             with m.Case(each):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong in the engines that move data between memory and scratchpad."""
+"""What can go wrong where data move between memory and tile: codes of `LOAD`, `WEIGHTS` and `STORE`."""
 
-from amaranth.lib import enum
+from enum import IntEnum
 
 __all__ = ["Error"]
 
 
-class Error(enum.Enum, shape=8):
+class Error(IntEnum):
     """Why an instruction was refused or what it moved is not to be trusted."""
 
     NONE = 0

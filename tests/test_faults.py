@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs in which something has been changed, on the RTL of a tile. With `DEEP` in the environment: hundreds.
+
+`SEED` in the environment begins with another case; each names its own when it fails.
+"""
+
+import os
+import random
+
+import pytest
+
+from golden.isa import BYTES, Error, Instruction, Weights, assemble
+from sim.faults import KINDS, Bed, change
+from sim.tile import Rtl
+from sw.runtime.device import DeviceError
+from sw.runtime.runtime import Runtime
+from tests.test_tile import PROMPTS, runtime
+
+DEEP = "DEEP" in os.environ
+FIRST = int(os.environ.get("SEED", "0"))
+COUNT = 500 if DEEP else 30
+
+
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory):
+    """The chip, the model, and so the simulation of `test_the_hardware_does_the_same`."""
+    reference, _ = runtime(tmp_path_factory.mktemp("faults"), "Qwen3ForCausalLM", "norms", "fp8", kv="fp8")
+    device = Rtl(reference.layout)
+    yield Bed(reference.layout, device, [PROMPTS[0].tolist(), PROMPTS[2][:4].tolist()])
+    device.close()
+
+
+def test_broken_programs_end(bed):
+    """A bit or a field of any kind of instruction is changed, and the checksum fits nevertheless."""
+    for seed in range(FIRST, FIRST + COUNT):
+        rng = random.Random(seed)
+        image, what = change(rng.choice(bed.programs), rng, KINDS[seed % len(KINDS)])
+        try:
+            bed.case(image)
+        except (AssertionError, DeviceError) as error:
+            raise AssertionError(f"SEED={seed}: {what}: {error}") from None
+    assert {error for error, _ in bed.ends} >= {Error.NONE, Error.ILLEGAL, Error.INSTRUCTION, Error.ADDRESS}, bed.ends
+
+
+def test_flipped_bits_are_found(bed):
+    """No bit of an image, turned over, gets past the checksum; those behind it are zeros."""
+    for seed in range(FIRST, FIRST + COUNT // 4):
+        rng = random.Random(seed)
+        image = bytearray(rng.choice(bed.programs))
+        bit = rng.randrange(8 * len(image))
+        image[bit // 8] ^= 1 << bit % 8
+        wanted, (*found, _) = bed.verdict(bytes(image)), bed.attempt(bytes(image))
+        assert wanted.refused and wanted.allows(*found), f"SEED={seed}: bit {bit}: {found}, not {wanted}"
+    bed.device.reset()
+    assert bed.good(bed.device) == bed.wanted[0]
+
+
+@pytest.mark.parametrize("beats", [1, 16, 1000])
+def test_weights_nobody_takes(bed, beats):
+    """They end with the program: few, as many as there is room for, or more. The next program does not find them."""
+    layout = bed.layout
+    stream = Instruction(Weights.STREAM, {"source": layout.at["layers"], "bytes": 32 * beats})
+    assert bed.attempt(assemble([stream], layout.chip.sequencer.instructions))[0] is Error.NONE
+    assert [step[0][0] for step in Runtime(layout, bed.device).decode([1, 2], 2)] == [
+        step[0][0] for step in decoded(bed)]
+
+
+@pytest.mark.parametrize("how", ["stop", "reset"])
+def test_given_up_at_any_time(bed, how):
+    """By the host, in the midst of traffic; the next program runs."""
+    image, rng = bed.programs[0], random.Random(how)
+    for _ in range(20 if DEEP else 4):
+        bed.prepare(bed.device)
+        bed.device.write(bed.layout.at["programs"], image)
+        with pytest.raises(DeviceError, match="STOPPED") as error:
+            bed.device.run(bed.layout.at["programs"], len(image) // BYTES, rng.randrange(4000), how)
+        assert error.value.error is Error.STOPPED
+        bed.device.reset()
+        assert bed.good(bed.device) == bed.wanted[0]
+        bed.same(bed.wanted[1], f"after {how}")
+
+
+def decoded(bed):
+    """What golden makes of the two sequences of `prepare`."""
+    bed.prepare(bed.golden)
+    return Runtime(bed.layout, bed.golden).decode([1, 2], 2)

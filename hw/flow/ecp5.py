@@ -53,12 +53,15 @@ class Use:
         memories), `MULT18X18D`, ...
     fmax : float
         MHz of the slowest clock; 0 when nothing is clocked.
+    path : tuple of (float, float, str, str), or None
+        The longest path between flops: ns, of these wires, its first net, its last net.
     """
 
     top: str
     used: dict
     available: dict
     fmax: float
+    path: tuple | None = None
 
 
 def cells(text, top, parts=()):
@@ -86,7 +89,7 @@ def _cells(netlist, top):
     """Names, from `top` on, and contents of all cells."""
     for name, cell in json.loads(netlist)["modules"][top]["cells"].items():
         if cell["type"] != "$scopeinfo":
-            yield name.replace("$flatten", "").replace("\\", ""), cell
+            yield _name(name), cell
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,24 @@ def _route(text, top, shell, parts, options, constraints=None):
         raise RuntimeError(f"synthesis of {top} left no cells: is its output used?")
     available = {name: count["available"] for name, count in report["utilization"].items()}
     fmax = min((clock["achieved"] for clock in report["fmax"].values()), default=0.0)
-    return Use(top, used, available, fmax), found.get("placed.config", b"").decode()
+    return Use(top, used, available, fmax, _longest(report)), found.get("placed.config", b"").decode()
+
+
+def _longest(report):
+    """The path of `Use`."""
+    paths = [path["path"] for path in report["critical_paths"] if path["from"] == path["to"]]
+    path = max(paths, key=lambda path: sum(step["delay"] for step in path), default=None)
+    if path is None:
+        return None
+    total, wires = (sum(step["delay"] for step in path if step["type"] in types) for types in (
+        {step["type"] for step in path}, {"routing"}))
+    nets = [_name(step["net"]) for step in path if step["type"] == "routing"]
+    return total, wires, *(nets[end] if nets else "" for end in (0, -1))
+
+
+def _name(cell):
+    """Of a cell, from the top on."""
+    return cell.replace("$flatten", "").replace("\\", "")
 
 
 _PRODUCT = """module product (input [22:0] a, b, output [47:0] o);

@@ -100,6 +100,8 @@ def figures(label, report, timed=None):
 def fpga_table(use):
     """Lines of text for an `hw.flow.ecp5.Use`."""
     yield f"{use.top} on ECP5, {use.fmax:.1f} MHz"
+    if use.path:
+        yield "  longest path {:.1f} ns, {:.1f} of it wires, from {} to {}".format(*use.path)
     for name, count in use.used.items():
         if count:
             yield f"  {name:20} {count:7} of {use.available[name]:7} {count / use.available[name]:6.1%}"

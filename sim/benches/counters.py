@@ -29,7 +29,8 @@ async def counts(dut):
         dut.zero.value = 1
         await RisingEdge(dut.clk)
         await idle(count + 2)
-        shares = [rng.choice([0, 0.1, 0.9, 1]) for _ in range(count)]
+        shares = [1, *(rng.choice([0, 0.1, 0.9, 1]) for _ in range(count - 1))]
+        rng.shuffle(shares)
         for _ in range(20 * count):
             events, freeze = [rng.random() < share for share in shares], rng.random() < 0.1
             dut.events.value, dut.freeze.value = sum(bit << n for n, bit in enumerate(events)), freeze

@@ -9,7 +9,8 @@ What must come of a program follows from golden:
   the tile names an engine, and of this the instruction that it refuses first, no matter what others do meanwhile.
 - An address beyond the scratchpad is noticed while some instructions of an engine are under way, the oldest of which
   is named: not a later one than the one that is to blame.
-- A matmul engine whose weights nobody has read ahead waits for them, until the watchdog says so.
+- A matmul engine whose weights nobody has read ahead waits for them, until others come, which it refuses, or the
+  watchdog says so.
 - A program that golden carries out ends well, if it waits for all that it depends on with the same memory.
 - One that would take too long for anybody to wait is stopped by the host.
 """
@@ -165,7 +166,7 @@ class Verdict:
         pcs, why, _ = self.engines[engine]
         if error is Error.ADDRESS:
             return why is error and pc in pcs
-        return error is why and pc == pcs[-1]
+        return error in (why, Error.INSTRUCTION if why is Error.WATCHDOG else why) and pc == pcs[-1]
 
 
 def verdict(tile, image):

@@ -167,7 +167,7 @@ def test_run_writes(tmp_path, capsys):
     run.main(["--checkpoint", str(folder), "--config", "configs/nano.toml", "--ids", "1", "2", "3", "--ids", "7",
               "--tokens", "3"])
     printed = capsys.readouterr().out
-    assert "[1, 2, 3]" in printed and "6 tokens in" in printed and "error of logits" in printed
+    assert "1 2 3" in printed and "6 tokens in" in printed and "error of logits" in printed
 
 
 @pytest.mark.parametrize(("options", "sentence"), [

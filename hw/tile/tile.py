@@ -75,7 +75,7 @@ class Tile(Block):
         group, own = chip.attention.group, kv.head_dim // kv.lanes          # words of a head
         row, sums, lanes, heads = (chip.matmul.row_bits // 8, 4 * chip.matmul.drain, 4 * chip.vector.lanes,
                                    4 * kv.lanes)                            # bytes of a beat
-        results = max(8, 1 << (4 * group - 1).bit_length())                 # bytes: as fast as attention has them
+        results = min(max(8, 1 << (4 * group - 1).bit_length()), chip.word) # bytes: as fast as attention has them
         return {
             "host_port": Host(), "counters": Counters(len(COUNTERS)),
             "sequencer": Sequencer(chip.sequencer, beat),

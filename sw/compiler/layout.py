@@ -23,6 +23,7 @@ __all__ = ["Layout", "ModelError", "Place", "align", "fit"]
 
 PAGE = 4096
 PROGRAMS = 4            # that fit into memory at a time
+BYTE = 8                # a head of the KV cache has a multiple of so many elements
 PICK = 8                # bytes of a token: its logit, and its number
 
 
@@ -66,7 +67,7 @@ def fit(chip, model, weights="fp8"):
             "attention": type(chip.attention)(group=max(chip.attention.group, model.heads // model.kv_heads)),
             "kvcache": type(kv)(**kv.model_dump() | {
                 "layers": model.layers, "kv_heads": model.kv_heads, "beat": chip.memory.channel,
-                "head_dim": align(model.head_dim, chip.word // 4), "lanes": min(kv.lanes, chip.memory.channel // 2),
+                "head_dim": _head_dim(chip, model), "lanes": min(kv.lanes, chip.memory.channel // 2),
                 "table": table, "blocks": min(kv.blocks, kv.sequences * table + 1)})})
     except ValidationError as error:
         problem = error.errors()[0]
@@ -80,6 +81,11 @@ def _scheme(weights):
     if weights not in FORMATS_OF_WEIGHTS:
         raise ModelError(f"weights = {weights}: must be {words(FORMATS_OF_WEIGHTS)}")
     return FORMATS_OF_WEIGHTS[weights]
+
+
+def _head_dim(chip, model):
+    """Elements of a head, with what completes words of the scratchpad and the KV cache's bytes."""
+    return align(model.head_dim, max(chip.word // 4, BYTE))
 
 
 def align(size, unit):
@@ -129,7 +135,7 @@ class Layout:
         self.checkpoint, self.chip, self.model = checkpoint, chip, checkpoint.model
         self.scheme, self.word = _scheme(weights), chip.word
         self.unit = max(chip.memory.channel, self.word)
-        self.head_dim = align(self.model.head_dim, self.word // 4)
+        self.head_dim = _head_dim(chip, self.model)
         self._check()
         room = chip.kvcache.table * chip.kvcache.block_tokens
         self.context = min(self.model.positions, room) if context is None else context

@@ -273,10 +273,10 @@ class Runtime:
         pairs[:, 1] = tokens
         self.device.write(self.layout.at["tokens"], pairs.tobytes())
         own = range(shape.first, shape.first + shape.sequences)
-        predicted = predict(self.layout, shape, [self.lengths[sid] for sid in own]).cycles
+        predicted = predict(self.layout, shape, [self.lengths.get(sid, 0) for sid in own]).cycles
         self.runs.append(Run(kind, shape, predicted, self._start(self._program(shape))))
         for sid in own:
-            self.lengths[sid] += shape.tokens * shape.steps
+            self.lengths[sid] = self.lengths.get(sid, 0) + shape.tokens * shape.steps
 
     def _start(self, image):
         self.device.write(self.layout.at["programs"], image)

@@ -111,6 +111,7 @@ REGISTERS = (
     _register("counter", 0x2C, "which counter is read", Field("index", 0, 8, WRITE, "a place in the list of counters")),
     _whole("counter_low", 0x30, READ, "its lower 32 bits"),
     _register("counter_high", 0x34, "its upper bits", Field("value", 0, 16, READ, "its upper 16 bits")),
+    _whole("kv_host_base", 0x38, WRITE, "where its slots for swapped sequences begin, likewise; 0: there are none"),
     *(_whole(f"register{n}", 0x40 + 4 * n, WRITE, f"what register {n} holds when a program begins")
       for n in range(1, PRESETS)),
 )

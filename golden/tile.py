@@ -48,8 +48,8 @@ class Tile:
         One that `check_tile` lets pass.
     size : int
         Bytes of the memory behind the channel.
-    kv_base : int
-        Where the pool of the KV cache begins in it.
+    kv_base, kv_host_base : int
+        Where the pool of the KV cache begins in it, and its slots for swapped sequences; 0: there are none.
 
     Attributes
     ----------
@@ -63,9 +63,9 @@ class Tile:
         Results that are NaN, by engine.
     """
 
-    def __init__(self, chip, size, kv_base):
+    def __init__(self, chip, size, kv_base, kv_host_base=0):
         check_tile(chip)
-        self.chip, self.kv_base = chip, kv_base
+        self.chip, self.kv_base, self.kv_host_base = chip, kv_base, kv_host_base
         self.memory, self.scratchpad = np.zeros(size, np.uint8), np.zeros(chip.memory.scratchpad, np.uint8)
         self.weights = deque()
         self.events, self.nans = Counter(), Counter()
@@ -74,8 +74,12 @@ class Tile:
     def reset(self):
         """What the host may ask for at any time: the KV cache forgets its sequences; memories stay as they are."""
         self.controller, self.store = Controller(self.chip.kvcache), KvStore(self.chip.kvcache)
-        pool = self.memory[self.kv_base:self.kv_base + self.store.pool.size]
-        self.store.pool = pool.reshape(self.store.pool.shape)
+        blocks = self.store.pool.shape
+        self.store.pool = self.memory[self.kv_base:][:self.store.pool.size].reshape(blocks)
+        if self.kv_host_base:
+            slots = self.chip.kvcache.host_blocks
+            host = self.memory[self.kv_host_base:][:slots * self.chip.kvcache.block_bytes]
+            self.store.host = dict(enumerate(host.reshape(slots, *blocks[1:])))
 
     def run(self, image, registers=()):
         """Carry a program out.
@@ -144,9 +148,9 @@ class Tile:
         if not 1 <= m <= config.m_max or not 1 <= n <= config.n_max or not 1 <= k <= config.k_max:
             raise ValueError(f"m, n, k = {m}, {n}, {k}: must be 1 to {config.m_max}, {config.n_max}, {config.k_max}")
         a_format, w_format, y_format = (FORMAT_NAMES.get(each, "") for each in (a_format, w_format, y_format))
-        family, mx = FAMILIES[config.family], bool(mx and config.mx)
+        family, mx = FAMILIES[config.family], bool(mx)
         if (a_format not in family.activations or w_format not in family.weights or y_format in ("", "e2m1")
-                or mx and family.rate(a_format, w_format) > 1):
+                or mx and (not config.mx or family.rate(a_format, w_format) > 1)):
             raise ValueError(f"{a_format} x {w_format} to {y_format}: not in family {config.family}")
         at, beat, numbers = {"a_format": a_format, "mx": mx}, config.row_bits // 8, FP32_BYTES * config.drain
         block_bytes = matmul.weight_bytes(config, w_format, config.cols, k, **at)
@@ -236,6 +240,8 @@ class Tile:
         opcode = word & 0xFF
         if opcode not in ARGUMENTS or opcode in (Opcode.LOOKUP, Opcode.ATTACH, Opcode.STREAM, Opcode.WRITE):
             raise ValueError(f"command {opcode}: not one that a program gives")
+        if opcode in (Opcode.SWAP_OUT, Opcode.SWAP_IN) and not self.kv_host_base:
+            raise ValueError(f"{Opcode(opcode).name}: there is no host memory, kv_host_base is 0")
         given = unpack(HEADER | ARGUMENTS[opcode], word)
         given.pop("opcode")
         completion = self.controller.run(Command(Opcode(opcode), given))

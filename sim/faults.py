@@ -44,7 +44,7 @@ from sw.runtime.runtime import Runtime
 
 __all__ = ["KINDS", "Bed", "Verdict", "change", "verdict"]
 
-STEPS = 400             # instructions that golden carries out at most
+STEPS = 4000            # instructions that golden carries out at most
 WORK = 1 << 20          # elements or bytes that one of them has at most
 CYCLES = 60_000         # after which a host stops a program
 LATE = 8                # instructions of an engine that are under way at most

@@ -46,6 +46,8 @@ class Job:
         Instructions: their words, the error and detail they end with, and whether those before have to be done.
     scratchpad, memory : pair of bytes
         Before and after. The pool begins a page on, host memory on the page after it.
+    hosted : bool
+        Whether there is host memory.
     nans : int
     stall : float
         Probability with which each port idles or stalls in a cycle.
@@ -66,6 +68,7 @@ class Job:
     log: list = field(default_factory=list)
     scratchpad: tuple = ()
     memory: tuple = ()
+    hosted: bool = True
     nans: int = 0
     stall: float = 0.0
     seed: int = 0
@@ -78,7 +81,7 @@ class Job:
     @property
     def host_page(self):
         kv = self.chip.kvcache
-        return 1 - -kv.blocks * kv.block_bytes // PAGE
+        return 1 - -kv.blocks * kv.block_bytes // PAGE if self.hosted else 0
 
 
 @dataclass
@@ -122,19 +125,21 @@ class Script:
         Of what memory and scratchpad hold at first.
     scratchpad : int
         Bytes; each instruction has a part of it for itself.
+    hosted : bool
+        Whether there is host memory.
     """
 
-    def __init__(self, kv, group, seed=0, scratchpad=1 << 18):
+    def __init__(self, kv, group, seed=0, scratchpad=1 << 18, hosted=True):
         self.rng = np.random.default_rng(seed)
         self.chip = Chip(name="test", kvcache=kv, attention={"group": group}, memory={"scratchpad": scratchpad})
-        self.job, self.kv = Job(self.chip, seed=seed), kv
-        pages = self.job.host_page
-        self.tile = Tile(self.chip, pages * PAGE + kv.host_blocks * kv.block_bytes, PAGE)
+        self.job, self.kv = Job(self.chip, seed=seed, hosted=hosted), kv
+        end = PAGE + kv.blocks * kv.block_bytes
+        host = self.job.host_page * PAGE
+        self.tile = Tile(self.chip, host + kv.host_blocks * kv.block_bytes if hosted else end, PAGE, host)
         store = self.tile.store
         self._fill(store)
-        host = self.tile.memory[pages * PAGE:].reshape(kv.host_blocks, *store.pool.shape[1:])
-        host[:] = store.pool[np.arange(kv.host_blocks) % kv.blocks]
-        store.host = dict(enumerate(host))
+        for slot, block in store.host.items():
+            block[:] = store.pool[slot % kv.blocks]
         self.tile.scratchpad[:] = self.rng.integers(0, 256, scratchpad)
         self.first, self.free = self.tile.scratchpad.copy(), 0
         self.before = self.tile.memory.tobytes()

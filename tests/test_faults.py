@@ -7,12 +7,16 @@
 import os
 import random
 
+import numpy as np
 import pytest
 
-from golden.isa import BYTES, Error, Instruction, Weights, assemble
+from golden.isa import BYTES, Engine, Error, Gemm, Heads, Instruction, Weights, assemble, disassemble
+from golden.paging import Command, Opcode
+from golden.tile import Tile
 from sim.faults import KINDS, Bed, change
 from sim.tile import Rtl
-from sw.runtime.device import DeviceError
+from sw.compiler.layout import PAGE, align
+from sw.runtime.device import DeviceError, Golden
 from sw.runtime.runtime import Runtime
 from tests.test_tile import PROMPTS, runtime
 
@@ -63,6 +67,44 @@ def test_weights_nobody_takes(bed, beats):
     assert bed.attempt(assemble([stream], layout.chip.sequencer.instructions))[0] is Error.NONE
     assert [step[0][0] for step in Runtime(layout, bed.device).decode([1, 2], 2)] == [
         step[0][0] for step in decoded(bed)]
+
+
+def test_scales_that_the_engine_cannot_take(bed):
+    """Blocks with scales, of which it does not know, are refused."""
+    program = disassemble(bed.programs[0])
+    at, gemm = next((pc, each) for pc, each in enumerate(program) if each.opcode is Gemm.GEMM)
+    gemm.fields["mx"] = 1
+    image = assemble(program[:-1], bed.layout.chip.sequencer.instructions)
+    assert bed.attempt(image)[:3] == (Error.INSTRUCTION, Engine.MATMUL, at)
+    assert bed.verdict(image).allows(Error.INSTRUCTION, Engine.MATMUL, at)
+
+
+def test_host_memory(bed):
+    """Sequences leave for it and come back, to go on as if nothing had been; without it, that is refused."""
+    layout, kv = bed.layout, bed.layout.chip.kvcache
+    swaps = [assemble([Instruction(Heads.COMMAND, {
+        **{f"word{n}": Command(opcode, {"sid": 0}).word >> 32 * n & 0xFFFFFFFF for n in range(4)}})],
+        layout.chip.sequencer.instructions) for opcode in (Opcode.SWAP_OUT, Opcode.SWAP_IN)]
+    assert bed.attempt(swaps[0])[:3] == (Error.INSTRUCTION, Engine.HEADS, 0)
+    assert bed.verdict(swaps[0]).allows(Error.INSTRUCTION, Engine.HEADS, 0)
+
+    golden, end = Golden(layout), align(layout.size, PAGE)
+    golden.tile = Tile(layout.chip, end + kv.host_blocks * kv.block_bytes, layout.at["kv"], end)
+    room = layout.at["results"]         # of the simulated board, where there are none yet
+    size = -(-len(bed.prompts[0]) // kv.block_tokens) * kv.block_bytes
+    assert size <= layout.results * layout.result_pitch
+    bed.device.set("kv_host_base", value=room // PAGE)
+    for device in bed.device, golden:
+        bed.prepare(device)
+        device.write(room, bytes(size))
+        for image in swaps:
+            device.write(layout.at["programs"], image)
+            device.run(layout.at["programs"], len(image) // BYTES)
+    assert golden.read(end, size).any()
+    np.testing.assert_array_equal(bed.device.read(room, size), golden.read(end, size))
+    assert [step[0][0] for step in Runtime(layout, bed.device).decode([1, 2], 2)] == [
+        step[0][0] for step in decoded(bed)]
+    bed.device.set("kv_host_base", value=0)
 
 
 @pytest.mark.parametrize("how", ["stop", "reset"])

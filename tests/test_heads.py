@@ -123,6 +123,18 @@ def test_what_is_refused():
     run(script.done(size=size))
 
 
+def test_without_host_memory():
+    """Nothing is swapped, and no byte is written anywhere."""
+    script = Script(UNITS["fp8"][2], 4, hosted=False)
+    script.ask(Opcode.ALLOC_SEQ, sid=0)
+    script.extend(0, 20)
+    script.attend(0, 0)
+    for opcode in Opcode.SWAP_OUT, Opcode.SWAP_IN:
+        assert script.ask(opcode, sid=0) == (Error.ARGUMENT.value, 0)
+    script.attend(0, 1)
+    run(script.done(size=16))
+
+
 @pytest.mark.parametrize("stall", [0, 0.3])
 def test_memory_that_fails(stall):
     """A beat that comes with an error, one that does not fit its checksum, and a write that is refused."""

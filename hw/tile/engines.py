@@ -81,6 +81,9 @@ class GemmUnit(Block):
         ]
         if config.mx:
             m.d.comb += command.a_scales.eq(given["scales"]), command.a_scales_pitch.eq(given["scales_pitch"])
+        else:       # the engine does not know of blocks with scales, but of a format that no results can have
+            with m.If(given["mx"]):
+                m.d.comb += command.y_format.eq(FORMAT_CODES["e2m1"])
         m.d.sync += number.eq(number + moves), busy.eq(busy + moves - ends)
         with m.If(moves):
             m.d.sync += [places[number][name].eq(value) for name, value in (

@@ -161,7 +161,8 @@ class Tile(Block):
             told.counter_low.value.eq(counters.value[:32]), told.counter_high.value.eq(counters.value[32:]),
             self.irq.eq(given.control.interrupt & (done | (sequencer.status.state == State.ERROR))),
             scratchpad.clear.eq(given.control.clear),
-            heads.clear.eq(given.control.clear), heads.base.eq(given.kv_base.value), heads.pool.eq(chip.kvcache.blocks),
+            heads.clear.eq(given.control.clear), heads.pool.eq(chip.kvcache.blocks),
+            heads.base.eq(given.kv_base.value), heads.host_base.eq(given.kv_host_base.value),
         ]
         with m.If(given.control.clear | given.control.start):
             m.d.sync += done.eq(0)

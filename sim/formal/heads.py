@@ -29,6 +29,7 @@ class ControlRules(Contract):
         opcode, status = commands.payload[:8], completions.payload.status
         for name in "i", "completions":
             self.require(f"{name} holds", self.steady(getattr(block, name)))
+        self.require("host memory stays where it is", block.hosted == self.some(1, "hosted"))
         for name in "commands", "passes", "orders", "request":
             self.promise(f"{name} holds", self.steady(getattr(block, name)))
 
@@ -42,6 +43,8 @@ class ControlRules(Contract):
         self.require("a WRITE begins once, unless it is refused", Mux(
             asked & writes, ~(begun & block.begins) & (~completions.valid | (begun == (status == 0))), ~block.begins))
         self.promise("there is one command at a time", ~commands.valid | ~asked)
+        self.promise("nothing is swapped without host memory", ~commands.valid | block.hosted | (
+            opcode != Opcode.SWAP_OUT) & (opcode != Opcode.SWAP_IN))
         self.promise("completions are taken at once", ~completions.valid | completions.ready)
 
         # Instructions

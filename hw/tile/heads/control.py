@@ -18,6 +18,7 @@ __all__ = ["PASSES", "Control", "rows"]
 PASSES = 8      # at most under way, and one or two more: fewer than streams of a sequence may be
 STATED = sum(STAT[Table.SEQUENCE].values())
 LEFT_OUT = Opcode.LOOKUP, Opcode.ATTACH, Opcode.STREAM, Opcode.WRITE    # what `COMMAND` does not give
+HOSTED = Opcode.SWAP_OUT, Opcode.SWAP_IN                                # what it gives if there is host memory
 
 
 def rows(kv):
@@ -44,6 +45,8 @@ class Control(Block):
         Of the KV cache.
     begins : In(1)
         A `WRITE` has not been refused.
+    hosted : In(1)
+        There is host memory.
     request : Out(stream.Signature(rows(kv)))
         A token's new keys and values.
     answered : In(1)
@@ -65,7 +68,7 @@ class Control(Block):
         super().__init__({
             "i": In(stream.Signature(instruction(WORDS))),
             "commands": Out(stream.Signature(COMMAND)), "completions": In(stream.Signature(completion())),
-            "begins": In(1), "request": Out(stream.Signature(rows(kv))), "answered": In(1),
+            "begins": In(1), "hosted": In(1), "request": Out(stream.Signature(rows(kv))), "answered": In(1),
             "passes": Out(stream.Signature(pass_(kv, group))), "orders": Out(stream.Signature(order(group))),
             "ended": In(1), "cut": Out(1), "cut_taken": In(1), "mute": Out(1), "busy": Out(1)})
 
@@ -143,7 +146,8 @@ class Control(Block):
                             fail()
 
             with m.State("COMMAND"):
-                with m.If(~_among(words[0][:8], set(ARGUMENTS) - set(LEFT_OUT))):
+                asks = words[0][:8]
+                with m.If(~_among(asks, set(ARGUMENTS) - set(LEFT_OUT)) | _among(asks, HOSTED) & ~self.hosted):
                     fail()
                 with m.Elif(under_way == 0):        # then no stream is, either
                     m.next = "CALL"

@@ -55,7 +55,7 @@ class Heads(Block):
         To the scratchpad.
     axi : Out(Axi4)
     base, host_base : In(kv.address_bits - 12), pool : In(range(kv.blocks + 1))
-        See `hw.kvcache`. Steady from reset on.
+        See `hw.kvcache`. Steady from reset on. Without host memory, at 0, nothing is swapped.
     error : Out, fault : Out, dead : Out(1), nans : Out(32)
         Of the KV cache: the first refused command and the first failed transfer since `clear`.
     clear : In(1)
@@ -103,7 +103,7 @@ class Heads(Block):
             self.rows.ready.eq(cache.rows.ready),
             attention.queries.valid.eq(self.queries.valid), attention.queries.payload.eq(self.queries.payload.data),
             self.queries.ready.eq(attention.queries.ready),
-            control.begins.eq(cache.begins), control.ended.eq(results.ended),
+            control.begins.eq(cache.begins), control.ended.eq(results.ended), control.hosted.eq(self.host_base != 0),
             control.answered.eq(self.rows.valid & self.rows.ready & self.rows.payload.last),
             results.mute.eq(control.mute), results.fault.eq(cache.fault.status),
             cache.hits.ready.eq(1), cache.events.ready.eq(1), cache.lru_tail.eq(kv.policy == "lru_tail"),

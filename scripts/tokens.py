@@ -60,7 +60,7 @@ def main(argv=None):
 
 def write(layout, batches, count):
     """Write what follows batches of prompts of so many bytes; yield lines of what it took."""
-    device, given = Rtl(layout), text.held_out(layout.context)
+    device, given = Rtl(layout, thorough=True), text.held_out(layout.context)
 
     def prompt(length):
         return given[length % len(given)][:1 + length].astype(int)

@@ -24,25 +24,31 @@ __all__ = ["Rtl", "Written", "build", "events", "model", "part"]
 # Modules that there are many of are compiled once; to the rest they are boxes all of whose outputs may depend on all
 # inputs, hence the waiver.
 BOXES = ("pe_", "lane", "finish", "dot_pair", "weight_", "scores_", "controller_")
-OPTIONS = ["--hierarchical", "-Wno-UNOPTFLAT", "-O3", "--x-assign", "fast", "--x-initial", "fast",
+OPTIONS = ["-Wno-UNOPTFLAT", "-O3", "--x-assign", "fast", "--x-initial", "fast",
            "-CFLAGS", "-std=c++20"]
 SIMPLE = ["OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1", "CFG_CXXFLAGS_PCH_I=-include"]
 IDS = 8
 
 
-def build(chip, latency=1):
+def build(chip, latency=1, thorough=False):
     """The program of a board with a tile; `latency` cycles, of an ideal memory."""
     return model(Tile(chip), ("dram.h", "tile.cpp"), f"constexpr int BEAT = {chip.memory.channel};\n"
-                 f"constexpr int LATENCY = {latency};\n{part(chip.dram)}")
+                 f"constexpr int LATENCY = {latency};\n{part(chip.dram)}", thorough)
 
 
-def model(block, files, header):
-    """The program of a big block: files of this folder, and what they include as `board.h`."""
+def model(block, files, header, thorough=False):
+    """The program of a big block: files of this folder, and what they include as `board.h`.
+
+    One that is compiled as a whole, `thorough`, takes twice as long to make and a third less to run.
+    """
     verilog = Verilog(block)
     boxes = "".join(f'hier_block -module "{name}"\n' for name in verilog.modules if name.startswith(BOXES))
     files = {name: (ROOT / "sim" / name).read_text() for name in files}
-    return make(block.name, {"boxes.vlt": "`verilator_config\n" + boxes, f"{block.name}.sv": verilog.text,
-                             "board.h": f"#pragma once\n{header}", **files}, OPTIONS, variables=SIMPLE) / block.name
+    files |= {f"{block.name}.sv": verilog.text, "board.h": f"#pragma once\n{header}"}
+    if thorough:
+        return make(block.name, files, OPTIONS) / block.name
+    return make(block.name, {"boxes.vlt": "`verilator_config\n" + boxes, **files}, ["--hierarchical", *OPTIONS],
+                variables=SIMPLE) / block.name
 
 
 def part(dram):
@@ -85,6 +91,8 @@ class Rtl(Hardware):
         Cycles, of an ideal memory.
     dram : bool
         The memory takes its time as `layout.chip.dram` says.
+    thorough : bool
+        The simulation is made for a long run, see `model`.
 
     Attributes
     ----------
@@ -92,9 +100,9 @@ class Rtl(Hardware):
         Images that ran during the last trace.
     """
 
-    def __init__(self, layout, latency=1, dram=False):
-        self.process = subprocess.Popen([build(layout.chip, latency), str(layout.size)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE)
+    def __init__(self, layout, latency=1, dram=False, thorough=False):
+        program = build(layout.chip, latency, thorough)
+        self.process = subprocess.Popen([program, str(layout.size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.programs, self.traces = [], False
         if dram:
             self._order(b"D")

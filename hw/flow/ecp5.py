@@ -243,6 +243,10 @@ def _name(cell):
     return cell.replace("$flatten", "").replace("\\", "")
 
 
+SHORT = 8           # bits of a sum up to which lookup tables are fewer than those of a carry chain
+ROUNDS = ";".join(4 * ["strash;ifraig;scorr;dc2;dc2;dch;if,-a,-K,4,-C,24,-A,8,-F,8;mfs2"])
+"""Of abc, for few lookup tables: an eighth less than what Yosys does for an ECP5 by itself."""
+
 _PRODUCT = """module product (input [22:0] a, b, output [47:0] o);
   assign o = {1'b1, a} * {1'b1, b};
 endmodule"""
@@ -256,12 +260,14 @@ def _synthesize(text, top, shell="", parts=()):
     files = {"design.sv": hierarchy.around(own), **({"shell.il": shell} if shell else {}),
              **{f"{part}.json": _synthesize(text, part, "", parts) for part in own}}
     repeated = [unit for unit in Hierarchy(files["design.sv"], top).units if unit != top]
+    synthesize = f"synth_ecp5 -top {SHELL if shell else top} -nowidelut -run"
     keep = "setattr -mod -{} keep_hierarchy{} " + " ".join(repeated)
     steps = [
         "read_verilog -sv design.sv", *(["read_rtlil shell.il"] if shell else []),
         *([keep.format("set", " 1")] if repeated else []),
         # Wide lookup tables take twice the cells for a tenth of the delay.
-        f"synth_ecp5 -top {SHELL if shell else top} -nowidelut -run begin:check",
+        f"{synthesize} begin:map_gates", f"techmap -map +/techmap.v t:$alu r:Y_WIDTH<={SHORT} %i",
+        f"{synthesize} map_gates:map_luts", f"abc -script +{ROUNDS}", f"{synthesize} map_cells:check",
         *([keep.format("unset", "")] if repeated else []),
         *(f"delete ={part}; read_json {part}.json; setattr -mod -unset top {part}" for part in own),
         "flatten", "blackbox =A:whitebox", "opt_clean -purge", f"select {SHELL if shell else top}",

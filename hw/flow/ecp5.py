@@ -194,7 +194,7 @@ def bitstream(text, top, shell, constraints, parts=(), **options):
     RuntimeError
         When a tool fails, for instance because the design does not fit, or nothing is left of it.
     """
-    use, placed = _route(text, top, shell, tuple(parts), _options(**options), constraints)
+    use, placed = _route(text, top, shell, tuple(parts), [*_options(**options), *SPARING], constraints)
     return use, _tool("ecppack", ["--compress", "--input", "placed.config", "--bit", "top.bit"],
                       {"placed.config": placed}, "top.bit")["top.bit"]
 
@@ -243,9 +243,13 @@ def _name(cell):
     return cell.replace("$flatten", "").replace("\\", "")
 
 
+SPARING = "--placer", "static", "--no-tmdriv"       # a third fewer wires, without which a full device is not routed
+WIDE, SHALLOW = 60, 16      # memories of so many bits a word, and of more words than these, are block memories
 SHORT = 8           # bits of a sum up to which lookup tables are fewer than those of a carry chain
 ROUNDS = ";".join(4 * ["strash;ifraig;scorr;dc2;dc2;dch;if,-a,-K,4,-C,24,-A,8,-F,8;mfs2"])
 """Of abc, for few lookup tables: an eighth less than what Yosys does for an ECP5 by itself."""
+
+_MEMORY = re.compile(r"^module (ram_(\d+)x(\d+)(?:_\d+)?)\b", re.M)
 
 _PRODUCT = """module product (input [22:0] a, b, output [47:0] o);
   assign o = {1'b1, a} * {1'b1, b};
@@ -261,10 +265,13 @@ def _synthesize(text, top, shell="", parts=()):
              **{f"{part}.json": _synthesize(text, part, "", parts) for part in own}}
     repeated = [unit for unit in Hierarchy(files["design.sv"], top).units if unit != top]
     synthesize = f"synth_ecp5 -top {SHELL if shell else top} -nowidelut -run"
+    block = [f"{memory}/m:*" for memory, width, depth in _MEMORY.findall(files["design.sv"])
+             if int(width) >= WIDE and int(depth) > SHALLOW]
     keep = "setattr -mod -{} keep_hierarchy{} " + " ".join(repeated)
     steps = [
         "read_verilog -sv design.sv", *(["read_rtlil shell.il"] if shell else []),
         *([keep.format("set", " 1")] if repeated else []),
+        *([f'setattr -set ram_style "block" {" ".join(block)}'] if block else []),
         # Wide lookup tables take twice the cells for a tenth of the delay.
         f"{synthesize} begin:map_gates", f"techmap -map +/techmap.v t:$alu r:Y_WIDTH<={SHORT} %i",
         f"{synthesize} map_gates:map_luts", f"abc -script +{ROUNDS}", f"{synthesize} map_cells:check",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The systolic array against golden, and golden against plain Python integers and fractions."""
 
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -15,7 +16,8 @@ from hw.matmul.array import Array
 from hw.matmul.pe import PE
 from sim.run import simulate
 
-SHAPES = [(4, 1, 4, 1), (4, 2, 8, 4), (8, 3, 4, 2)]     # lanes, rows, columns, groups
+DEEP = "DEEP" in os.environ
+SHAPES = [(4, 2, 8, 4), (8, 3, 4, 2), *[(4, 1, 4, 1)] * DEEP]       # lanes, rows, columns, groups
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -27,7 +27,7 @@ def test_all_reduce_under_stalls(noc, op):
     end = noc.width - 1, noc.height - 1
     groups = [whole(noc), Group((0, 0), end, end), Group((0, 0), (1, 0), (1, 0)), Group((0, 1), (1, 0), (0, 1))]
     for stall in 0.0, 0.3, 0.8:
-        all_reduce(noc, 10, groups, rounds=20, op=op, stall=stall, seed=op)
+        all_reduce(noc, 10, groups, rounds=20 if DEEP else 6, op=op, stall=stall, seed=op)
 
 
 @pytest.mark.parametrize("noc", [NOC, *[noc for noc in LARGE if noc.depth > 2] * DEEP], ids=network)

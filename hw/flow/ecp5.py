@@ -243,7 +243,7 @@ def _name(cell):
     return cell.replace("$flatten", "").replace("\\", "")
 
 
-SPARING = "--placer", "static", "--no-tmdriv"       # a third fewer wires, without which a full device is not routed
+SPARING = "--placer", "static", "--no-tmdriv"       # a third fewer wires, which a full device lacks
 WIDE, SHALLOW = 60, 16      # memories of so many bits a word, and of more words than these, are block memories
 SHORT = 8           # bits of a sum up to which lookup tables are fewer than those of a carry chain
 ROUNDS = ";".join(4 * ["strash;ifraig;scorr;dc2;dc2;dch;if,-a,-K,4,-C,24,-A,8,-F,8;mfs2"])

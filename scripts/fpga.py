@@ -39,6 +39,7 @@ def build(options):
     parts = design.verilog, design.board, design.shell, blocks.parts(made)
     _progress("synthesizing")
     kept = ecp5.kept(*parts)
+    _progress("\n".join(_table(kept)))
     if kept.swept:
         raise RuntimeError(f"the whole lacks cells that its blocks have alone: {', '.join(kept.swept)}")
     _progress("placing and routing")
@@ -61,7 +62,7 @@ def build(options):
     if options.json:
         print(dump(figures))
     else:
-        print("\n".join([*fpga_table(use), *_table(kept)]))
+        print("\n".join(fpga_table(use)))
         print(f"{options.out / 'top.bit'}: {len(bits)} bytes")
     if failed := [each["name"] for each in figures if each["holds"] is False]:
         raise RuntimeError(f"missed: {', '.join(failed)}")

@@ -144,7 +144,7 @@ def test_mistakes_are_named(make, sentence):
         make()
 
 
-@pytest.mark.parametrize("size, beat", [(1056, 8), (656, 4)])
+@pytest.mark.parametrize("size, beat", [(1056, 8), (640, 4)])
 def test_memory(size, beat):
     """Masters and a host, against a bytearray."""
     assert simulate(Memory(size, beat, 40, 3), "sim.benches.memory", env={"SIZE": size, "BEAT": beat},

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Block memory behind an AXI4 port, and for a host."""
 
-from functools import reduce
-from operator import or_
-
 from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
@@ -17,39 +14,6 @@ from hw.ram import Ram
 __all__ = ["DECERR", "Memory"]
 
 DECERR = 3
-
-
-class Words(Block):
-    """A `Ram` in parts whose words are a power of two, the largest first, as block memories come.
-
-    An FPGA makes 32,768 words of its deepest blocks, a bit wide, of which two follow each other. 36,864 as they are
-    would waste too many of them: it takes wider ones, 18 behind each other, whose wires come from all over the chip.
-
-    Parameters and members are those of `Ram`.
-    """
-
-    def __init__(self, width, depth, granularity):
-        even = depth + depth % 2        # two words are a Ram's least
-        self.parts = [Ram(width, 1 << bit, granularity) for bit in reversed(range(even.bit_length())) if even >> bit & 1]
-        super().__init__(Ram(width, depth, granularity).signature)
-
-    def elaborate(self, platform):
-        m, found, first = Module(), [], 0
-        for number, part in enumerate(self.parts):
-            m.submodules[f"part{number}"] = part
-            bits, here = len(part.read_address), Signal(name=f"here{number}")
-            written, read = (address >> bits == first >> bits for address in (self.write_address, self.read_address))
-            m.d.comb += [
-                part.write_address.eq(self.write_address[:bits]), part.write_data.eq(self.write_data),
-                part.write_en.eq(Mux(written, self.write_en, 0)),
-                part.read_address.eq(self.read_address[:bits]), part.read_en.eq(self.read_en & read),
-            ]
-            with m.If(self.read_en):
-                m.d.sync += here.eq(read)
-            found.append(Mux(here, part.read_data, 0))
-            first += part.depth
-        m.d.comb += self.read_data.eq(reduce(or_, found))
-        return m
 
 
 class Memory(Block):
@@ -91,7 +55,7 @@ class Memory(Block):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.words = words = Words(8 * self.beat, self.depth, 8)
+        m.submodules.words = words = Ram(8 * self.beat, self.depth, 8)
         m.d.comb += self.beyond.eq(self._read(m, words) | self._write(m, words))
         return m
 

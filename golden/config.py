@@ -73,7 +73,7 @@ class Matmul(Section):
     rows: int = Field(2, ge=1, le=256)
     cols: int = Field(32, ge=2, le=1024)
     acc_rows: int = Field(128, ge=2, le=4096)
-    drain: int = Field(ge=2, le=1024, default_factory=lambda known: _quarter(known["cols"]))
+    drain: int = Field(ge=1, le=1024, default_factory=lambda known: _quarter(known["cols"]))
     m_max: int = Field(65535, ge=1, le=65535)
     n_max: int = Field(65535, ge=1, le=65535)
     k_max: int = Field(4096, ge=1, le=65535)
@@ -144,8 +144,18 @@ class Matmul(Section):
         return self.depth * FAMILIES[self.family].bits
 
     @property
+    def group(self):
+        """Columns that start together: those whose results leave together, and the two of a beat of 4-bit weights."""
+        return max(self.drain, 2)
+
+    @property
     def groups(self):
-        """Groups of `drain` columns that share the drain's lanes in turn."""
+        """Groups of columns, which start one after the other."""
+        return self.cols // self.group
+
+    @property
+    def turns(self):
+        """Turns in which a row's results leave, those of `drain` columns each."""
         return self.cols // self.drain
 
     @property
@@ -638,7 +648,7 @@ class Chip(Section):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     matmul: Matmul = Field(default_factory=lambda: Matmul())
-    vector: Vector = Field(default_factory=lambda known: Vector(lanes=min(known["matmul"].drain, 32)))
+    vector: Vector = Field(default_factory=lambda known: Vector(lanes=min(known["matmul"].group, 32)))
     kvcache: KvCache = Field(default_factory=lambda: KvCache())
     attention: Attention = Field(default_factory=lambda: Attention())
     memory: Memory = Field(default_factory=lambda: Memory())

@@ -27,6 +27,8 @@ def test_derived_sizes():
     assert Matmul(family="fp4").row_bits == 128
     assert Matmul(family="fp4").mx and not Matmul(family="fp8").mx
     assert [Matmul(cols=cols).drain for cols in (2, 4, 12, 18, 32, 64)] == [2, 2, 2, 2, 8, 16]
+    narrow = Matmul(cols=4, drain=1)
+    assert (narrow.group, narrow.groups, narrow.turns, Chip(name="narrow", matmul=narrow).vector.lanes) == (2, 2, 4, 2)
 
 
 @pytest.mark.parametrize("block_tokens, head_dim, format, beat, segment", [

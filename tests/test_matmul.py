@@ -18,6 +18,7 @@ from sim.matmul import Job, run
 
 NANO = {"lanes": 4, "rows": 2, "cols": 8, "acc_rows": 16, "k_max": 512, "mx": False,
         "m_max": 100, "n_max": 200}
+ONE_LANE = {"cols": 2, "drain": 1}
 DEEP = "DEEP" in os.environ
 SHAPES = [(1, 1, 1), (8, 8, 8), (1, 20, 90), (9, 17, 33), (2, 9, 50), (3, 5, 7), (40, 20, 7), (17, 1, 65), (23, 5, 16)]
 PORTS = ["commands", "weights", "activations", "parameters", "results", "completions",
@@ -53,10 +54,10 @@ def grid(rng, family):
                    specials=0.01 if n % 3 == 2 else 0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_ragged_gemms_under_stalls(family):
+@pytest.mark.parametrize(("family", "columns"), [*((family, {}) for family in FAMILIES), ("fp8", ONE_LANE)])
+def test_ragged_gemms_under_stalls(family, columns):
     """Bit-exact at no stall and at heavy stall, with every port seen held back and starved."""
-    config = Matmul(family=family, **NANO)
+    config = Matmul(family=family, **NANO | columns)
     gemms = list(grid(np.random.default_rng(2), family))
     free, _ = run(Job(config, gemms))
     for stall in (0.5, 0.9) if DEEP else (0.6,):
@@ -66,10 +67,10 @@ def test_ragged_gemms_under_stalls(family):
             assert seen[port, "held back"] and seen[port, "starved"], f"{port} did not stall both ways"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_cycles_are_as_golden_says(family):
+@pytest.mark.parametrize(("family", "columns"), [*((family, {}) for family in FAMILIES), ("fp8", ONE_LANE)])
+def test_cycles_are_as_golden_says(family, columns):
     """Every plain GEMM takes exactly the stated cycles, and never more than the bound."""
-    config = Matmul(family=family, **NANO)
+    config = Matmul(family=family, **NANO | columns)
     rng, known = np.random.default_rng(4), FAMILIES[family]
     gemms = [gemm(rng, shape, known.activations[0], known.weights[n % len(known.weights)])
              for n, shape in enumerate(SHAPES)]

@@ -88,9 +88,9 @@ class Accumulator(Part):
     -------
     wave : In(wave(config))
         One cycle ahead of the sums it belongs to.
-    sums : In(ArrayLayout(signed(width), drain)), nans : In(drain)
+    sums : In(ArrayLayout(signed(width), group)), nans : In(group)
         `width` is that of the array's sums.
-    tags : In(ArrayLayout(TAG, drain))
+    tags : In(ArrayLayout(TAG, group))
         In family uni.
     scales : In(struct(load, set, codes))
         With MX: column scales to keep in place `set`; bit n of `load` takes the n-th part of `codes`.
@@ -98,32 +98,32 @@ class Accumulator(Part):
         Bit p: a row of the block of parity p has been completed; it can be read from the next cycle on.
     read : In(struct(en, row))
         Completed row to drain.
-    o : Out(ArrayLayout(entry(config), drain))
+    o : Out(ArrayLayout(entry(config), group))
         The row asked for in the cycle before.
     """
 
     def __init__(self, config):
         self.config, self.family = config, FAMILIES[config.family]
         self.width = self.family.sum_bits(config.depth)
-        self.part = min(config.drain, config.depth)         # scales of one beat
+        self.part = min(config.group, config.depth)         # scales of one beat
         scales = {"scales": In(data.StructLayout({
-            "load": config.drain // self.part, "set": ceil_log2(scale_sets(config)),
-            "codes": 8 * config.drain}))} if config.mx else {}
+            "load": config.group // self.part, "set": ceil_log2(scale_sets(config)),
+            "codes": 8 * config.group}))} if config.mx else {}
         super().__init__({
             "wave": In(wave(config)),
-            "sums": In(data.ArrayLayout(signed(self.width), config.drain)),
-            "nans": In(config.drain),
-            **({"tags": In(data.ArrayLayout(TAG, config.drain))} if self.family.aligned else {}),
+            "sums": In(data.ArrayLayout(signed(self.width), config.group)),
+            "nans": In(config.group),
+            **({"tags": In(data.ArrayLayout(TAG, config.group))} if self.family.aligned else {}),
             **scales,
             "done": Out(2),
             "read": In(data.StructLayout({"en": 1, "row": range(config.acc_rows)})),
-            "o": Out(data.ArrayLayout(entry(config), config.drain)),
+            "o": Out(data.ArrayLayout(entry(config), config.group)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        config, cols = self.config, range(self.config.drain)
-        entries = data.ArrayLayout(entry(config), config.drain)
+        config, cols = self.config, range(self.config.group)
+        entries = data.ArrayLayout(entry(config), config.group)
         m.submodules.growing = growing = Ram(entries.size, config.acc_rows)
         m.submodules.complete = complete = Ram(entries.size, config.acc_rows)
 
@@ -184,8 +184,8 @@ class Accumulator(Part):
 
     def _scaled(self, m, reading, adding, written, old, new, exact, added):
         """The FP32 path beside the exact one, and which of the two a row takes."""
-        config, cols = self.config, range(self.config.drain)
-        codes = Signal(data.ArrayLayout(8, config.drain))
+        config, cols = self.config, range(self.config.group)
+        codes = Signal(data.ArrayLayout(8, config.group))
         for n in range(len(self.scales.load)):
             m.submodules[f"scales{n}"] = ram = Ram(8 * self.part, scale_sets(config))
             m.d.comb += [

@@ -107,7 +107,8 @@ class Drain(Part):
     bad : In(2)
         Bit p: something that should have gone into that block did not come.
     read : Out(struct(en, row)), group : Out
-        What to read from the accumulators; the sums of `group` must be there in the next cycle.
+        What to read from the accumulators, in turns of `drain` columns; the sums of turn `group` must be there in the
+        next cycle.
     sums : In(ArrayLayout(struct(sum, nan), drain))
     release : Out(2)
         Bit p: the block of parity p has been read.
@@ -120,7 +121,7 @@ class Drain(Part):
 
     def __init__(self, config):
         self.config = config
-        row, group = range(config.acc_rows), range(max(config.groups, 2))
+        row, group = range(config.acc_rows), range(max(config.turns, 2))
         beat = config.drain * 32
         super().__init__({
             "i": In(stream.Signature(data.StructLayout({"block": finish(config), "half": 1, "bad": 1}))),
@@ -157,7 +158,7 @@ class Drain(Part):
                 m.d.sync += done[n].eq(done[n] + 1)
 
         # Issue: row after row, group after group, while there is room at the end of the pipeline.
-        row, group = Signal(range(config.acc_rows)), Signal(range(max(config.groups, 2)))
+        row, group = Signal(range(config.acc_rows)), Signal(range(max(config.turns, 2)))
         under_way  = Signal(range(depth + 1))       # beats between here and the results
         c_level    = Signal(8)                      # beats of C that are here and not yet spoken for
         empty, issue, begins, ends_row, ends, sent = (Signal(name=name) for name in (
@@ -183,7 +184,7 @@ class Drain(Part):
 
         # Beside the lanes travels what their steps need; stage n is n cycles after the issue.
         beside = data.StructLayout({
-            "valid": 1, "half": 1, "row": range(config.acc_rows), "group": range(max(config.groups, 2)),
+            "valid": 1, "half": 1, "row": range(config.acc_rows), "group": range(max(config.turns, 2)),
             "format": 3, "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1,
             "bad": 1, "end": 1, **mx(config)})
         stage = [Signal(beside, name=f"stage{n}") for n in range(at["end"] + 2)]
@@ -238,7 +239,7 @@ class Drain(Part):
     def _send(self, m, beats, tags):
         """Give finished beats their places, and commands their completions."""
         config, given = self.config, tags.payload
-        row, group = Signal(range(config.acc_rows)), Signal(range(max(config.groups, 2)))
+        row, group = Signal(range(config.acc_rows)), Signal(range(max(config.turns, 2)))
         first, left = Signal(range(config.cols)), Signal(range(config.cols + 1))
         ends_row, ends, has_rows, free, passes = (
             Signal(name=name) for name in ("out_ends_row", "out_ends", "out_has_rows", "out_free", "out_passes"))

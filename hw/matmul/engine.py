@@ -126,17 +126,17 @@ class Engine(Part):
             accumulator = Accumulator(config)
             m.submodules[f"accumulator{n}"] = accumulator
             accumulators.append(accumulator)
-            columns = slice(n * config.drain, (n + 1) * config.drain)
+            columns = slice(n * config.group, (n + 1) * config.group)
             m.d.comb += [
                 accumulator.wave.eq(wave),
-                accumulator.sums.eq(array.sums.as_value().word_select(n, config.drain * array.width)),
+                accumulator.sums.eq(array.sums.as_value().word_select(n, config.group * array.width)),
                 accumulator.nans.eq(array.nans[columns]),
             ]
             if aligned(config):
-                m.d.comb += accumulator.tags.eq(array.tags.as_value().word_select(n, config.drain * TAG))
+                m.d.comb += accumulator.tags.eq(array.tags.as_value().word_select(n, config.group * TAG))
             if config.mx:
                 for part in range(len(accumulator.scales.load)):
-                    beat, place = divmod(n * config.drain + part * accumulator.part, config.depth)
+                    beat, place = divmod(n * config.group + part * accumulator.part, config.depth)
                     m.d.comb += [
                         accumulator.scales.load[part].eq(loader.scales[beat]),
                         accumulator.scales.codes.word_select(part, 8 * accumulator.part).eq(

@@ -24,7 +24,7 @@ def row_scale_beats(config):
 
 def longest_read(config):
     """Consecutive beats in one read, at most."""
-    return max(row_scale_beats(config), config.groups)
+    return max(row_scale_beats(config), config.turns)
 
 
 class Parameters(Part):
@@ -61,7 +61,7 @@ class Parameters(Part):
         self.run = row_scale_beats(config)
         self.longest = longest_read(config)
         self.beat = data.StructLayout({"data": self.width, "bad": 1})
-        group_read = data.StructLayout({"half": 1, "group": range(max(config.groups, 2))})
+        group_read = data.StructLayout({"half": 1, "group": range(max(config.turns, 2))})
         super().__init__({
             "i": In(stream.Signature(block(config))),
             "request": Out(stream.Signature(request(self.longest, config.acc_rows))),
@@ -81,7 +81,7 @@ class Parameters(Part):
 
         # What the block in hand reads, in order.
         given, how = self.i.payload, self.i.payload.finish
-        wanted, groups, runs = Signal(4), Signal(range(config.groups + 1)), Signal(range(self.run + 1))
+        wanted, groups, runs = Signal(4), Signal(range(config.turns + 1)), Signal(range(self.run + 1))
         m.d.comb += [
             wanted.eq(Mux(how.error != Error.NONE, 0,
                           Cat(how.row_scaled, how.column_scaled, how.biased, how.accumulate))),
@@ -174,22 +174,22 @@ class Parameters(Part):
         config = self.config
         depth = 1 << ceil_log2(self.run)
         m.submodules.row_scales = rows = Ram(self.width, 2 * depth)
-        m.submodules.column_scales = columns = Ram(self.width, 2 * config.groups)
-        m.submodules.bias = bias = Ram(self.width, 2 * config.groups)
-        for n, (ram, size) in enumerate(((rows, depth), (columns, config.groups), (bias, config.groups))):
+        m.submodules.column_scales = columns = Ram(self.width, 2 * config.turns)
+        m.submodules.bias = bias = Ram(self.width, 2 * config.turns)
+        for n, (ram, size) in enumerate(((rows, depth), (columns, config.turns), (bias, config.turns))):
             m.d.comb += [
                 ram.write_en.eq(take & (kind == n)),
                 ram.write_address.eq(half * size + beat),
                 ram.write_data.eq(self.beats.payload.data),
                 ram.read_en.eq(1),
             ]
-        lane = Signal(ceil_log2(config.drain))
-        m.d.sync += lane.eq(self.row_read.row)
+        lane = Signal(max(ceil_log2(config.drain), 1))
+        m.d.sync += lane.eq(self.row_read.row % config.drain)
         m.d.comb += [
             rows.read_address.eq(self.row_read.half * depth + (self.row_read.row >> ceil_log2(config.drain))),
             self.row_scale.eq(rows.read_data.word_select(lane, 32)),
-            columns.read_address.eq(self.column_read.half * config.groups + self.column_read.group),
+            columns.read_address.eq(self.column_read.half * config.turns + self.column_read.group),
             self.column_scales.eq(columns.read_data),
-            bias.read_address.eq(self.bias_read.half * config.groups + self.bias_read.group),
+            bias.read_address.eq(self.bias_read.half * config.turns + self.bias_read.group),
             self.bias.eq(bias.read_data),
         ]

@@ -18,7 +18,7 @@ class DrainRules(Contract):
     def rules(self, m, block):
         config, i, c, read, at = block.config, block.i, block.c, block.read, Lane(block.config).at
         results, completions, half = block.results, block.completions, i.payload.half
-        given, groups = i.payload.block, range(config.groups + 1)
+        given, groups = i.payload.block, range(config.turns + 1)
         empty, leaves, sent = given.error != Error.NONE, self.moves(i), self.moves(results)
 
         # Reads: row after row, group after group, of what is complete.

@@ -27,8 +27,8 @@ class ParametersRules(Contract):
         empty = how.error != Error.NONE
 
         # What the block at hand has asked for, of what it wants.
-        wanted, asked, kind, size = Signal(4), Signal(4), Signal(2), Signal(range(2 * config.acc_rows * config.groups))
-        groups, runs = Signal(range(config.groups + 1)), Signal(range(block.run + 1))
+        wanted, asked, kind, size = Signal(4), Signal(4), Signal(2), Signal(range(2 * config.acc_rows * config.turns))
+        groups, runs = Signal(range(config.turns + 1)), Signal(range(block.run + 1))
         m.d.comb += [
             wanted.eq(Mux(empty, 0, Cat(how.row_scaled, how.column_scaled, how.biased, how.accumulate))),
             groups.eq((how.cols + config.drain - 1) // config.drain),

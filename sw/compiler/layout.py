@@ -19,10 +19,11 @@ from golden.formats import BF16, encode
 from golden.isa import BYTES, K_MAX
 from sw.compiler.weights import FORMATS_OF_WEIGHTS, layer, rope_table
 
-__all__ = ["Layout", "ModelError", "Place", "align", "fit"]
+__all__ = ["STEPS", "Layout", "ModelError", "Place", "align", "fit"]
 
 PAGE = 4096
 PROGRAMS = 4            # that fit into memory at a time
+STEPS = 8               # of decoding all sequences, whose results do
 BYTE = 8                # a head of the KV cache has a multiple of so many elements
 PICK = 8                # bytes of a token: its logit, and its number
 
@@ -188,7 +189,7 @@ class Layout:
         self.pitch = align(self.record + weights[0], self.unit)
 
         self.rows = max(chip.kvcache.sequences, chip.matmul.acc_rows)
-        self.results = max(self.context, self.rows)
+        self.results = max(STEPS * chip.kvcache.sequences, self.rows)
         sizes = {
             "programs": PROGRAMS * chip.sequencer.instructions * BYTES,
             "tokens": self.rows * self.pick,

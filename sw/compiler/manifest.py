@@ -8,13 +8,14 @@ from golden.isa import BYTES, Heads, Instruction, assemble
 from golden.paging import Command, Opcode
 from golden.registers import header
 from sw.compiler.cycles import predict
+from sw.compiler.layout import STEPS
 from sw.compiler.program import Shape, program, rows_at_once
 from sw.compiler.schedule import schedule
 
 __all__ = ["write"]
 
 
-def write(folder, layout, batch=1, steps=8):
+def write(folder, layout, batch=1, steps=STEPS):
     """Write a compiled model.
 
     `memory.bin` is what memory holds at first, from address 0 on; `open.bin`, `prefill.bin` and `decode.bin` are

@@ -13,7 +13,7 @@ import numpy as np
 from golden.isa import BYTES, Heads, Instruction, Store, assemble
 from golden.paging import Command, Opcode, Status
 from sw.compiler.cycles import predict
-from sw.compiler.layout import ModelError
+from sw.compiler.layout import STEPS, ModelError
 from sw.compiler.program import Shape, program, rows_at_once
 from sw.compiler.schedule import schedule
 from sw.runtime.device import DeviceError
@@ -120,7 +120,7 @@ class Runtime:
         Programs so far, but those of `command`.
     """
 
-    def __init__(self, layout, device, steps=8):
+    def __init__(self, layout, device, steps=STEPS):
         self.layout, self.device, self.steps = layout, device, steps
         self.runs = []
         self.lengths = {}           # of sequences, in tokens
@@ -179,7 +179,8 @@ class Runtime:
                     self._end(running, place)
             if not running:
                 continue
-            steps = 1 if sampling.temperature else min(self.steps, *(count - each.count for each in running))
+            room = self.layout.results // len(running)
+            steps = 1 if sampling.temperature else min(self.steps, room, *(count - each.count for each in running))
             found = self.decode([each.next for each in running], steps, wants)
             ended = set()
             for step in found:

@@ -27,7 +27,7 @@ from sw.compiler.layout import Layout, fit
 from sw.runtime.device import Golden
 from sw.runtime.runtime import Runtime
 
-MEMORY, CLOCK = 256, 25.0       # KiB, MHz
+MEMORY, CLOCK = 256, 20.0       # KiB, MHz
 PLACED = {"flops": "TRELLIS_FF", "multipliers": "MULT18X18D", "block_memories": "DP16KD"}    # as nextpnr counts them
 
 

@@ -194,7 +194,7 @@ def bitstream(text, top, shell, constraints, parts=(), **options):
     RuntimeError
         When a tool fails, for instance because the design does not fit, or nothing is left of it.
     """
-    use, placed = _route(text, top, shell, tuple(parts), [*_options(**options), *SPARING], constraints)
+    use, placed = _route(text, top, shell, tuple(parts), [*_options(**options), *SPARING], constraints, PATIENT)
     return use, _tool("ecppack", ["--compress", "--input", "placed.config", "--bit", "top.bit"],
                       {"placed.config": placed}, "top.bit")["top.bit"]
 
@@ -204,9 +204,13 @@ def _options(device="85k", package="CABGA381", speed=6, seed=1, megahertz=50):
             "--freq", str(megahertz), "--timing-allow-fail", "--router", "router2"]
 
 
-def _route(text, top, shell, parts, options, constraints=None):
+def _route(text, top, shell, parts, options, constraints=None, settings=None):
     """(Use, text of the placed design, empty without constraints)."""
     netlist = _synthesize(text, top, shell, parts)
+    if settings:
+        design = json.loads(netlist)
+        design["modules"][SHELL if shell else top]["settings"] = settings
+        netlist = json.dumps(design)
 
     def run():
         given, results = {"design.json": netlist}, ["report.json"]
@@ -244,7 +248,11 @@ def _name(cell):
 
 
 SPARING = "--placer", "static", "--no-tmdriv"       # a third fewer wires, which a full device lacks
-WIDE, SHALLOW = 60, 16      # memories of so many bits a word, and of more words than these, are block memories
+PATIENT = {"router2/initCurrCongWeight": "2.0", "router2/currCongWeightMult": "0.7"}
+"""What a wire costs that another net has, in the first round, and more in each one; options that nextpnr takes from a
+netlist. With its own, .5 and 2, nets give way to each other sooner, and a full device's go ever longer ways."""
+
+WIDE, SHALLOW = 33, 16      # memories of so many bits a word, and of more words than these, are block memories
 SHORT = 8           # bits of a sum up to which lookup tables are fewer than those of a carry chain
 ROUNDS = ";".join(4 * ["strash;ifraig;scorr;dc2;dc2;dch;if,-a,-K,4,-C,24,-A,8,-F,8;mfs2"])
 """Of abc, for few lookup tables: an eighth less than what Yosys does for an ECP5 by itself."""

@@ -72,7 +72,7 @@ def test_cycles_are_what_was_predicted(tmp_path):
     device.trace(tmp_path / "events")
     own = Runtime(layout(), device)
     for prompts in ["def read("], ["class ", "import numpy", "x"]:
-        list(own.generate([text.encode(prompt) for prompt in prompts], 3))
+        list(own.generate([text.encode(prompt) for prompt in prompts], 2))
     device.trace()
     for kind in "prefill", "decode":
         cycles, predicted = (sum(getattr(run, what) for run in own.runs if run.kind == kind)

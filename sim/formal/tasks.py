@@ -58,6 +58,7 @@ def config(family="fp8", **sizes):
 
 
 TINY = Matmul(family="fp8", lanes=1, rows=1, cols=2, acc_rows=2, drain=2, m_max=2, n_max=2, k_max=1)
+ONE_LANE = config(cols=2, drain=1)
 STORE = KvCache(blocks=3, sequences=2, table=2, block_tokens=2, layers=2, kv_heads=1, head_dim=8, beat=8, lanes=1,
                 buffer=16, transfers=4, host_blocks=2, patience=100)
 ARITHMETIC = ("columns_*", "lane_*")
@@ -98,10 +99,12 @@ TASKS = [
     Task(Walker(config("fp4", cols=2, n_max=4)), WalkerRules),
     Task(Walker(config("uni", cols=2, n_max=4)), WalkerRules, depth=12, patience=600),
     Task(Parameters(config(), 2), ParametersRules, depth=12),
+    Task(Parameters(ONE_LANE, 2), ParametersRules, depth=12),
     Task(Writes(3, 1, 3, 2, 1, 2), WritesRules, cover=30),
     Task(Port(13, 1, 2, 3), PortRules),
     Task(Store(STORE), StoreRules, depth=20),
     Task(Drain(config()), DrainRules, depth=18, cover=14, cut=("lane_*",)),
+    Task(Drain(ONE_LANE), DrainRules, depth=18, cover=14, cut=("lane_*",)),
     Task(Engine(TINY), EngineRules, depth=15, patience=100, cover=0, cut=ARITHMETIC),
     Task(Engine(config()), EngineRules, depth=14, patience=60, cover=0, cut=ARITHMETIC, watched=WATCHED),
     Task(Counters((("free", 0, 0), ("commands", 1, 1), ("cow", 3, 0))), CountersFromAnywhere, cover=0),

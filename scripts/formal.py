@@ -29,12 +29,12 @@ def main(argv=None):
     parser.add_argument("--block", default="", metavar="PREFIX", help="only blocks whose module is called so")
     parser.add_argument("--quick", action="store_true", help="small blocks only")
     parser.add_argument("--timeout", type=int, default=1200, metavar="S", help="for each run (default 1200)")
-    parser.add_argument("--write", action="store_true", help="write the last results into docs/formal.md")
+    parser.add_argument("--write", action="store_true", help="last results into docs/formal.md, beside older ones")
     parser.add_argument("--json", action="store_true", help="print figures as JSON")
     arguments = parser.parse_args(argv)
     if arguments.write:
-        before, mark, _ = PAGE.read_text().partition("<!-- scripts/formal.py --write -->\n")
-        PAGE.write_text(before + mark + "\n" + "\n".join(summary(_kept())) + "\n")
+        before, mark, rows = PAGE.read_text().partition("<!-- scripts/formal.py --write -->\n")
+        PAGE.write_text(before + mark + "\n" + "\n".join(summary(_kept(), rows.splitlines())) + "\n")
         return
     tasks = [task for task in (QUICK if arguments.quick else TASKS) if task.block.name.startswith(arguments.block)]
     if not tasks:
@@ -60,17 +60,21 @@ def _kept():
     return [Result(**fields) for fields in json.loads(KEPT.read_text())] if KEPT.exists() else []
 
 
-def summary(results):
-    """Lines of Markdown: of each block in `TASKS`, how many properties came to which end."""
+def summary(results, rows=()):
+    """Lines of Markdown: of each block in `TASKS`, how properties ended; without results, its old row."""
+    rows = {row.split("|")[1].strip(): row for row in rows if row.startswith("|")}
     yield "| block | contract | proven for ever | up to a depth | reached | open |"
     yield "|---|---|---|---|---|---|"
     for task in TASKS:
         mine = [result for result in results if result.block == task.block.name]
+        name = task.label or f"`{task.block.name}`"
+        if not mine and name in rows:
+            yield rows[name]
         if mine:
             proven, bounded, reached, rest = (sum(result.verdict in verdicts for result in mine) for verdicts in (
                 ("proven",), ("holds",), ("reached",), ("failed", "unreached", "unknown")))
             depth = f" ({task.depth} cycles)" if bounded else ""
-            yield (f"| {task.label or f'`{task.block.name}`'} | `{task.contract.__name__}` | {proven} | "
+            yield (f"| {name} | `{task.contract.__name__}` | {proven} | "
                    f"{bounded}{depth} | {reached} | {rest} |")
 
 

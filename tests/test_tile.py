@@ -89,6 +89,16 @@ def test_more_sequences_than_there_is_room_for(tmp_path):
     assert len({len(tokens) for tokens in found}) > 1
 
 
+def test_no_more_steps_than_there_is_room_for(tmp_path):
+    """A program writes what there is room for the results of, and the next one goes on."""
+    tile, _ = runtime(tmp_path, "LlamaForCausalLM", "plain", kv="fp8")
+    layout, wanted = tile.layout, list(tile.generate(PROMPTS, 20))
+    many = Runtime(layout, Golden(layout), steps=1000)
+    assert sorted(many.generate(PROMPTS, 20), key=str) == sorted(wanted, key=str)
+    decoding = [run for run in many.runs if run.kind == "decode"]
+    assert len(decoding) == -(-19 // (layout.results // len(PROMPTS))) == 2
+
+
 def test_sampling_is_repeatable(tmp_path):
     tile, _ = runtime(tmp_path, "LlamaForCausalLM", "plain", kv="fp8")
 

@@ -18,6 +18,7 @@ What must come of a program follows from golden:
 from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import permutations
 from zlib import crc32
 
 import numpy as np
@@ -202,10 +203,9 @@ def verdict(tile, image):
 
 
 def overlaps(places):
-    """Whether an instruction writes where it reads, but for the same bytes."""
-    return any(memory == other and at < end and begin < to and (begin, end) != (at, to)
-               for write, memory, begin, end in places if write
-               for reads, other, at, to in places if not reads)
+    """Whether an instruction writes where it reads, but for the same bytes, or where it writes something else."""
+    return any(write and memory == other and at < end and begin < to and (writes or (begin, end) != (at, to))
+               for (write, memory, begin, end), (writes, other, at, to) in permutations(places, 2))
 
 
 def work(fields):

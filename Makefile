@@ -40,7 +40,7 @@ mutate: .venv/stamp     ## five thousand mutants of the control logic, found or 
 faults: .venv/stamp     ## five hundred broken programs on a simulated tile: each ends, and the next one runs
 	DEEP=1 $(BIN)/python -m pytest -q tests/test_faults.py
 
-tokens: .venv/stamp     ## write many tokens on the simulated tile, in all formats, every logit compared: an hour
+tokens: .venv/stamp     ## write many tokens on the simulated tile, in all formats, every logit compared: hours
 	$(BIN)/python scripts/tokens.py
 
 clean:                  ## remove build/ and .venv

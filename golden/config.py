@@ -759,10 +759,10 @@ def words(choices):
 
 
 def _drains(cols):
-    """The powers of two from 2 on that divide `cols`: a beat of 4-bit weights fills two columns of a group."""
-    return [1 << n for n in range(1, cols.bit_length()) if cols % (1 << n) == 0]
+    """The powers of two that divide `cols`."""
+    return [1 << n for n in range(cols.bit_length()) if cols % (1 << n) == 0]
 
 
 def _quarter(cols):
-    """The largest of them up to a quarter of `cols`."""
+    """The largest of them up to a quarter of `cols`, 2 at least."""
     return max(n for n in _drains(cols) if n <= max(cols // 4, 2))

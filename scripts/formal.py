@@ -48,10 +48,10 @@ def main(argv=None):
             results += prove(task, timeout=arguments.timeout)
         except RuntimeError as error:
             sys.exit(f"formal: {error}")
-    fresh = {result.block for result in results}
+    fresh = {(result.block, result.contract) for result in results}
     KEPT.parent.mkdir(parents=True, exist_ok=True)
     KEPT.write_text(json.dumps([asdict(result) for result in results + [
-        result for result in _kept() if result.block not in fresh]], indent=1))
+        result for result in _kept() if (result.block, result.contract) not in fresh]], indent=1))
     print(dump(figures(results)) if arguments.json else "\n".join(table(results)))
     sys.exit(not all(result.good for result in results))
 
@@ -66,7 +66,8 @@ def summary(results, rows=()):
     yield "| block | contract | proven for ever | up to a depth | reached | open |"
     yield "|---|---|---|---|---|---|"
     for task in TASKS:
-        mine = [result for result in results if result.block == task.block.name]
+        mine = [result for result in results
+                if (result.block, result.contract) == (task.block.name, task.contract.__name__)]
         name = task.label or f"`{task.block.name}`"
         if not mine and name in rows:
             yield rows[name]

@@ -3,7 +3,7 @@
 
 The reference is given each prompt alone; on the tile some are in batches, whose sequences differ in length.
 
-    scripts/tokens.py                                       # an hour of processor time
+    scripts/tokens.py                                       # three hours of processor time
     scripts/tokens.py --tokens 8 --weights mxfp4 --prompts 17 1,17,200
 
 Prompts are what our models have not learned from, so many bytes of it.

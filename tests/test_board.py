@@ -29,6 +29,7 @@ from sw.runtime.runtime import Runtime
 
 NANO = config.load(ROOT / "configs" / "nano.toml")
 MEMORY = 1024 * fpga.MEMORY
+DEEP = "DEEP" in os.environ
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def layout():
 def test_decoding(line):
     """Tokens and logits of a model, through the two pins, are those of the reference."""
     device, own = board.Board(layout(), line), [text.encode("def read("), text.encode("x")]
-    found, wanted = (list(Runtime(layout(), each).generate(own, 3, keep_logits=True))
+    found, wanted = (list(Runtime(layout(), each).generate(own, 4 if DEEP else 3, keep_logits=True))
                      for each in (device, Golden(layout())))
     assert [each[:2] for each in found] == [each[:2] for each in wanted]
     for (_, _, logits), (_, _, reference) in zip(found, wanted, strict=True):

@@ -2,6 +2,7 @@
 """A compiled model as files, and what the compiler says of its cycles and energy."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -20,6 +21,7 @@ from sw.compiler.layout import Layout, fit
 from sw.runtime.device import Golden
 from sw.runtime.runtime import Runtime
 
+DEEP = "DEEP" in os.environ
 TINY, NANO = ROOT / "configs" / "models" / "tiny-100k", ROOT / "configs" / "nano.toml"
 
 
@@ -72,7 +74,7 @@ def test_cycles_are_what_was_predicted(tmp_path):
     device.trace(tmp_path / "events")
     own = Runtime(layout(), device)
     for prompts in ["def read("], ["class ", "import numpy", "x"]:
-        list(own.generate([text.encode(prompt) for prompt in prompts], 2))
+        list(own.generate([text.encode(prompt) for prompt in prompts], 5 if DEEP else 2))
     device.trace()
     for kind in "prefill", "decode":
         cycles, predicted = (sum(getattr(run, what) for run in own.runs if run.kind == kind)

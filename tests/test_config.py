@@ -113,7 +113,7 @@ def test_sections_are_values():
     ("[matmul]\nlanes = 4.0", "matmul.lanes = 4.0: must be an integer, 1 to 64"),
     ("[matmul]\nk_max = 65536", "matmul.k_max = 65536: must be an integer, 1 to 65535"),
     ("[matmul]\nacc_rows = 100", "matmul.acc_rows = 100: must be a power of two, 2 to 4096"),
-    ("[matmul]\ncols = 12\ndrain = 5", "matmul.drain = 5: must be a power of two that divides cols = 12: 2 or 4"),
+    ("[matmul]\ncols = 12\ndrain = 5", "matmul.drain = 5: must be a power of two that divides cols = 12: 1, 2 or 4"),
     ("[matmul]\ncols = 5", "matmul.cols = 5: must be even, as a beat of 4-bit weights fills two columns"),
     ("[matmul]\nmx = 1", "matmul.mx = 1: must be true or false"),
     ("[matmul]\nmx = true\nrows = 4",

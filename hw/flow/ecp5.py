@@ -207,20 +207,18 @@ def _options(device="85k", package="CABGA381", speed=6, seed=1, megahertz=50):
 def _route(text, top, shell, parts, options, constraints=None, settings=None):
     """(Use, text of the placed design, empty without constraints)."""
     netlist = _synthesize(text, top, shell, parts)
-    if settings:
-        design = json.loads(netlist)
-        design["modules"][SHELL if shell else top]["settings"] = settings
-        netlist = json.dumps(design)
 
     def run():
-        given, results = {"design.json": netlist}, ["report.json"]
+        design = json.loads(netlist)
+        design["modules"][SHELL if shell else top]["settings"] = settings or {}
+        given, results = {"design.json": json.dumps(design)}, ["report.json"]
         command = [*options, "--json", "design.json", "--report", "report.json"]
         if constraints is not None:
             given, results = {**given, "pins.lpf": constraints}, [*results, "placed.config"]
             command += ["--lpf", "pins.lpf", "--textcfg", "placed.config"]
         return _tool("nextpnr_ecp5", command, given, *results)
 
-    found = remember("ecp5", _digest(netlist, options, constraints, _command("nextpnr_ecp5")), run)
+    found = remember("ecp5", _digest(netlist, options, constraints, settings, _command("nextpnr_ecp5")), run)
     report = json.loads(found["report.json"])
     used = {name: count["used"] for name, count in report["utilization"].items()}
     if not used.get("TRELLIS_COMB", 0) + used.get("TRELLIS_FF", 0):
@@ -247,7 +245,7 @@ def _name(cell):
     return cell.replace("$flatten", "").replace("\\", "")
 
 
-SPARING = "--placer", "static", "--no-tmdriv"       # a third fewer wires, which a full device lacks
+SPARING = "--placer", "static", "--no-tmdriv"       # fewer wires than by default, which a full device lacks
 PATIENT = {"router2/initCurrCongWeight": "2.0", "router2/currCongWeightMult": "0.7"}
 """What a wire costs that another net has, in the first round, and more in each one; options that nextpnr takes from a
 netlist. With its own, .5 and 2, nets give way to each other sooner, and a full device's go ever longer ways."""

@@ -72,7 +72,7 @@ class Result:
 
     Attributes
     ----------
-    block, property : str
+    block, contract, property : str
     engine : str
     depth : int or None
         Cycles from reset for which it was shown; None for all.
@@ -83,6 +83,7 @@ class Result:
     """
 
     block: str
+    contract: str
     property: str
     engine: str
     depth: int | None
@@ -180,6 +181,6 @@ def _sby(task, names, folder, mode, engine, depth, timeout):
         where, _, name = name.rpartition(".")
         where = where.removeprefix("bench.").removesuffix("contract").strip(".")    # in which block inside
         name = f"{where}: {names[name]}" if where else names[name]
-        results.append(Result(task.block.name, name, re.search("pdr|bmc3|z3", engine)[0], depth, round(when, 1),
-                              verdicts[status]))
+        results.append(Result(task.block.name, task.contract.__name__, name, re.search("pdr|bmc3|z3", engine)[0], depth,
+                              round(when, 1), verdicts[status]))
     return results

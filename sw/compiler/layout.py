@@ -23,7 +23,7 @@ __all__ = ["STEPS", "Layout", "ModelError", "Place", "align", "fit"]
 
 PAGE = 4096
 PROGRAMS = 4            # that fit into memory at a time
-STEPS = 8               # of decoding all sequences, whose results do
+STEPS = 8               # of decoding, with all sequences, whose results fit
 BYTE = 8                # a head of the KV cache has a multiple of so many elements
 PICK = 8                # bytes of a token: its logit, and its number
 

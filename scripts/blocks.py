@@ -8,13 +8,14 @@ from pathlib import Path
 from golden import config
 from hw.emit import Block
 
-__all__ = ["HELP", "add_arguments", "block_from", "parts"]
+__all__ = ["APART", "HELP", "add_arguments", "block_from", "parts"]
 
 MATMUL = ("engine", "array", "pe")
 TILE = ("tile", "scratchpad", "channel", "sequencer", "load", "weights", "heads", "store")
 NOC = {"network": "hw.noc.network:Network", "mesh": "hw.noc.mesh:Mesh", "router": "hw.noc.mesh:router",
        "interface": "hw.noc.interface:Interface"}
 INSIDE = ("array_*", "drain_*", "kv_cache_*", "controller_*", "attention_*")     # of a tile's blocks, worth a line
+APART = ("functions_*",)        # pipelines that mapping makes slow in the middle of a large unit
 PARTS = (*MATMUL, "vector", "kvcache", *TILE, *NOC)
 HELP = f"""\
 --block is {', '.join((*MATMUL, "vector", "kvcache"))}, {', '.join(TILE)},

@@ -24,7 +24,7 @@ def synthesize(options):
         raise ValueError("give either --liberty FILE or --target")
     library = liberty.read(options.liberty, tuple(options.dont_use)) if options.liberty else None
     block = blocks.block_from(options)
-    design, keep = Verilog(block), options.keep or blocks.parts(block)
+    design, keep = Verilog(block), options.keep or [*blocks.parts(block), *blocks.APART]
     top = design.tops[0]
     label, found, lines = options.name or top, [], []
     if options.target == "ecp5":
@@ -64,7 +64,7 @@ def main(argv=None):
     option("--recipe", choices=[*asic.RECIPES, "both"], default="area", help="both: area and speed")
     option("--period", type=float, metavar="PS", help=f"of the recipes with one (default {asic.SPEED.period})")
     option("--keep", nargs="+", default=[], metavar="MODULE",
-           help="report these apart (shell patterns; default: the blocks of a tile)")
+           help="report these apart (shell patterns; default: the blocks of a tile, functions)")
     option("--whole", action="store_true", help="all as one unit: better, but slow when much is there twice")
     option("--flat", action="store_true", help="time paths across modules, not module by module")
     option("--name", help="first part of the figures' names (default: the module's name)")

@@ -13,6 +13,7 @@ import pytest
 from hw.flow import asic, cache, liberty, sta
 from hw.flow.figures import figure
 from hw.flow.hierarchy import Hierarchy
+from hw.flow.report import critical
 
 AREAS = {"INV": 1, "BUF": 2, "NAND2": 2, "NAND2_big": 3, "NOR2": 2, "XOR2": 4, "FA": 9, "TIE0": 1, "TIE1": 1,
          "DFF": 10, "DFFR": 12, "ICG": 8}
@@ -204,21 +205,27 @@ def test_unknown_top():
 
 # Synthesis
 
-def evaluate(report, **inputs):
-    """Output ports of a mapped combinational module."""
-    netlist, = (unit.netlist for unit in report.units)
+def settled(netlist, library, **inputs):
+    """Values of all nets of a mapped module that depend on inputs alone."""
     values = {"0": 0, "1": 1}
     for name, value in inputs.items():
         values |= {bit: value >> n & 1 for n, bit in enumerate(netlist["ports"][name]["bits"])}
-    cells = list(netlist["cells"].values())
+    cells = [cell for cell in netlist["cells"].values() if cell["type"] in library.cells]
     while cells:
         for cell in cells[:]:
-            kind, pins = report.library.cells[cell["type"]], cell["connections"]
+            kind, pins = library.cells[cell["type"]], cell["connections"]
             if all(pins[pin][0] in values for pin in kind.inputs):
                 row = sum(values[pins[pin][0]] << n for n, pin in enumerate(kind.inputs))
                 values |= {pins[pin][0]: kind.functions[pin] >> row & 1 for pin in kind.outputs
                            if pins.get(pin)}
                 cells.remove(cell)
+    return values
+
+
+def evaluate(report, **inputs):
+    """Output ports of a mapped combinational module."""
+    netlist, = (unit.netlist for unit in report.units)
+    values = settled(netlist, report.library, **inputs)
     return {name: sum(values[bit] << n for n, bit in enumerate(port["bits"]))
             for name, port in netlist["ports"].items() if port["direction"] == "output"}
 
@@ -257,6 +264,22 @@ def test_copies_cost_one_synthesis(library):
     assert {u.name: u.count for u in report.units} == {"leaf": 3, "middle": 2, "ram_8x16": 1, "top": 1}
     assert (report.total("flops"), report.total("bits")) == (3, 128)
     assert report.total("area") == 3 * AREAS["DFF"] + 2 * AREAS["INV"]
+
+
+def test_nets_into_many_units_get_buffers(library):
+    """Where a unit misses its period, abc is shown each of the units that a net goes to; it stays the same net."""
+    leaves = "".join(f"  leaf n{n} (.clk(clk), .d(a ^ b), .q(q[{n}]));\n" for n in range(200))
+    text = TEXT + f"module wide(input clk, input a, input b, output [199:0] q);\n{leaves}endmodule\n"
+    recipe = asic.SPEED.at(600)
+    alone = asic._attempts(Hierarchy(text, "wide"), "wide", library, recipe)
+    report = asic.synthesize(text, "wide", library, recipe)
+    found = report.unit("wide")
+    assert critical(report)[0].length <= 600 < min(
+        sta.period({"wide": unit.netlist}, "wide", library) for unit in alone)
+    for a, b in itertools.product((0, 1), repeat=2):
+        values = settled(found.netlist, library, a=a, b=b)
+        leaves = [cell["connections"] for cell in found.netlist["cells"].values() if cell["type"] == "leaf"]
+        assert [values[leaf["d"][0]] for leaf in leaves] == [a ^ b] * 200
 
 
 ENABLED = """

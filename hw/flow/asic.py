@@ -191,21 +191,39 @@ def synthesize(text, top, library=None, recipe=AREA, keep=(), whole=False, progr
 
 
 def _unit(hierarchy, name, library, recipe):
+    """The best of what attempts make of a module."""
+    units = _attempts(hierarchy, name, library, recipe)
+    if not recipe.period or not library:
+        return min(units, key=lambda unit: unit.area)
+
+    def best(units):
+        lengths = [sta.period({name: unit.netlist}, name, library) for unit in units]
+        return min(zip(lengths, units, strict=True), key=lambda pair: (
+            (0, pair[1].area) if pair[0] <= recipe.period else (1, pair[0])))
+
+    length, unit = best(units)
+    fences = hierarchy.fences(name)
+    if length > recipe.period and fences:
+        length, unit = best([unit, *_attempts(hierarchy, name, library, recipe, fences)])
+    return unit
+
+
+def _attempts(hierarchy, name, library, recipe, fences=""):
+    """The `Unit` that each attempt makes of a module.
+
+    To abc a net that goes to many other units is a single output, which it leaves without buffers. With `fences`, each
+    of these units takes an output of its own.
+    """
     attempts = recipe.attempts if library else recipe.attempts[:1]
-    script, files = _script(name, hierarchy.source(name), library, recipe, attempts)
+    script, files = _script(name, hierarchy.source(name), library, recipe, attempts, fences)
     key = hashlib.sha256(repr((script, files, library and library.digest)).encode()).hexdigest()
     if library:
         script = script.replace("cells.lib", str(library.file()))
     results = [f"netlist{n}.json" for n in range(len(attempts))]
     netlists = remember("synthesis", key, lambda: yosys.run(script, files, results))
     kept = hierarchy.parts(name)[1]
-    units = [_measure(name, hierarchy.counts[name], json.loads(netlist)["modules"][name], kept, library)
-             for netlist in netlists]
-    if not recipe.period or not library:
-        return min(units, key=lambda unit: unit.area)
-    length = [sta.period({name: unit.netlist}, name, library) for unit in units]
-    return min(zip(length, units, strict=True), key=lambda pair: (
-        (0, pair[1].area) if pair[0] <= recipe.period else (1, pair[0])))[1]
+    return [_measure(name, hierarchy.counts[name], json.loads(netlist)["modules"][name], kept, library)
+            for netlist in netlists]
 
 
 def _measure(name, count, netlist, kept, library):
@@ -222,7 +240,7 @@ def _measure(name, count, netlist, kept, library):
     return Unit(name, count, cells, area, flops, 0, netlist, kept)
 
 
-def _script(top, source, library, recipe, attempts):
+def _script(top, source, library, recipe, attempts, fences=""):
     """(Yosys script, its files) for one unit; attempt `n` leaves `netlist<n>.json`."""
     source = re.sub(r"^module carry_save_(\d+)\b.*?^endmodule", _CARRY_SAVE, source, flags=re.M | re.S)
     files = {"unit.sv": source}
@@ -238,6 +256,7 @@ def _script(top, source, library, recipe, attempts):
     if library:
         avoid = " ".join(f"-dont_use {cell.name}" for cell in library.cells.values() if cell.unusable)
         budget = max(recipe.period - sta.overhead(library), 1)
+        files |= {"fences.v": fences} if fences else {}
         files["drive"] = f"set_driving_cell {library.buffer.name}\nset_load {sta.launch(library)[2]:.2f}\n"
         if library.full_adder:
             files |= {"ripple.v": _RIPPLE, "split.v": _SPLIT, "adder.v": _adder(library.full_adder)}
@@ -253,6 +272,7 @@ def _script(top, source, library, recipe, attempts):
             period = f"-D {budget * attempt.effort:.0f}" if recipe.period else ""
             files[f"abc{n}"] = attempt.abc.replace("{D}", period).replace("; ", "\n") + "\n"
             steps += [f"dfflibmap -liberty cells.lib {avoid}; opt; setundef -zero",
+                      *["techmap -max_iter 1 -map fences.v"] * bool(fences),
                       f"abc -liberty cells.lib {avoid} -constr drive -script abc{n} {period}"]
         else:
             steps += ["abc -g cmos; opt -fast"]

@@ -12,6 +12,7 @@ __all__ = ["Hierarchy", "Module", "among"]
 _MODULE = re.compile(r"^\s*module\s+(?P<name>[\w$]+).*?\bendmodule\b", re.M | re.S)
 _INSTANCE = re.compile(r"^\s*([A-Za-z_][\w$]*)\s+(?:#\s*\(.*?\)\s*)?(\\\S+\s+|[A-Za-z_][\w$]*\s*)\(", re.M)
 _PORT = re.compile(r"^\s*(?:input|output)\b[^;)]*;", re.M)
+_INPUT = re.compile(r"\binput\s+(?:wire\s+|logic\s+)?(?:\[(\d+):0\]\s*)?(\w+)")
 _RAM = re.compile(r"ram_(\d+)x(\d+)(_\d+)?")
 
 
@@ -55,6 +56,22 @@ class Module:
         """The module's ports without its contents."""
         header = self.text[:self.text.index(";") + 1]
         return "\n".join(["(* blackbox *)", header, *_PORT.findall(self.text[len(header):]), "endmodule\n"])
+
+    @property
+    def fence(self):
+        """A Yosys rule that puts a buffer before each bit of the inputs, but for the clock."""
+        header = self.text[:self.text.index(";") + 1]
+        names = re.findall(r"(\w+)\s*[,)]", header[header.index("("):])
+        inputs = {name: int(top or 0) + 1 for top, name in _INPUT.findall(self.stub) if name != "clk"}
+        lines = [f'(* techmap_celltype = "{self.name}" *)',
+                 re.sub(r"module\s+", "module fence_", header.lstrip(), count=1),
+                 *_PORT.findall(self.text[len(header):])]
+        for name, width in inputs.items():
+            bits = [name] if width == 1 else [f"{name}[{n}]" for n in range(width)]
+            lines += [f"wire [{width - 1}:0] near_{name};", *(
+                f"\\$_BUF_ {name}_{n} (.A({bit}), .Y(near_{name}[{n}]));" for n, bit in enumerate(bits))]
+        given = ", ".join(f".{name}(near_{name})" if name in inputs else f".{name}({name})" for name in names)
+        return "\n".join([*lines, f"{self.name} _TECHMAP_REPLACE_ ({given});", "endmodule\n"])
 
 
 class Hierarchy:
@@ -158,6 +175,11 @@ class Hierarchy:
 
         visit(self.top, ())
         return found
+
+    def fences(self, unit):
+        """The `fence` of each unit that `unit` uses, but for memories."""
+        return "\n\n".join(self.modules[name].fence for name in sorted(self.parts(unit)[1])
+                           if not self.modules[name].bits)
 
     def source(self, unit):
         """Verilog of `unit` and what dissolves in it, with stubs for the units it uses."""

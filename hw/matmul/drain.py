@@ -91,8 +91,8 @@ class Lane(Part):
 class Drain(Part):
     """Reads completed rows out of the accumulators, finishes them and sends them off.
 
-    Follows the block's last pass through the array at one group of columns a cycle. Results leave in
-    row order, group after group.
+    Follows the block's last pass through the array at one turn, `drain` columns, a cycle. Results leave in
+    row order, turn after turn.
 
     Parameters
     ----------
@@ -103,11 +103,11 @@ class Drain(Part):
     i : In(stream.Signature(struct(block, half, bad)))
         `block` is a `finish`.
     done : In(2)
-        Bit p: a row of the block of parity p is complete in group 0; in group g it is g cycles later.
+        Bit p: a row of the block of parity p is complete in turn 0; in turn t it is at most t cycles later.
     bad : In(2)
         Bit p: something that should have gone into that block did not come.
-    read : Out(struct(en, row)), group : Out
-        What to read from the accumulators, in turns of `drain` columns; the sums of turn `group` must be there in the
+    read : Out(struct(en, row)), turn : Out
+        What to read from the accumulators, in turns of `drain` columns; the sums of turn `turn` must be there in the
         next cycle.
     sums : In(ArrayLayout(struct(sum, nan), drain))
     release : Out(2)
@@ -121,17 +121,17 @@ class Drain(Part):
 
     def __init__(self, config):
         self.config = config
-        row, group = range(config.acc_rows), range(max(config.turns, 2))
+        row, turn = range(config.acc_rows), range(max(config.turns, 2))
         beat = config.drain * 32
         super().__init__({
             "i": In(stream.Signature(data.StructLayout({"block": finish(config), "half": 1, "bad": 1}))),
             "done": In(2), "bad": In(2),
-            "read": Out(data.StructLayout({"en": 1, "row": row})), "group": Out(group),
+            "read": Out(data.StructLayout({"en": 1, "row": row})), "turn": Out(turn),
             "sums": In(data.ArrayLayout(entry(config), config.drain)),
             "release": Out(2), "finished_with": Out(1),
             "row_read": Out(data.StructLayout({"half": 1, "row": row})), "row_scale": In(32),
-            "column_read": Out(data.StructLayout({"half": 1, "group": group})), "column_scales": In(beat),
-            "bias_read": Out(data.StructLayout({"half": 1, "group": group})), "bias": In(beat),
+            "column_read": Out(data.StructLayout({"half": 1, "turn": turn})), "column_scales": In(beat),
+            "bias_read": Out(data.StructLayout({"half": 1, "turn": turn})), "bias": In(beat),
             "c": In(stream.Signature(data.StructLayout({"data": beat, "bad": 1}))), "c_arrives": In(1),
             "results": Out(stream.Signature(result(config))),
             "completions": Out(stream.Signature(completion())),
@@ -157,8 +157,8 @@ class Drain(Part):
             with m.Elif(self.done[n]):
                 m.d.sync += done[n].eq(done[n] + 1)
 
-        # Issue: row after row, group after group, while there is room at the end of the pipeline.
-        row, group = Signal(range(config.acc_rows)), Signal(range(max(config.turns, 2)))
+        # Issue: row after row, turn after turn, while there is room at the end of the pipeline.
+        row, turn = Signal(range(config.acc_rows)), Signal(range(max(config.turns, 2)))
         under_way  = Signal(range(depth + 1))       # beats between here and the results
         c_level    = Signal(8)                      # beats of C that are here and not yet spoken for
         empty, issue, begins, ends_row, ends, sent = (Signal(name=name) for name in (
@@ -166,31 +166,31 @@ class Drain(Part):
         m.submodules.tags = tags = Queue(finish(config), 4)
         m.d.comb += [
             empty.eq(given.error != Error.NONE),
-            begins.eq((row == 0) & (group == 0)),
+            begins.eq((row == 0) & (turn == 0)),
             issue.eq(self.i.valid & ~empty & (Mux(half, done[1], done[0]) > row) & (under_way != depth)
                      & (~given.accumulate | (c_level != 0)) & (~begins | tags.i.ready)),
-            ends_row.eq((group + 1) << ceil_log2(config.drain) >= given.cols),
+            ends_row.eq((turn + 1) << ceil_log2(config.drain) >= given.cols),
             ends.eq(ends_row & (row + 1 == given.rows)),
-            self.read.en.eq(issue), self.read.row.eq(row), self.group.eq(group),
+            self.read.en.eq(issue), self.read.row.eq(row), self.turn.eq(turn),
             self.release.eq(Cat(issue & ends & ~half, issue & ends & half)),
             self.i.ready.eq(Mux(empty, tags.i.ready, issue & ends)),
             tags.i.valid.eq(Mux(empty, self.i.valid, issue & begins)),
             tags.i.payload.eq(given),
         ]
         with m.If(issue):
-            m.d.sync += group.eq(Mux(ends_row, 0, group + 1)), row.eq(Mux(ends, 0, row + ends_row))
+            m.d.sync += turn.eq(Mux(ends_row, 0, turn + 1)), row.eq(Mux(ends, 0, row + ends_row))
         m.d.sync += under_way.eq(under_way + issue - sent)
         m.d.sync += c_level.eq(c_level + self.c_arrives - (issue & given.accumulate))
 
         # Beside the lanes travels what their steps need; stage n is n cycles after the issue.
         beside = data.StructLayout({
-            "valid": 1, "half": 1, "row": range(config.acc_rows), "group": range(max(config.turns, 2)),
+            "valid": 1, "half": 1, "row": range(config.acc_rows), "turn": range(max(config.turns, 2)),
             "format": 3, "row_scaled": 1, "column_scaled": 1, "biased": 1, "accumulate": 1,
             "bad": 1, "end": 1, **mx(config)})
         stage = [Signal(beside, name=f"stage{n}") for n in range(at["end"] + 2)]
         bad = self.i.payload.bad | Mux(half, self.bad[1], self.bad[0])
         m.d.comb += [
-            stage[0].valid.eq(issue), stage[0].half.eq(half), stage[0].row.eq(row), stage[0].group.eq(group),
+            stage[0].valid.eq(issue), stage[0].half.eq(half), stage[0].row.eq(row), stage[0].turn.eq(turn),
             stage[0].bad.eq(ends & bad), stage[0].end.eq(ends),
             *(stage[0][name].eq(given[name])
               for name in ("format", "row_scaled", "column_scaled", "biased", "accumulate", *mx(config))),
@@ -200,8 +200,8 @@ class Drain(Part):
         by_row, by_column, by_bias, by_c = (stage[1 + at[name]] for name in ("row", "column", "bias", "c"))
         m.d.comb += [
             self.row_read.half.eq(stage[at["row"]].half), self.row_read.row.eq(stage[at["row"]].row),
-            self.column_read.half.eq(stage[at["column"]].half), self.column_read.group.eq(stage[at["column"]].group),
-            self.bias_read.half.eq(stage[at["bias"]].half), self.bias_read.group.eq(stage[at["bias"]].group),
+            self.column_read.half.eq(stage[at["column"]].half), self.column_read.turn.eq(stage[at["column"]].turn),
+            self.bias_read.half.eq(stage[at["bias"]].half), self.bias_read.turn.eq(stage[at["bias"]].turn),
             self.finished_with.eq(stage[at["bias"]].valid & stage[at["bias"]].end),
             self.c.ready.eq(by_c.valid & by_c.accumulate),
         ]
@@ -239,14 +239,14 @@ class Drain(Part):
     def _send(self, m, beats, tags):
         """Give finished beats their places, and commands their completions."""
         config, given = self.config, tags.payload
-        row, group = Signal(range(config.acc_rows)), Signal(range(max(config.turns, 2)))
+        row, turn = Signal(range(config.acc_rows)), Signal(range(max(config.turns, 2)))
         first, left = Signal(range(config.cols)), Signal(range(config.cols + 1))
         ends_row, ends, has_rows, free, passes = (
             Signal(name=name) for name in ("out_ends_row", "out_ends", "out_has_rows", "out_free", "out_passes"))
         valid_nans, nans, bad = Signal(config.drain), Signal(32), Signal()
         m.d.comb += [
             has_rows.eq(given.error == Error.NONE),
-            first.eq(group << ceil_log2(config.drain)),
+            first.eq(turn << ceil_log2(config.drain)),
             left.eq(given.cols - first),
             ends_row.eq(left <= config.drain),
             ends.eq(ends_row & (row + 1 == given.rows)),
@@ -268,7 +268,7 @@ class Drain(Part):
             m.d.sync += self.completions.valid.eq(0)
         with m.If(passes):
             m.d.sync += [
-                group.eq(Mux(ends_row, 0, group + 1)), row.eq(Mux(ends, 0, row + ends_row)),
+                turn.eq(Mux(ends_row, 0, turn + 1)), row.eq(Mux(ends, 0, row + ends_row)),
                 nans.eq(nans + sum(valid_nans)), bad.eq(bad | beats.payload.bad),
             ]
         with m.If(tags.valid & tags.ready & given.end):

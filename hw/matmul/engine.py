@@ -159,15 +159,15 @@ class Engine(Part):
         connect(m, parameters.c, drain.c)
         connect(m, drain.results, flipped(self.results))
         connect(m, drain.completions, flipped(self.completions))
-        group = Signal.like(drain.group)
-        m.d.sync += group.eq(drain.group)
+        turn = Signal.like(drain.turn)
+        m.d.sync += turn.eq(drain.turn)
         m.d.comb += [
             drain.c_arrives.eq(parameters.c_arrives),
             *(getattr(parameters, f"{name}_read").eq(getattr(drain, f"{name}_read"))
               for name in ("row", "column", "bias")),
             *(getattr(drain, name).eq(getattr(parameters, name)) for name in ("row_scale", "column_scales", "bias")),
             drain.done.eq(accumulators[0].done),        # the others follow at the pace of the drain
-            drain.sums.eq(Cat(a.o for a in accumulators).word_select(group, len(drain.sums.as_value()))),
+            drain.sums.eq(Cat(a.o for a in accumulators).word_select(turn, len(drain.sums.as_value()))),
             parameters.release.eq(drain.finished_with), sequencer.release.eq(drain.release.any()),
             sequencer.drained.eq(drain.read.row),
             *(accumulator.read.eq(drain.read) for accumulator in accumulators),

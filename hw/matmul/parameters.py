@@ -48,8 +48,8 @@ class Parameters(Part):
     release : In(1)
         A half is free again.
     row_read : In(struct(half, row)), row_scale : Out(32)
-    column_read : In(struct(half, group)), column_scales : Out(32 * drain)
-    bias_read : In(struct(half, group)), bias : Out(32 * drain)
+    column_read : In(struct(half, turn)), column_scales : Out(32 * drain)
+    bias_read : In(struct(half, turn)), bias : Out(32 * drain)
         What was asked for in the cycle before.
     c : Out(stream.Signature(struct(data, bad))), c_arrives : Out(1)
         A beat of C will be there soon.
@@ -61,7 +61,7 @@ class Parameters(Part):
         self.run = row_scale_beats(config)
         self.longest = longest_read(config)
         self.beat = data.StructLayout({"data": self.width, "bad": 1})
-        group_read = data.StructLayout({"half": 1, "group": range(max(config.turns, 2))})
+        turn_read = data.StructLayout({"half": 1, "turn": range(max(config.turns, 2))})
         super().__init__({
             "i": In(stream.Signature(block(config))),
             "request": Out(stream.Signature(request(self.longest, config.acc_rows))),
@@ -70,8 +70,8 @@ class Parameters(Part):
             "release": In(1),
             "row_read": In(data.StructLayout({"half": 1, "row": range(config.acc_rows)})),
             "row_scale": Out(32),
-            "column_read": In(group_read), "column_scales": Out(self.width),
-            "bias_read": In(group_read), "bias": Out(self.width),
+            "column_read": In(turn_read), "column_scales": Out(self.width),
+            "bias_read": In(turn_read), "bias": Out(self.width),
             "c": Out(stream.Signature(self.beat)), "c_arrives": Out(1),
         })
 
@@ -81,15 +81,15 @@ class Parameters(Part):
 
         # What the block in hand reads, in order.
         given, how = self.i.payload, self.i.payload.finish
-        wanted, groups, runs = Signal(4), Signal(range(config.turns + 1)), Signal(range(self.run + 1))
+        wanted, turns, runs = Signal(4), Signal(range(config.turns + 1)), Signal(range(self.run + 1))
         m.d.comb += [
             wanted.eq(Mux(how.error != Error.NONE, 0,
                           Cat(how.row_scaled, how.column_scaled, how.biased, how.accumulate))),
-            groups.eq((how.cols + config.drain - 1) >> ceil_log2(config.drain)),
+            turns.eq((how.cols + config.drain - 1) >> ceil_log2(config.drain)),
             runs.eq((how.rows + config.drain - 1) >> ceil_log2(config.drain)),
         ]
 
-        # Ask, and remember what was asked for; C's own count of beats is rows times groups.
+        # Ask, and remember what was asked for; C's own count of beats is rows times turns.
         read = data.StructLayout({"kind": range(4), "beats": range(self.longest + 1),
                                   "rows": range(config.acc_rows + 1)})
         m.submodules.expected = expected = Queue(read, 4)
@@ -105,7 +105,7 @@ class Parameters(Part):
             expected.i.valid.eq(asking & self.request.ready),
             self.request.payload.stride.eq(given.c_pitch),
             self.request.payload.rows.eq(Mux(kind == 3, how.rows, 1)),
-            self.request.payload.beats.eq(Mux(kind == 0, runs, groups)),
+            self.request.payload.beats.eq(Mux(kind == 0, runs, turns)),
             expected.i.payload.kind.eq(kind),
             expected.i.payload.beats.eq(self.request.payload.beats),
             expected.i.payload.rows.eq(self.request.payload.rows),
@@ -188,8 +188,8 @@ class Parameters(Part):
         m.d.comb += [
             rows.read_address.eq(self.row_read.half * depth + (self.row_read.row >> ceil_log2(config.drain))),
             self.row_scale.eq(rows.read_data.word_select(lane, 32)),
-            columns.read_address.eq(self.column_read.half * config.turns + self.column_read.group),
+            columns.read_address.eq(self.column_read.half * config.turns + self.column_read.turn),
             self.column_scales.eq(columns.read_data),
-            bias.read_address.eq(self.bias_read.half * config.turns + self.bias_read.group),
+            bias.read_address.eq(self.bias_read.half * config.turns + self.bias_read.turn),
             self.bias.eq(bias.read_data),
         ]

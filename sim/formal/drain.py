@@ -18,19 +18,19 @@ class DrainRules(Contract):
     def rules(self, m, block):
         config, i, c, read, at = block.config, block.i, block.c, block.read, Lane(block.config).at
         results, completions, half = block.results, block.completions, i.payload.half
-        given, groups = i.payload.block, range(config.turns + 1)
+        given, turns = i.payload.block, range(config.turns + 1)
         empty, leaves, sent = given.error != Error.NONE, self.moves(i), self.moves(results)
 
-        # Reads: row after row, group after group, of what is complete.
-        row, group = Signal(range(config.acc_rows)), Signal(groups)
+        # Reads: row after row, turn after turn, of what is complete.
+        row, turn = Signal(range(config.acc_rows)), Signal(turns)
         begins, ends_row, ends = Signal(), Signal(), Signal()
         m.d.comb += [
-            begins.eq(read.en & (row == 0) & (group == 0)),
-            ends_row.eq((group + 1) * config.drain >= given.cols),
+            begins.eq(read.en & (row == 0) & (turn == 0)),
+            ends_row.eq((turn + 1) * config.drain >= given.cols),
             ends.eq(read.en & ends_row & (row + 1 == given.rows)),
         ]
         with m.If(read.en):
-            m.d.sync += group.eq(Mux(ends_row, 0, group + 1)), row.eq(Mux(ends, 0, row + ends_row))
+            m.d.sync += turn.eq(Mux(ends_row, 0, turn + 1)), row.eq(Mux(ends, 0, row + ends_row))
         done = Array(Signal(range(config.acc_rows + 1), name=f"done{n}") for n in range(2))
         for n in range(2):
             m.d.sync += done[n].eq(Mux(ends & (half == n), 0, done[n] + block.done[n]))
@@ -45,18 +45,18 @@ class DrainRules(Contract):
 
         # Any block.
         follow, followed, ahead, kept = self.any(1, "follow"), Signal(), Signal.like(under_way), Signal(given.shape())
-        out_row, out_group, out_ends = Signal(range(config.acc_rows)), Signal(groups), Signal()
+        out_row, out_turn, out_ends = Signal(range(config.acc_rows)), Signal(turns), Signal()
         mine = followed & (ahead == 0) & results.valid
-        left = kept.cols - out_group * config.drain
+        left = kept.cols - out_turn * config.drain
         m.d.comb += out_ends.eq((out_row + 1 == kept.rows) & (left <= config.drain))
         with m.If(begins & follow & ~followed):
-            m.d.sync += followed.eq(1), kept.eq(given), ahead.eq(under_way - sent), out_row.eq(0), out_group.eq(0)
+            m.d.sync += followed.eq(1), kept.eq(given), ahead.eq(under_way - sent), out_row.eq(0), out_turn.eq(0)
         with m.Elif(followed & sent & (ahead != 0)):
             m.d.sync += ahead.eq(ahead - 1)
         with m.Elif(followed & sent):
             m.d.sync += [
                 followed.eq(~out_ends), out_row.eq(out_row + (left <= config.drain)),
-                out_group.eq(Mux(left <= config.drain, 0, out_group + 1)),
+                out_turn.eq(Mux(left <= config.drain, 0, out_turn + 1)),
             ]
 
         # Any command, and what went wrong with it.
@@ -110,24 +110,24 @@ class DrainRules(Contract):
 
         self.promise("results hold", self.steady(results))
         self.promise("completions hold", self.steady(completions))
-        self.promise("rows and groups are read once, in order", ~read.en | i.valid & ~empty & (
-            read.row == row) & (block.group == group))
+        self.promise("rows and turns are read once, in order", ~read.en | i.valid & ~empty & (
+            read.row == row) & (block.turn == turn))
         self.promise("a row is read when it is complete", ~read.en | (done[half] > row))
         self.promise("a block leaves with its last read", ~(i.valid & ~empty) | (i.ready == ends))
         self.promise("a half is released with its last read", block.release == Cat(ends & ~half, ends & half))
         self.promise("scales are read when the lanes need them", (
             Cat(block.row_read.half, block.row_read.row)
             == Cat(*(later(x, at["row"], n) for x, n in ((half, "rh"), (row, "rr"))))) & (
-            Cat(block.column_read.half, block.column_read.group)
-            == Cat(*(later(x, at["column"], n) for x, n in ((half, "ch"), (block.group, "cg"))))) & (
-            Cat(block.bias_read.half, block.bias_read.group)
-            == Cat(*(later(x, at["bias"], n) for x, n in ((half, "bh"), (block.group, "bg"))))))
+            Cat(block.column_read.half, block.column_read.turn)
+            == Cat(*(later(x, at["column"], n) for x, n in ((half, "ch"), (block.turn, "cg"))))) & (
+            Cat(block.bias_read.half, block.bias_read.turn)
+            == Cat(*(later(x, at["bias"], n) for x, n in ((half, "bh"), (block.turn, "bg"))))))
         self.promise("the scales of a block are given up after their last use",
                      block.finished_with == later(ends, at["bias"], "ends"))
         self.promise("C is there when it is taken", ~c.ready | c.valid)
         self.promise("a read that adds to C has its beat", ~adds | (spoken != 0))
         self.promise("each result in its place", ~mine | (results.payload.row == (kept.row + out_row)[:16]) & (
-            results.payload.column == (kept.column + out_group * config.drain)[:16]) & (
+            results.payload.column == (kept.column + out_turn * config.drain)[:16]) & (
             results.payload.count == Mux(left <= config.drain, left, config.drain)) & (
             results.payload.tag == kept.tag) & (results.payload.last == kept.end & out_ends))
         self.promise("no result that was not read", ~results.valid | (under_way != 0))
@@ -143,9 +143,9 @@ class DrainRules(Contract):
         self.promise("a command ends after its last result",
                      ~(ending & (command.error == Error.NONE)) | (finals != 0))
         self.promise("at most one last result waits for its completion", finals <= 1)
-        self.reach("a row of two groups", followed & read.en & (block.group == 1))
+        self.reach("a row of two turns", followed & read.en & (block.turn == 1))
         self.reach("two commands under way", ending & (open >= 2))
         self.reach("a bad command", picked & spoiled & (command.error == Error.NONE))
 
     def visible(self, block):
-        return {"read": block.read.en, "group": block.read.en}
+        return {"read": block.read.en, "turn": block.read.en}

@@ -28,10 +28,10 @@ class ParametersRules(Contract):
 
         # What the block at hand has asked for, of what it wants.
         wanted, asked, kind, size = Signal(4), Signal(4), Signal(2), Signal(range(2 * config.acc_rows * config.turns))
-        groups, runs = Signal(range(config.turns + 1)), Signal(range(block.run + 1))
+        turns, runs = Signal(range(config.turns + 1)), Signal(range(block.run + 1))
         m.d.comb += [
             wanted.eq(Mux(empty, 0, Cat(how.row_scaled, how.column_scaled, how.biased, how.accumulate))),
-            groups.eq((how.cols + config.drain - 1) // config.drain),
+            turns.eq((how.cols + config.drain - 1) // config.drain),
             runs.eq((how.rows + config.drain - 1) // config.drain),
             size.eq(request.payload.beats * request.payload.rows),
         ]
@@ -91,8 +91,8 @@ class ParametersRules(Contract):
         there, side = mine | using, Mux(mine, o.payload.half, half)
         reads = Array([
             (block.row_read.half == side) & (block.row_read.row == row) & (row // config.drain == which),
-            (block.column_read.half == side) & (block.column_read.group == which),
-            (block.bias_read.half == side) & (block.bias_read.group == which),
+            (block.column_read.half == side) & (block.column_read.turn == which),
+            (block.bias_read.half == side) & (block.bias_read.turn == which),
             0])
         found = Array([block.row_scale[0], block.column_scales[0], block.bias[0], 0])
         reading, expected = Signal(), Signal()
@@ -117,7 +117,7 @@ class ParametersRules(Contract):
         self.promise("C holds", self.steady(c))
         self.promise("a block asks for what it wants, in order", ~request.valid | i.valid & (wanted & ~asked).any() & (
             request.payload.address == Array(given[name] for name in KINDS)[kind]) & (
-            request.payload.beats == Mux(kind == 0, runs, groups)) & (
+            request.payload.beats == Mux(kind == 0, runs, turns)) & (
             request.payload.rows == Mux(kind == C, how.rows, 1)) & (request.payload.stride == given.c_pitch))
         self.promise("a block goes on when it has asked for all", ~arrives | (wanted == asked))
         self.promise("blocks leave in order, unchanged",

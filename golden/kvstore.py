@@ -72,15 +72,15 @@ def _remainder(byte):
     return byte
 
 
-REMAINDERS = [_remainder(byte) for byte in range(256)]
+REMAINDERS = np.array([_remainder(byte) for byte in range(256)], np.uint8)
 
 
 def checksum(data):
-    """CRC-8/AUTOSAR of some bytes."""
-    crc = 0xFF
-    for byte in bytes(data):
-        crc = REMAINDERS[crc ^ byte]
-    return crc ^ 0xFF
+    """CRC-8/AUTOSAR of bytes along the last axis."""
+    crc = np.uint8(0xFF)
+    for bytes_ in np.moveaxis(np.asarray(data, np.uint8), -1, 0):
+        crc = REMAINDERS[crc ^ bytes_]
+    return crc ^ np.uint8(0xFF)
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Store:
                 own += [(segment[at:at + config.beat].tobytes(), Part.SCALES, 0, False)
                         for at in range(0, end, config.beat)]
                 for part, slot in product((Part.K, Part.V), range(first, first + count)):
-                    run, fits = self._run(part, slot, slot + 1), self._fits(segment, part, slot)
+                    run, fits = self._run(part, slot, slot + 1), self._fits(segment, part, slice(slot, slot + 1)).all()
                     own += [(segment[at:at + config.beat].tobytes(), part, slot,
                              not fits and at + config.beat == run.stop)
                             for at in range(run.start, run.stop, config.beat)]
@@ -211,13 +211,19 @@ class Store:
             found += [np.stack([segment[SCALES_BYTES * slot + 2 * n] for segment, slot in slots]) for n in range(2)]
         return found
 
-    def _fits(self, segment, part, slot):
-        """Whether a row fits its checksum, if it has one."""
+    def fits(self, ranges, layer, head):
+        """Whether all rows that a `STREAM` holds fit their checksums, if they have any."""
+        return all(self._fits(self.pool[block, layer, head], part, slice(first, first + count)).all()
+                   for block, first, count in ranges for part in (Part.K, Part.V))
+
+    def _fits(self, segment, part, slots):
+        """Whether each row of a slice of slots fits its checksum, if it has one."""
         if not self.config.scale_beats:
-            return True
-        at, run = SCALES_BYTES * slot + 2 * (part == Part.V), self._run(part, slot, slot + 1)
-        data = segment[run.start:run.start + self.config.head_dim]
-        return checksum(segment[at:at + 1].tobytes() + data.tobytes()) == segment[at + 1]
+            return np.ones(slots.stop - slots.start, bool)
+        run = segment[self._run(part, slots.start, slots.stop)]
+        sums = segment[self._run(Part.SCALES, slots.start, slots.stop)].reshape(-1, 2, 2)[:, int(part == Part.V)]
+        rows = run.reshape(len(sums), -1)[:, :self.config.head_dim]
+        return checksum(np.column_stack([sums[:, 0], rows])) == sums[:, 1]
 
     def _run(self, part, first, end):
         """Where the rows or scales of some slots lie in a segment."""

@@ -211,6 +211,7 @@ class Tile:
         self.store.write(self.controller.ranges, layer, *(each.reshape(rows, heads, dim) for each in (keys, values)))
         self.events["kv_write_bytes"] += 2 * rows * heads * kv.row_beats * kv.beat
         queries = self._codes("fp32", q, pitch, (rows, heads * group * dim), beat).reshape(rows, heads, group, dim)
+        fit = True
         for at in range(0, rows, together):
             own = queries[at:at + together]
             ends = length - rows + at + 1 + np.arange(len(own))         # what a token's queries see goes up to there
@@ -221,6 +222,7 @@ class Tile:
             first = np.maximum(ends - (window or length), begin) - begin
             self.controller.retire(sid)
             found = []
+            fit = fit and all(self.store.fits(ranges, layer, head) for head in range(heads))
             for head in range(heads):
                 codes = self.store.rows(ranges, layer, head)
                 found.append(attention.attention(
@@ -230,6 +232,8 @@ class Tile:
             beats = heads * sum(kv.segment_beats(slots) for *_, slots in ranges)
             self.events["kv_read_bytes"] += beats * kv.beat
             self.events["attention_macs"] += 2 * heads * group * count * dim * len(own)
+        if not fit:
+            raise ValueError(f"sequence {sid}: keys or values of layer {layer} do not fit their checksums")
 
     def _extend(self, sid, tokens, result):
         self._ask(Opcode.APPEND, sid=sid, tokens=tokens)

@@ -11,7 +11,8 @@ What must come of a program follows from golden:
   is named: not a later one than the one that is to blame.
 - A matmul engine whose weights nobody has read ahead waits for them, until others come, which it refuses, or the
   watchdog says so.
-- A program that golden carries out ends well, if it waits for all that it depends on with the same memory.
+- A program that golden carries out ends well, if it waits for all that it depends on with the same memory. It may read
+  what nobody wrote: memory and scratchpad are cleared before.
 - One that would take too long for anybody to wait is stopped by the host.
 """
 
@@ -34,10 +35,14 @@ from golden.isa import (
     SELECTED,
     Engine,
     Error,
+    Instruction,
     IsaError,
+    Load,
+    assemble,
     disassemble,
 )
 from golden.tile import TileError
+from sw.compiler.layout import PAGE
 from sw.compiler.program import Shape, program
 from sw.compiler.schedule import MOST, footprint, schedule
 from sw.runtime.device import DeviceError, Golden
@@ -232,6 +237,9 @@ class Bed:
         self.programs = [program(layout, shape)[1] for shape in (
             Shape(sequences=2, steps=2, logits=True), Shape(tokens=3, head="all", logits=True))]
         self.fresh = np.zeros(layout.size, np.uint8)
+        self.clearing = assemble([Instruction(Load.COPY, {
+            "source": layout.at["kv"], "target_pitch": PAGE, "bytes": PAGE,
+            "rows": layout.chip.memory.scratchpad // PAGE})], layout.chip.sequencer.instructions)
         self.wanted = self.good(self.golden), self.memory(self.golden)
         self.prepare(self.golden)
         tile = self.golden.tile
@@ -241,9 +249,12 @@ class Bed:
         return device.read(0, self.layout.size).copy()
 
     def runtime(self, device):
-        """The model in a memory that has forgotten everything."""
+        """The model in a memory and a scratchpad that have forgotten everything."""
+        layout = self.layout
         device.write(0, self.fresh.tobytes())
-        return Runtime(self.layout, device)
+        device.write(layout.at["programs"], self.clearing)
+        device.run(layout.at["programs"], len(self.clearing) // BYTES)
+        return Runtime(layout, device)
 
     def good(self, device):
         """Tokens of a program that is as it should be."""

@@ -69,6 +69,16 @@ def test_weights_nobody_takes(bed, beats):
         step[0][0] for step in decoded(bed)]
 
 
+def test_keys_that_nobody_wrote(bed):
+    """A sequence grows by a token more than are written: the place in between fits no checksum."""
+    program = disassemble(bed.programs[1])
+    next(each for each in program if each.opcode is Heads.EXTEND).fields["tokens"] += 1
+    at = next(pc for pc, each in enumerate(program) if each.opcode is Heads.ATTEND)
+    image = assemble(program[:-1], bed.layout.chip.sequencer.instructions)
+    assert bed.attempt(image)[:3] == (Error.INSTRUCTION, Engine.HEADS, at)
+    assert bed.verdict(image).allows(Error.INSTRUCTION, Engine.HEADS, at)
+
+
 def test_scales_that_the_engine_cannot_take(bed):
     """Blocks with scales, of which it does not know, are refused."""
     program = disassemble(bed.programs[0])

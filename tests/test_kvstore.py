@@ -68,7 +68,8 @@ def test_bf16_rows_against_ml_dtypes():
 
 
 def test_checksum():
-    assert checksum(b"123456789") == 0xDF and checksum(bytes(10)) != 0     # the catalogue's check value
+    assert checksum([*b"123456789"]) == 0xDF and checksum([0] * 10) != 0       # the catalogue's check value
+    assert (checksum([[*b"123456789"], [*b"987654321"]]) == [0xDF, checksum([*b"987654321"])]).all()
 
 
 def test_bytes_of_a_block():

@@ -148,7 +148,8 @@ class Verdict:
     endless : bool
         It was not gone through to its end: any engine may refuse what comes then.
     ordered : bool
-        It waits for all that it depends on, and no instruction writes what it still has to read.
+        No engine refuses anything, it waits for all that it depends on, and no instruction writes what it still has to
+        read.
     """
 
     refused: IsaError | None = None
@@ -196,9 +197,9 @@ def verdict(tile, image):
                 footprints.append(footprint(tile.chip, each.instruction, Counter(each.instruction.fields)))
             except TileError as error:
                 found.engines[engine] = done[engine], error.error, str(error)
-        waits = schedule(tile.chip, program[:-1])
-        found.ordered = not any(map(overlaps, footprints)) and all(
-            given.waits.get(engine, MOST + 1) <= distance for given, wanted in zip(program, waits, strict=False)
+        found.ordered = not found.engines and not any(map(overlaps, footprints)) and all(
+            given.waits.get(engine, MOST + 1) <= distance
+            for given, wanted in zip(program, schedule(tile.chip, program[:-1]), strict=False)
             for engine, distance in wanted.waits.items())
     except IsaError as error:
         found.dispatch = error

@@ -41,8 +41,9 @@ def test_broken_programs_end(bed):
         image, what = change(rng.choice(bed.programs), rng, KINDS[seed % len(KINDS)])
         try:
             bed.case(image)
-        except (AssertionError, DeviceError) as error:
-            raise AssertionError(f"SEED={seed}: {what}: {error}") from None
+        except Exception as error:
+            error.add_note(f"SEED={seed}: {what}")
+            raise
     assert {error for error, _ in bed.ends} >= {Error.NONE, Error.ILLEGAL, Error.INSTRUCTION, Error.ADDRESS}, bed.ends
 
 

@@ -266,10 +266,21 @@ def test_copies_cost_one_synthesis(library):
     assert report.total("area") == 3 * AREAS["DFF"] + 2 * AREAS["INV"]
 
 
+SIGNS = """
+module signs(clk, d, q);
+  input clk;
+  input signed [1:0] d;
+  output reg q;
+  always @(posedge clk) q <= d < 0;
+endmodule
+"""
+
+
 def test_nets_into_many_units_get_buffers(library):
     """Where a unit misses its period, abc is shown each of the units that a net goes to; it stays the same net."""
-    leaves = "".join(f"  leaf n{n} (.clk(clk), .d(a ^ b), .q(q[{n}]));\n" for n in range(200))
-    text = TEXT + f"module wide(input clk, input a, input b, output [199:0] q);\n{leaves}endmodule\n"
+    leaves = "".join(f"  leaf n{n} (.clk(clk), .d(a ^ b), .q(q[{n}]));\n" for n in range(199))
+    leaves += "  signs last (.clk(clk), .d({2{a ^ b}}), .q(q[199]));\n  signs none (.clk(clk), .d(2'b0), .q());\n"
+    text = TEXT + SIGNS + f"module wide(input clk, input a, input b, output [199:0] q);\n{leaves}endmodule\n"
     recipe = asic.SPEED.at(600)
     alone = asic._attempts(Hierarchy(text, "wide"), "wide", library, recipe)
     report = asic.synthesize(text, "wide", library, recipe)
@@ -279,7 +290,8 @@ def test_nets_into_many_units_get_buffers(library):
     for a, b in itertools.product((0, 1), repeat=2):
         values = settled(found.netlist, library, a=a, b=b)
         leaves = [cell["connections"] for cell in found.netlist["cells"].values() if cell["type"] == "leaf"]
-        assert [values[leaf["d"][0]] for leaf in leaves] == [a ^ b] * 200
+        assert [values[leaf["d"][0]] for leaf in leaves] == [a ^ b] * 199
+        assert [values[bit] for bit in found.netlist["cells"]["last"]["connections"]["d"]] == [a ^ b] * 2
 
 
 ENABLED = """

@@ -12,7 +12,7 @@ __all__ = ["Hierarchy", "Module", "among"]
 _MODULE = re.compile(r"^\s*module\s+(?P<name>[\w$]+).*?\bendmodule\b", re.M | re.S)
 _INSTANCE = re.compile(r"^\s*([A-Za-z_][\w$]*)\s+(?:#\s*\(.*?\)\s*)?(\\\S+\s+|[A-Za-z_][\w$]*\s*)\(", re.M)
 _PORT = re.compile(r"^\s*(?:input|output)\b[^;)]*;", re.M)
-_INPUT = re.compile(r"\binput\s+(?:wire\s+|logic\s+)?(?:\[(\d+):0\]\s*)?(\w+)")
+_INPUT = re.compile(r"\binput\s+(?:wire\s+|logic\s+)?(?:signed\s+)?(?:\[(\d+):0\]\s*)?(\w+)")
 _RAM = re.compile(r"ram_(\d+)x(\d+)(_\d+)?")
 
 
@@ -62,7 +62,8 @@ class Module:
         """A Yosys rule that puts a buffer before each bit of the inputs, but for the clock."""
         header = self.text[:self.text.index(";") + 1]
         names = re.findall(r"(\w+)\s*[,)]", header[header.index("("):])
-        inputs = {name: int(top or 0) + 1 for top, name in _INPUT.findall(self.stub) if name != "clk"}
+        inputs = {name: int(top or 0) + 1 for top, name in _INPUT.findall(self.stub)
+                  if name in names and name != "clk"}
         lines = [f'(* techmap_celltype = "{self.name}" *)',
                  re.sub(r"module\s+", "module fence_", header.lstrip(), count=1),
                  *_PORT.findall(self.text[len(header):])]

@@ -78,8 +78,8 @@ REMAINDERS = np.array([_remainder(byte) for byte in range(256)], np.uint8)
 def checksum(data):
     """CRC-8/AUTOSAR of bytes along the last axis."""
     crc = np.uint8(0xFF)
-    for bytes_ in np.moveaxis(np.asarray(data, np.uint8), -1, 0):
-        crc = REMAINDERS[crc ^ bytes_]
+    for column in np.moveaxis(np.asarray(data, np.uint8), -1, 0):
+        crc = REMAINDERS[crc ^ column]
     return crc ^ np.uint8(0xFF)
 
 

@@ -52,21 +52,23 @@ class Module:
         return int(size[1]) * int(size[2]) if size else 0
 
     @property
-    def stub(self):
+    def ports(self):
+        """The module's text as far as it declares ports."""
+        end = self.text.index(";") + 1
+        return "\n".join([self.text[:end], *_PORT.findall(self.text[end:])])
+
+    @property
+    def black_box(self):
         """The module's ports without its contents."""
-        header = self.text[:self.text.index(";") + 1]
-        return "\n".join(["(* blackbox *)", header, *_PORT.findall(self.text[len(header):]), "endmodule\n"])
+        return f"(* blackbox *)\n{self.ports}\nendmodule\n"
 
     @property
     def fence(self):
         """A Yosys rule that puts a buffer before each bit of the inputs, but for the clock."""
-        header = self.text[:self.text.index(";") + 1]
-        names = re.findall(r"(\w+)\s*[,)]", header[header.index("("):])
-        inputs = {name: int(top or 0) + 1 for top, name in _INPUT.findall(self.stub)
+        names = re.findall(r"(\w+)\s*[,)]", self.ports[self.ports.index("("):self.ports.index(";")])
+        inputs = {name: int(top or 0) + 1 for top, name in _INPUT.findall(self.ports)
                   if name in names and name != "clk"}
-        lines = [f'(* techmap_celltype = "{self.name}" *)',
-                 re.sub(r"module\s+", "module fence_", header.lstrip(), count=1),
-                 *_PORT.findall(self.text[len(header):])]
+        lines = [f'(* techmap_celltype = "{self.name}" *)', re.sub(r"module\s+", "module fence_", self.ports, count=1)]
         for name, width in inputs.items():
             bits = [name] if width == 1 else [f"{name}[{n}]" for n in range(width)]
             lines += [f"wire [{width - 1}:0] near_{name};", *(
@@ -153,11 +155,11 @@ class Hierarchy:
         return list(found)
 
     def around(self, parts):
-        """Verilog of all that is not in the modules `parts`, with stubs for these."""
+        """Verilog of all that is not in the modules `parts`, with black boxes for these."""
         found = {}
 
         def visit(name):
-            found[name] = self.modules[name].stub if name in parts else self.modules[name].text
+            found[name] = self.modules[name].black_box if name in parts else self.modules[name].text
             for child in self.modules[name].children if name not in parts else ():
                 if child not in found:
                     visit(child)
@@ -183,7 +185,7 @@ class Hierarchy:
                            if not self.modules[name].bits)
 
     def source(self, unit):
-        """Verilog of `unit` and what dissolves in it, with stubs for the units it uses."""
+        """Verilog of `unit` and what dissolves in it, with black boxes for the units it uses."""
         dissolved, kept = self.parts(unit)
         return "\n\n".join([self.modules[name].text for name in dissolved]
-                           + [self.modules[name].stub for name in sorted(kept)]) + "\n"
+                           + [self.modules[name].black_box for name in sorted(kept)]) + "\n"
